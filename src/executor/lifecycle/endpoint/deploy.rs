@@ -28,8 +28,12 @@ use crate::lifecycle::target::{ProjectTarget, TargetArgs};
 
 /// Limit of the job, in seconds.
 const CI_JOB_TIMEOUT: &str = "CI_JOB_TIMEOUT";
-/// Time of the command beside that of a deployment: for the first instances, the samples, and the way back.
+/// Start of the job, as RFC 3339 says.
+const CI_JOB_STARTED_AT: &str = "CI_JOB_STARTED_AT";
+/// Time of the command beside that of a deployment: for the first instances and the samples.
 const BESIDE: Duration = Duration::from_mins(15);
+/// Time of the job that the usual limit of the command leaves for the way back.
+const FOR_WAY_BACK: Duration = Duration::from_mins(15);
 /// Time that the job has left when the command's own is over.
 const LEFT: Duration = Duration::from_mins(1);
 
@@ -51,13 +55,14 @@ pub(super) struct DeployArgs {
     /// when absent
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
-    /// Delete an endpoint that is `Failed`, and make it again
+    /// Delete an endpoint that is `Failed` or `OutOfService`, and make it again
     #[arg(long)]
     replace_failed: bool,
     /// Delete an endpoint that this command makes and that fails, or answers its samples wrongly
     #[arg(long)]
     delete_failed: bool,
-    /// Take over an endpoint that this program did not make, or of another project
+    /// Take over an endpoint that this program did not make, or of another project or environment. Needs an approved version unless it is
+    /// of this environment
     #[arg(long)]
     adopt: bool,
     /// Old configurations of the endpoint to keep, with their models
@@ -110,7 +115,14 @@ pub(super) async fn run(inputs: &CommandInputs, args: DeployArgs, _: Cancellatio
     if !options.adopts {
         origin::check_way_back(&ports, &target, &wanted, &survey).await?;
     }
-    let refusals = preconditions::refusals(&endpoint, &wanted, &version, &survey, &options);
+    let back = match survey.open.as_ref().filter(|_| survey.is_resumed(&wanted)) {
+        Some(open) => ports.ledger.back(open.number).await?,
+        None => None,
+    };
+    let refusals = match back {
+        Some(_) => preconditions::refusals_of_way_back(&wanted, &survey, &options),
+        None => preconditions::refusals(&endpoint, &wanted, &version, &survey, &options),
+    };
     let refused = preconditions::failure(&format!("nothing was deployed to {}", endpoint.name), &refusals);
     if args.plan {
         let plan = DeploymentPlan::new(&endpoint, &wanted, &survey, &refusals);
@@ -130,6 +142,7 @@ pub(super) async fn run(inputs: &CommandInputs, args: DeployArgs, _: Cancellatio
         wanted: &wanted,
         survey: &survey,
         newest: newest.as_ref(),
+        back: back.as_ref(),
         test: test.as_ref(),
         user: user.as_ref(),
         reason: args.reason.as_deref(),
@@ -151,17 +164,22 @@ fn is_approved(version: &ModelVersion, target: &ProjectTarget) -> bool {
 pub(super) struct CommandLimits {
     /// Of the whole command.
     pub(super) timeout: Duration,
-    /// Of the job, if GitLab says it.
+    /// Of the rest of the job, if GitLab says it.
     pub(super) job: Option<Duration>,
 }
 
 impl CommandLimits {
     pub(super) fn new(inputs: &CommandInputs, endpoint: &Endpoint, timeout: Option<Duration>) -> Self {
         let seconds = inputs.env.get(CI_JOB_TIMEOUT).and_then(|text| text.trim().parse().ok());
-        let job = seconds.map(Duration::from_secs);
-        let usual = Duration::from_secs(endpoint.deployment_limit().into()) + BESIDE;
-        let of_job = job.map_or(usual, |job| job.saturating_sub(LEFT));
-        Self { timeout: timeout.unwrap_or(usual.min(of_job)), job }
+        let started = inputs.env.get(CI_JOB_STARTED_AT).and_then(|text| humantime::parse_rfc3339(text.trim()).ok());
+        let elapsed = started.and_then(|started| inputs.clock.now().duration_since(started).ok()).unwrap_or_default();
+        let job = seconds.map(|seconds| Duration::from_secs(seconds).saturating_sub(elapsed));
+        let limit = Duration::from_secs(endpoint.deployment_limit().into());
+        let usual = job.map_or(limit + BESIDE, |job| {
+            let of_job = job.saturating_sub(LEFT);
+            of_job.saturating_sub(FOR_WAY_BACK).max(limit + LEFT).min(limit + BESIDE).min(of_job)
+        });
+        Self { timeout: timeout.unwrap_or(usual), job }
     }
 }
 

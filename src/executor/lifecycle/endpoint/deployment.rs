@@ -1,10 +1,12 @@
 //! A deployment whose preconditions hold: writes, waits, tests, and goes back when the samples are answered wrongly.
 
+mod way_back;
+
 use super::deployment_data::DeploymentData;
 use super::engine::{BringError, EndpointEngine};
 use super::ledger::{
-    LedgerBefore, LedgerBegin, LedgerEnd, LedgerEntry, LedgerKind, LedgerOutcome, LedgerScaling, LedgerServing,
-    LedgerTest,
+    LedgerBack, LedgerBefore, LedgerBegin, LedgerEnd, LedgerEntry, LedgerKind, LedgerOutcome, LedgerScaling,
+    LedgerServing, LedgerTest,
 };
 use super::plan::capacity;
 use super::preconditions::{changes_type, is_other_type};
@@ -18,7 +20,7 @@ use super::trouble;
 use crate::base::exit_codes;
 use crate::base::failure::Failure;
 use crate::base::plain;
-use crate::cloud::{CloudError, EndpointState, RolloutSpec, TrafficShift};
+use crate::cloud::{CloudError, EndpointState};
 use crate::lifecycle::CommandInputs;
 use crate::lifecycle::identity::JobUser;
 use crate::lifecycle::output::{Data as _, OutputArgs};
@@ -39,6 +41,8 @@ pub(super) struct Deploying<'a> {
     pub(super) survey: &'a EndpointSurvey,
     /// The newest entry of the ledger.
     pub(super) newest: Option<&'a LedgerEntry>,
+    /// An earlier run began the way back of the deployment that this one goes on with.
+    pub(super) back: Option<&'a LedgerBack>,
     /// `None` when the manifest has no samples.
     pub(super) test: Option<&'a TestPlan>,
     pub(super) user: Option<&'a JobUser>,
@@ -61,6 +65,9 @@ impl Deploying<'_> {
         if self.survey.is_live(self.wanted) && !self.survey.is_resumed(self.wanted) {
             return self.unchanged().await;
         }
+        if let Some(back) = self.back {
+            return self.go_on_back(&self.begin().await?, back).await;
+        }
         resources::ensure(self.ports, self.wanted, self.survey).await?;
         let entry = self.begin().await?;
         let end = match self.engine.bring(&self.goal(&entry), self.in_the_way(&entry)).await {
@@ -80,8 +87,13 @@ impl Deploying<'_> {
         self.supersede().await?;
         let has_alarms = resources::ensure(self.ports, self.wanted, self.survey).await?;
         let has_scaling = self.scale(None).await?;
+        let has_removed = self.remove_left_alarms().await?;
         let verdict = self.test().await?;
-        let outcome = if has_alarms || has_scaling { "adjusted" } else { "unchanged" };
+        let end = self.engine.still_serves(&self.wanted.endpoint, &self.wanted.config.name).await?;
+        if end != RolloutEnd::InService {
+            return Err(self.failure(&end).await.into());
+        }
+        let outcome = if has_alarms || has_scaling || has_removed { "adjusted" } else { "unchanged" };
         let previous = self.newest.and_then(|entry| entry.begin.from_config.as_deref());
         self.leave(outcome, self.newest.map(|entry| entry.number), previous, &self.wanted.config.name)?;
         conclude(verdict.as_ref())
@@ -122,7 +134,8 @@ impl Deploying<'_> {
             alarms: self.wanted.alarm_names().to_vec(),
             autoscaling: self.wanted.scaling.as_ref().and_then(LedgerScaling::of_saved),
         });
-        begin.before = sight.map(|sight| LedgerBefore::new(sight.modified, scaling));
+        // The deletion of an endpoint removes its scaling.
+        begin.before = self.survey.endpoint.as_ref().map(|sight| LedgerBefore::new(sight.modified, scaling));
         let number = self.ports.ledger.begin(&begin).await?;
         let from = begin.from_config.as_deref().map(|from| format!(" in place of {}", plain::line(from, LONGEST)));
         self.inputs.printer.line(format!(
@@ -185,8 +198,10 @@ impl Deploying<'_> {
 
     /// Autoscaling has set the number of instances, and their type stays.
     fn keeps_counts(&self, entry: &Entry) -> bool {
-        let is_scaled = saved(&entry.begin).is_some_and(|saved| self.wanted.scaling.is_some() || !saved.is_own());
-        is_scaled && self.wanted.rollout.is_some() && !changes_type(self.wanted, self.survey)
+        let goes = self.wanted.scaling.is_none() && saved(&entry.begin).is_some_and(SavedScaling::is_own);
+        let is_other = |config| is_other_type(config, &self.wanted.config);
+        let changes = self.survey.current.as_ref().is_some_and(is_other);
+        self.survey.scaling.target.is_some() && !goes && self.wanted.rollout.is_some() && !changes
     }
 
     /// Scaling that SageMaker refuses an update under.
@@ -196,6 +211,11 @@ impl Deploying<'_> {
 
     async fn in_service(&self, entry: &Entry) -> anyhow::Result<()> {
         let verdict = self.test().await?;
+        // The verdict is that of another configuration when somebody changed the endpoint meanwhile.
+        let end = self.engine.still_serves(&self.wanted.endpoint, &self.wanted.config.name).await?;
+        if end != RolloutEnd::InService {
+            return self.not_in_service(entry, &end).await;
+        }
         if let Some(verdict) = verdict.as_ref().filter(|verdict| !verdict.is_good()) {
             return match self.kind {
                 LedgerKind::Rollback => self.stay(entry, verdict).await,
@@ -203,8 +223,9 @@ impl Deploying<'_> {
             };
         }
         self.scale(saved(&entry.begin)).await?;
+        self.remove_left_alarms().await?;
         let config = &self.wanted.config.name;
-        self.end(entry, LedgerOutcome::Succeeded, None, Some(config), verdict.as_ref()).await?;
+        self.end(entry, LedgerOutcome::Succeeded, None, Some(config), verdict.as_ref().map(test_of)).await?;
         self.prune().await;
         let outcome = match (self.kind, &entry.begin.from_config) {
             (LedgerKind::Rollback, _) => "brought_back",
@@ -212,6 +233,17 @@ impl Deploying<'_> {
             (_, None) => "created",
         };
         self.leave(outcome, Some(entry.number), entry.begin.from_config.as_deref(), config)
+    }
+
+    /// Deletes alarms that the manifest has no more. `true` if there are any.
+    async fn remove_left_alarms(&self) -> anyhow::Result<bool> {
+        let names = &self.survey.left_alarms;
+        if names.is_empty() {
+            return Ok(false);
+        }
+        self.ports.alarms.delete_alarms(names).await?;
+        self.inputs.printer.line(format!("Alarms deleted, which the manifest has no more: {}", names.join(", ")));
+        Ok(true)
     }
 
     /// Deletes old configurations. The deployment has succeeded without that.
@@ -230,7 +262,7 @@ impl Deploying<'_> {
         self.scale(saved(&entry.begin)).await?;
         let (endpoint, config) = (&self.wanted.endpoint, &self.wanted.config.name);
         let reason = verdict.reason().unwrap_or_default();
-        self.end(entry, LedgerOutcome::Failed, Some(&reason), Some(config), Some(verdict)).await?;
+        self.end(entry, LedgerOutcome::Failed, Some(&reason), Some(config), Some(test_of(verdict))).await?;
         let previous = entry.begin.from_config.as_deref();
         self.leave("wrong_answers", Some(entry.number), previous, config)?;
         let message = format!("{config} of {endpoint} is in service again, and answers wrongly too: {reason}");
@@ -238,72 +270,6 @@ impl Deploying<'_> {
             .hint(
                 "`sagemaker-executor endpoint status` shows earlier deployments; `--to NUMBER` brings one of them back",
             )
-            .into())
-    }
-
-    /// Brings the old configuration back, because the new one answers the samples wrongly.
-    async fn take_back(&self, entry: &Entry, verdict: &TestVerdict) -> anyhow::Result<()> {
-        let (endpoint, config) = (&self.wanted.endpoint, &self.wanted.config.name);
-        let reason = verdict.reason().unwrap_or_default();
-        let Some(old) = entry.begin.from_config.clone() else {
-            let deleted = if self.deletes_failed { self.delete().await? } else { "" };
-            let in_service = Some(config.as_str()).filter(|_| !self.deletes_failed);
-            self.end(entry, LedgerOutcome::Failed, Some(&reason), in_service, Some(verdict)).await?;
-            self.leave("wrong_answers", Some(entry.number), None, in_service.unwrap_or_default())?;
-            let message = format!("the first deployment of {endpoint} has nothing to go back to{deleted}: {reason}");
-            return Err(Failure::verdict(exit_codes::BELOW_BAR, message)
-                .hint("deploy a version that answers its samples, or correct `endpoint.test.samples`")
-                .into());
-        };
-        self.inputs.printer.line(format!("{config} answers wrongly, and {old} comes back: {reason}"));
-        let sight = self.ports.endpoints.endpoint(endpoint).await?;
-        let changes_type = self.ports.endpoints.config(&old).await?;
-        let changes_type = changes_type.is_some_and(|config| is_other_type(&config, &self.wanted.config));
-        let in_the_way = self.wanted.scaling.as_ref().or(saved(&entry.begin)).filter(|_| changes_type);
-        // Alarms may be on because of the new model: they must not stop the way back.
-        let rollout = self.wanted.rollout.as_ref().map(|rollout| RolloutSpec {
-            traffic: TrafficShift::AllAtOnce { wait: 0, termination_wait: 0 },
-            limit_seconds: rollout.limit_seconds,
-            alarms: Vec::new(),
-        });
-        let goal = RolloutGoal {
-            config: old.clone(),
-            before: sight.as_ref().map(EndpointBefore::of),
-            rollout,
-            keeps_counts: saved(&entry.begin).is_some() && self.wanted.rollout.is_some() && !changes_type,
-            is_resumed: false,
-            replaces_failed: false,
-            ..self.goal(entry)
-        };
-        match self.engine.bring(&goal, in_the_way).await {
-            Ok(RolloutEnd::InService) => {}
-            Ok(RolloutEnd::NotShown) => return Err(self.failure(&RolloutEnd::NotShown).await.into()),
-            Ok(end) => {
-                let why = trouble::reason(&end);
-                self.end(entry, LedgerOutcome::Failed, Some(&why), None, Some(verdict)).await?;
-                return Err(trouble::needs_a_person(endpoint, &format!("{reason}; {why}")).into());
-            }
-            Err(BringError::Refused(error)) => {
-                let why = plain::line(&error.to_string(), LONGEST);
-                self.end(entry, LedgerOutcome::Failed, Some(&why), Some(config), Some(verdict)).await?;
-                return Err(trouble::needs_a_person(endpoint, &format!("{reason}; {why}")).into());
-            }
-            Err(BringError::Unknown(error)) => return Err(error),
-        }
-        self.restore(entry).await?;
-        let old_answers = self.test().await?;
-        let is_good = old_answers.as_ref().is_none_or(TestVerdict::is_good);
-        let outcome = if is_good { LedgerOutcome::RolledBackByUs } else { LedgerOutcome::Failed };
-        self.end(entry, outcome, Some(&reason), Some(&old), Some(verdict)).await?;
-        self.leave("rolled_back_by_us", Some(entry.number), Some(config), &old)?;
-        if !is_good {
-            let why = old_answers.and_then(|verdict| verdict.reason()).unwrap_or_default();
-            let message = format!("{old} is in service again, and does not answer the samples either: {why}");
-            return Err(trouble::needs_a_person(endpoint, &message).into());
-        }
-        let message = format!("the new model answers wrongly, and {endpoint} answers as before again: {reason}");
-        Err(Failure::verdict(exit_codes::ROLLED_BACK_BY_US, message)
-            .hint("repair the model, and deploy its new version")
             .into())
     }
 
@@ -338,7 +304,9 @@ impl Deploying<'_> {
         let reason = plain::line(&error.to_string(), LONGEST);
         let config = entry.begin.from_config.as_deref();
         let ended = async {
-            self.restore(entry).await?;
+            if config.is_some() {
+                self.restore(entry).await?;
+            }
             self.end(entry, LedgerOutcome::Failed, Some(&reason), config, None).await
         };
         match ended.await {
@@ -382,7 +350,8 @@ impl Deploying<'_> {
             (None, None) => return Ok(false),
         };
         let sight = &self.survey.scaling;
-        if saved.is_none() && wanted.is_shown_by(sight.target, &sight.policies) {
+        // The scaling of an endpoint that was made again is gone.
+        if self.survey.is_live(self.wanted) && saved.is_none() && wanted.is_shown_by(sight.target, &sight.policies) {
             return Ok(false);
         }
         self.engine.scaling.ensure(&wanted).await
@@ -390,7 +359,7 @@ impl Deploying<'_> {
 
     async fn test(&self) -> anyhow::Result<Option<TestVerdict>> {
         if let Some(test) = self.test {
-            let verdict = test.run(self.inputs, self.target).await?;
+            let verdict = test.run(self.inputs, self.target, Some(&self.wanted.config)).await?;
             self.inputs.printer.line(verdict.text());
             return Ok(Some(verdict));
         }
@@ -405,15 +374,12 @@ impl Deploying<'_> {
         outcome: LedgerOutcome,
         reason: Option<&str>,
         config: Option<&str>,
-        verdict: Option<&TestVerdict>,
+        test: Option<LedgerTest>,
     ) -> anyhow::Result<()> {
         let mut end = LedgerEnd::new(self.inputs.clock.now(), outcome);
         end.reason = reason.map(|reason| plain::line(reason, LONGEST));
         end.config = config.map(str::to_owned);
-        end.test = verdict.map(|verdict| LedgerTest {
-            is_good: verdict.is_good(),
-            summary: plain::line(&verdict.reason().unwrap_or_else(|| "every sample holds".to_owned()), LONGEST),
-        });
+        end.test = test;
         self.ports.ledger.end(entry.number, &end).await
     }
 
@@ -435,6 +401,14 @@ fn conclude(verdict: Option<&TestVerdict>) -> anyhow::Result<()> {
     match verdict {
         Some(verdict) => verdict.conclude().map(drop).map_err(|failure| failure.hint(hint).into()),
         None => Ok(()),
+    }
+}
+
+/// A verdict for the ledger.
+fn test_of(verdict: &TestVerdict) -> LedgerTest {
+    LedgerTest {
+        is_good: verdict.is_good(),
+        summary: plain::line(&verdict.reason().unwrap_or_else(|| "every sample holds".to_owned()), LONGEST),
     }
 }
 

@@ -22,6 +22,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// Requests in a row that may fail while AWS is at work: the SDK has tried each of them several times.
 const MOST_FAILURES: usize = 10;
+/// Looks more that must agree that somebody changed the endpoint.
+const MOST_DOUBTS: usize = 2;
 
 /// Why an endpoint was not brought where it should be.
 #[derive(Debug)]
@@ -134,6 +136,32 @@ impl EndpointEngine<'_> {
                 None => {}
             }
         }
+    }
+
+    /// Whether the endpoint still serves a configuration that it served a moment ago.
+    ///
+    /// # Errors
+    /// The time is over.
+    pub(super) async fn still_serves(&self, endpoint: &str, config: &str) -> anyhow::Result<RolloutEnd> {
+        let mut wait = Wait::new(self);
+        let mut doubts = 0;
+        loop {
+            let Some(sight) = wait.look(endpoint).await? else { continue };
+            match rollout::next_of_served(config, sight.as_ref()) {
+                RolloutStep::End(RolloutEnd::InService) => return Ok(RolloutEnd::InService),
+                // One answer may be late.
+                RolloutStep::End(end) if doubts == MOST_DOUBTS => return Ok(end),
+                RolloutStep::End(_) => doubts += 1,
+                _ => {}
+            }
+            wait.pause(endpoint).await?;
+        }
+    }
+
+    /// The same, with another end of all waits.
+    pub(super) fn until(&self, deadline: Instant) -> Self {
+        let Self { endpoints, scaling, printer, .. } = self;
+        Self { endpoints: endpoints.clone(), scaling: scaling.clone(), printer, deadline }
     }
 
     async fn create(&self, goal: &RolloutGoal) -> Result<(), CloudError> {

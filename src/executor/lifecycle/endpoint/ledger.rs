@@ -1,9 +1,10 @@
 //! The ledger: the record of an endpoint's deployments in the environment's bucket. Each deployment has two objects, for its begin and
-//! its end. They are written once, and never changed or deleted.
+//! its end, and a third one when it goes back to the old configuration. They are written once, and never changed or deleted.
 //!
 //! A number belongs to the writer whose begin lies under it, so two writers at once get different ones. Jobs with a role for the bucket
 //! can write there too: objects are read within limits, and refused with their key when they are none of this program.
 
+mod back;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub(crate) use self::back::LedgerBack;
 #[cfg(test)]
 pub(crate) use self::record::LedgerCapacity;
 pub(crate) use self::record::{
@@ -75,6 +77,8 @@ struct LedgerIndex {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Half {
     Begin,
+    /// Of the way back to the old configuration.
+    Back,
     End,
 }
 
@@ -82,6 +86,7 @@ impl Half {
     fn name(self) -> &'static str {
         match self {
             Self::Begin => "begin",
+            Self::Back => "back",
             Self::End => "end",
         }
     }
@@ -210,6 +215,7 @@ impl Ledger {
             match half {
                 Half::Begin => begins.push(number),
                 Half::End => ends.push(number),
+                Half::Back => {}
             }
         }
         index.entries = begins.into_iter().map(|number| (number, ends.binary_search(&number).is_ok())).collect();
@@ -286,7 +292,7 @@ impl Ledger {
 /// Number and half of an object, by its name.
 fn parse(name: &str) -> Option<(u64, Half)> {
     let (digits, half) = name.strip_suffix(".json")?.split_once('.')?;
-    let half = [Half::Begin, Half::End].into_iter().find(|known| known.name() == half)?;
+    let half = [Half::Begin, Half::Back, Half::End].into_iter().find(|known| known.name() == half)?;
     let is_number = digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
     Some((digits.parse().ok().filter(|number| is_number && *number > 0)?, half))
 }

@@ -139,6 +139,11 @@ fn steps(wanted: &DeploymentSpecification, survey: &EndpointSurvey) -> Vec<PlanS
         };
         steps.push(step(action, format!("alarm {}", alarm.name)));
     }
+    steps.extend(
+        survey.left_alarms.iter().map(|name| {
+            step("remove", format!("alarm {}, which the manifest has no more", plain::line(name, LONGEST)))
+        }),
+    );
     let is_removed = survey.scaling.target.is_some() && changes_type(wanted, survey);
     if is_removed {
         steps.push(step("remove", "autoscaling, until the new instances are in service".to_owned()));

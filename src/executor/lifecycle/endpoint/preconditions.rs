@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::ownership::{ENVIRONMENT, is_ours, owner_trouble};
-use super::specification::{DeploymentSpecification, VARIANT};
+use super::specification::{DeploymentSpecification, VARIANT, is_same_alarm};
 use super::survey::{EndpointSurvey, Needed};
 use crate::base::exit_codes;
 use crate::base::failure::Failure;
@@ -108,6 +108,18 @@ pub(super) fn refusals_of_change(
     check_owner(wanted, survey, options, &mut refusals);
     check_shape(wanted, survey, &mut refusals);
     check_scaling(wanted, survey, &mut refusals);
+    refusals
+}
+
+/// What stands in the way of a deployment that goes back to the old configuration already.
+pub(super) fn refusals_of_way_back(
+    wanted: &DeploymentSpecification,
+    survey: &EndpointSurvey,
+    options: &DeployOptions,
+) -> Vec<UnmetPrecondition> {
+    let mut refusals = Vec::new();
+    check_state(wanted, survey, options, &mut refusals);
+    check_owner(wanted, survey, options, &mut refusals);
     refusals
 }
 
@@ -335,13 +347,19 @@ fn check_alarms(wanted: &DeploymentSpecification, survey: &EndpointSurvey, refus
     let is_under_way = survey.is_live(wanted) || survey.is_resumed(wanted);
     for name in wanted.alarm_names() {
         let sight = survey.alarms.iter().find(|alarm| alarm.name == *name);
-        let is_made = wanted.alarms.iter().any(|alarm| alarm.name == *name);
+        let made = wanted.alarms.iter().find(|alarm| alarm.name == *name);
+        let is_made = made.is_some();
+        // The state is that of another limit. It is looked at again when the alarm has the new one.
+        let changes = sight.zip(made).is_some_and(|(sight, made)| {
+            !survey.foreign_alarms.contains(name)
+                && !sight.definition.as_ref().is_some_and(|shown| is_same_alarm(shown, made))
+        });
         match sight {
             None if !is_made => refusals.push(UnmetPrecondition::mistake(
                 format!("there is no alarm `{}`", plain::line(name, LONGEST)),
                 "make it, or correct `endpoint.alarms.names`",
             )),
-            Some(alarm) if alarm.state == AlarmState::Alarm && !is_under_way => {
+            Some(alarm) if alarm.state == AlarmState::Alarm && !is_under_way && !changes => {
                 refusals.push(UnmetPrecondition::not_yet(
                     format!(
                         "the alarm `{}` is on, and would roll the deployment back at once: {}",

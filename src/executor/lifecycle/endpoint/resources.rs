@@ -12,12 +12,15 @@ use super::survey::{EndpointPorts, EndpointSurvey};
 use crate::base::backoff::backoff;
 use crate::base::exit_codes;
 use crate::base::failure::Failure;
-use crate::cloud::{CloudError, CloudErrorKind, EndpointAlarm};
+use crate::base::plain;
+use crate::cloud::{AlarmState, CloudError, CloudErrorKind, EndpointAlarm};
 
 /// Looks for what was written: AWS shows it late.
 const LOOKS: usize = 6;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Looks for alarms that are off: CloudWatch looks at a changed one within two minutes.
+const ALARM_LOOKS: usize = 30;
 /// Most configurations that one command deletes.
 const MOST_DELETED: usize = 50;
 /// Deployments whose configurations stay.
@@ -33,6 +36,9 @@ pub(super) async fn ensure(
     survey: &EndpointSurvey,
 ) -> anyhow::Result<bool> {
     let has_written = ensure_alarms(ports, wanted, survey).await?;
+    if has_written && survey.endpoint.is_some() && !survey.is_live(wanted) && !survey.is_resumed(wanted) {
+        await_alarms(ports, wanted).await?;
+    }
     if survey.is_live(wanted) {
         return Ok(has_written);
     }
@@ -99,6 +105,23 @@ async fn ensure_alarms(
     }
     let message = format!("CloudWatch does not show the alarms that were made for {}", wanted.endpoint);
     Err(Failure::verdict(exit_codes::TRY_LATER, message).hint("run the same command again").into())
+}
+
+/// Waits until the alarms are off. One that was changed keeps its state until CloudWatch has looked at it again.
+async fn await_alarms(ports: &EndpointPorts, wanted: &DeploymentSpecification) -> anyhow::Result<()> {
+    for look in 0..ALARM_LOOKS {
+        let alarms = ports.alarms.alarms(wanted.alarm_names()).await?;
+        let Some(on) = alarms.into_iter().find(|alarm| alarm.state == AlarmState::Alarm) else { return Ok(()) };
+        if look + 1 == ALARM_LOOKS {
+            let (name, reason) = (plain::line(&on.name, 255), plain::line(&on.reason, 400));
+            let message = format!("the alarm `{name}` is on, and would roll the deployment back at once: {reason}");
+            return Err(Failure::verdict(exit_codes::NOT_YET, message)
+                .hint("wait until it is off, or change its limit in `endpoint.alarms`")
+                .into());
+        }
+        tokio::time::sleep(LONGEST_PAUSE).await;
+    }
+    Ok(())
 }
 
 /// Deletes the endpoint's old configurations with their models, except the newest `keep`, those that its newest deployments name, and

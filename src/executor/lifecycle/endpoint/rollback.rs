@@ -98,6 +98,7 @@ pub(super) async fn run(inputs: &CommandInputs, args: RollbackArgs, _: Cancellat
         wanted: &prepared.wanted,
         survey: &prepared.survey,
         newest: prepared.newest.as_ref(),
+        back: None,
         test: test.as_ref(),
         user: user.as_ref(),
         reason: Some(reason),

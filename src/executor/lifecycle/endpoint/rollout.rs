@@ -159,6 +159,24 @@ fn next_of_other(goal: &RolloutGoal, sight: &EndpointSight, memory: &RolloutMemo
     }
 }
 
+/// Whether the endpoint still serves a configuration that it served a moment ago: somebody else may have changed it meanwhile.
+pub(super) fn next_of_served(config: &str, sight: Option<&EndpointSight>) -> RolloutStep {
+    let Some(sight) = sight else { return RolloutStep::End(RolloutEnd::Displaced(None)) };
+    let stays = sight.config == config && sight.pending_config.as_deref().is_none_or(|pending| pending == config);
+    match sight.state {
+        // Autoscaling and AWS change instances of the same configuration.
+        EndpointState::InService | EndpointState::Updating | EndpointState::SystemUpdating if stays => {
+            RolloutStep::End(RolloutEnd::InService)
+        }
+        state if state.is_changing() => RolloutStep::Wait,
+        EndpointState::Failed | EndpointState::OutOfService => {
+            RolloutStep::End(RolloutEnd::Failed(sight.failure.clone()))
+        }
+        EndpointState::UpdateRollbackFailed => RolloutStep::End(RolloutEnd::RollbackFailed(sight.failure.clone())),
+        _ => RolloutStep::End(RolloutEnd::Displaced(Some(sight.config.clone()))),
+    }
+}
+
 fn wait_for_it(since: Duration) -> RolloutStep {
     if since < LONGEST_STALE { RolloutStep::Wait } else { RolloutStep::End(RolloutEnd::NotShown) }
 }
@@ -293,6 +311,16 @@ mod tests {
     #[test_case(None => End(RolloutEnd::Displaced(None)))]
     fn a_sight_is_followed_by(shown: Option<EndpointSight>) -> RolloutStep {
         steps(&goal(), &[shown]).remove(0)
+    }
+
+    #[test_case(Some(sight(InService, "new", 2)) => End(RolloutEnd::InService))]
+    #[test_case(Some(sight(Updating, "new", 2)) => End(RolloutEnd::InService))]
+    #[test_case(Some(EndpointSight { pending_config: Some("third".to_owned()), ..sight(Updating, "new", 2) }) => Wait)]
+    #[test_case(Some(sight(RollingBack, "new", 2)) => Wait)]
+    #[test_case(Some(sight(InService, "third", 2)) => End(RolloutEnd::Displaced(Some("third".to_owned()))))]
+    #[test_case(None => End(RolloutEnd::Displaced(None)))]
+    fn a_served_endpoint_is_looked_at_again(shown: Option<EndpointSight>) -> RolloutStep {
+        next_of_served("new", shown.as_ref())
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::ledger::{Ledger, LedgerEntry, LedgerKind};
 use super::ownership::is_ours;
 use super::scaling::SavedScaling;
-use super::specification::{DeploymentSpecification, VARIANT, is_same_alarm};
+use super::specification::{DeploymentSpecification, VARIANT, is_same_alarm, own_alarms};
 use crate::cloud::{
     AccountQuotas, AlarmSight, CloudError, CloudErrorKind, EndpointConfiguration, EndpointLogs, EndpointScaling,
     EndpointSight, EndpointState, ImageRegistry, InputData, InputPrefix, MetricAlarms, ModelEndpoints, ModelRegistry,
@@ -74,6 +74,8 @@ pub(super) struct EndpointSurvey {
     pub(super) alarms: Vec<AlarmSight>,
     /// Names of alarms that must change, and that somebody else made.
     pub(super) foreign_alarms: BTreeSet<String>,
+    /// Names of alarms that an earlier manifest had, and this one has no more.
+    pub(super) left_alarms: Vec<String>,
     pub(super) scaling: ScalingSight,
     /// The newest deployment without an end.
     pub(super) open: Option<LedgerEntry>,
@@ -157,10 +159,7 @@ pub(super) async fn survey(
         };
         survey.tags = tags(ports, &wanted.endpoint, &sight.arn, survey.current.as_ref()).await?;
     }
-    if !wanted.alarm_names().is_empty() {
-        survey.alarms = ports.alarms.alarms(wanted.alarm_names()).await?;
-        survey.foreign_alarms = foreign_alarms(ports, wanted, &survey.alarms).await?;
-    }
+    read_alarms(ports, wanted, &mut survey).await?;
     let variant = survey.variant(wanted);
     survey.scaling.target = ports.scaling.target(&variant).await?;
     if survey.scaling.target.is_some() {
@@ -191,6 +190,30 @@ pub(super) async fn tags(
         }
     }
     Ok(ports.endpoints.tags(arn).await?)
+}
+
+async fn read_alarms(
+    ports: &EndpointPorts,
+    wanted: &DeploymentSpecification,
+    survey: &mut EndpointSurvey,
+) -> anyhow::Result<()> {
+    let mut names = wanted.alarm_names().to_vec();
+    if survey.kind == Some(LedgerKind::Deploy) && survey.endpoint.is_some() {
+        names.extend(own_alarms(&wanted.endpoint).into_iter().filter(|name| !wanted.alarm_names().contains(name)));
+    }
+    if names.is_empty() {
+        return Ok(());
+    }
+    let (wanted_ones, others): (Vec<_>, Vec<_>) =
+        ports.alarms.alarms(&names).await?.into_iter().partition(|sight| wanted.alarm_names().contains(&sight.name));
+    survey.alarms = wanted_ones;
+    survey.foreign_alarms = foreign_alarms(ports, wanted, &survey.alarms).await?;
+    for alarm in others {
+        if is_ours(&ports.alarms.alarm_tags(&alarm.arn).await?, &wanted.endpoint) {
+            survey.left_alarms.push(alarm.name);
+        }
+    }
+    Ok(())
 }
 
 /// Of the alarms that must change, those that somebody else made.

@@ -64,7 +64,7 @@ pub(super) async fn run(inputs: &CommandInputs, args: TestArgs) -> anyhow::Resul
         token.work_as(&mut target.access);
     }
     target.check_account(inputs).await?;
-    let verdict = plan.run(inputs, &target).await?;
+    let verdict = plan.run(inputs, &target, None).await?;
     let junit = verdict.junit()?;
     reports.leave(|| junit, || verdict.openmetrics())?;
     output.leave(&verdict, &inputs.printer)?;

@@ -88,6 +88,7 @@ const MISTAKES: &[(&str, &str, &str, Option<&str>)] = &[
     ("bounds of scaling", "\"min\": 2", "\"min\": 9", None),
     ("no step", "\"step_percent\": 10,", "", None),
     ("unknown strategy", "\"canary\"", "\"blue\"", None),
+    ("watch below the alarms' period", "\"wait_seconds\": 300", "\"wait_seconds\": 59", None),
     ("limit below the waits", "\"wait_seconds\": 300", "\"wait_seconds\": 3000", None),
     ("short limit", "\"timeout_seconds\": 1800", "\"timeout_seconds\": 60", None),
     ("account of eleven digits", "\"123456789012\"", "\"12345678901\"", Some("prod")),

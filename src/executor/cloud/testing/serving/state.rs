@@ -138,6 +138,8 @@ impl ServingState {
             while let Some(next) = self.endpoints.get(&name).and_then(|endpoint| self.next(endpoint, now)) {
                 if next.state == EndpointState::Deleting && next.run.is_none() {
                     self.endpoints.remove(&name);
+                    let resources = format!("endpoint/{name}/variant/");
+                    self.targets.retain(|(resource, _), _| !resource.starts_with(&resources));
                 } else {
                     self.endpoints.insert(name.clone(), next);
                 }
@@ -220,7 +222,7 @@ impl ServingState {
     pub(super) fn sight(&self, endpoint: &FakeEndpoint) -> EndpointSight {
         let now = Instant::now();
         let variant = |config: &str, count: Option<u32>, status: Option<&str>| VariantSight {
-            name: self.config(config).map(|config| config.variant.clone()).unwrap_or_default(),
+            name: self.config(config).map_or("AllTraffic", |config| &config.variant).to_owned(),
             current_instances: count,
             desired_instances: count,
             status: status.map(str::to_owned),

@@ -3,6 +3,7 @@
 mod deploying;
 mod faults;
 mod kills;
+mod mended;
 mod records;
 mod refusing;
 mod rolling_back;

@@ -153,3 +153,22 @@ async fn the_record_of_another_endpoint_is_refused() {
     objects.insert("deployments/wine/00000001.begin.json", bytes_of(&other).unwrap().to_vec());
     assert!(ledger.open().await.unwrap_err().to_string().ends_with("it is of the endpoint `wine-2`"));
 }
+
+#[tokio::test]
+async fn a_way_back_is_recorded_once() {
+    let (ledger, objects) = ledger();
+    let number = ledger.begin(&begin("a")).await.unwrap();
+    assert_eq!(ledger.back(number).await.unwrap(), None);
+    let test = |summary: &str| LedgerTest { is_good: false, summary: summary.to_owned() };
+    let at = |seconds| SystemTime::UNIX_EPOCH + NOON + Duration::from_secs(seconds);
+    let first = LedgerBack::new(at(2), Some(at(1)), test("first"));
+    ledger.begin_back(number, &first).await.unwrap();
+    ledger.begin_back(number, &LedgerBack::new(at(3), None, test("second"))).await.unwrap();
+    let there = ledger.back(number).await.unwrap().unwrap();
+    assert_eq!((there.modified(), there.test.summary.as_str()), (Some(at(1)), "first"));
+    // It is no deployment of its own.
+    assert_eq!(ledger.history(9).await.unwrap().len(), 1);
+    objects.insert("deployments/wine/00000002.back.json", "{}");
+    assert!(ledger.back(2).await.is_err());
+    assert_eq!(ledger.begin(&begin("b")).await.unwrap(), 3);
+}

@@ -14,7 +14,7 @@ use crate::base::exit_codes;
 use crate::base::failure::Failure;
 use crate::base::human::human_bytes;
 use crate::base::plain;
-use crate::cloud::{EndpointSight, EndpointState};
+use crate::cloud::{EndpointConfiguration, EndpointSight, EndpointState};
 use crate::lifecycle::CommandInputs;
 use crate::lifecycle::manifest::{Endpoint, EndpointTest};
 use crate::lifecycle::target::ProjectTarget;
@@ -99,12 +99,17 @@ impl TestPlan {
         Ok(Self { endpoint: endpoint.name.clone(), samples, shape, request_timeout, limits })
     }
 
-    /// Sends the samples to the endpoint, which must be in service.
+    /// Sends the samples to the endpoint, which must be in service. `known` is a configuration that need not be read.
     ///
     /// # Errors
     /// Failures of AWS that are no answer of the endpoint, and of the user: there is no such endpoint, or a body is too large.
-    pub(crate) async fn run(&self, inputs: &CommandInputs, target: &ProjectTarget) -> anyhow::Result<TestVerdict> {
-        let (tested, sender) = self.connect(inputs, target).await?;
+    pub(crate) async fn run(
+        &self,
+        inputs: &CommandInputs,
+        target: &ProjectTarget,
+        known: Option<&EndpointConfiguration>,
+    ) -> anyhow::Result<TestVerdict> {
+        let (tested, sender) = self.connect(inputs, target, known).await?;
         let LoadShape { requests, concurrency, .. } = self.shape;
         inputs
             .printer
@@ -119,6 +124,7 @@ impl TestPlan {
         &self,
         inputs: &CommandInputs,
         target: &ProjectTarget,
+        known: Option<&EndpointConfiguration>,
     ) -> anyhow::Result<(TestedEndpoint, Sender)> {
         let (connect, access) = (&*inputs.connect, &target.access);
         let endpoints = connect.endpoints(access).await?;
@@ -146,7 +152,10 @@ impl TestPlan {
             }
             _ => {}
         }
-        let configuration = endpoints.config(&sight.config).await?;
+        let configuration = match known.filter(|known| known.name == sight.config) {
+            Some(known) => Some(known.clone()),
+            None => endpoints.config(&sight.config).await?,
+        };
         let places = configuration.and_then(|configuration| configuration.asynchronous);
         let asynchronous = match &places {
             Some(places) => Some(AsynchronousWay::connect(connect, access, places).await?),

@@ -1,0 +1,50 @@
+//! The object that says that a deployment goes back to the old configuration. A run that goes on with the deployment must not bring the
+//! new one into service again.
+
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::record::FORMAT;
+use super::{Half, Ledger, LedgerTest, bytes_of};
+
+/// A way back, written before it begins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LedgerBack {
+    format: u32,
+    /// As RFC 3339 says.
+    at: String,
+    /// Time of the endpoint's last change, as RFC 3339 says.
+    modified: Option<String>,
+    /// The verdict about the new configuration.
+    pub(crate) test: LedgerTest,
+}
+
+impl LedgerBack {
+    pub(crate) fn new(at: SystemTime, modified: Option<SystemTime>, test: LedgerTest) -> Self {
+        let text = |at| humantime::format_rfc3339_nanos(at).to_string();
+        Self { format: FORMAT, at: text(at), modified: modified.map(text), test }
+    }
+
+    pub(crate) fn modified(&self) -> Option<SystemTime> {
+        humantime::parse_rfc3339(self.modified.as_deref()?).ok()
+    }
+}
+
+impl Ledger {
+    /// Writes that a deployment goes back. What another run wrote is as good.
+    pub(crate) async fn begin_back(&self, number: u64, back: &LedgerBack) -> anyhow::Result<()> {
+        self.put(number, Half::Back, &bytes_of(back)?).await.map(drop)
+    }
+
+    /// Whether a deployment goes back.
+    ///
+    /// # Errors
+    /// The object is none of this program.
+    pub(crate) async fn back(&self, number: u64) -> anyhow::Result<Option<LedgerBack>> {
+        if self.store.get_range(&self.key(number, Half::Back), 0, 1).await?.is_none() {
+            return Ok(None);
+        }
+        self.object(number, Half::Back).await.map(Some)
+    }
+}
