@@ -201,7 +201,12 @@ impl Deploying<'_> {
         let goes = self.wanted.scaling.is_none() && saved(&entry.begin).is_some_and(SavedScaling::is_own);
         let is_other = |config| is_other_type(config, &self.wanted.config);
         let changes = self.survey.current.as_ref().is_some_and(is_other);
-        self.survey.scaling.target.is_some() && !goes && self.wanted.rollout.is_some() && !changes
+        self.is_scaled(entry) && !goes && self.wanted.rollout.is_some() && !changes
+    }
+
+    /// Something scales the variant, or did so before an earlier run removed it.
+    fn is_scaled(&self, entry: &Entry) -> bool {
+        self.survey.scaling.target.is_some() || saved(&entry.begin).is_some()
     }
 
     /// Scaling that SageMaker refuses an update under.

@@ -367,7 +367,7 @@ fn check_alarms(wanted: &DeploymentSpecification, survey: &EndpointSurvey, refus
                         plain::line(&alarm.reason, LONGEST)
                     ),
                     "wait until it is off, or take it out of `endpoint.alarms`",
-                ))
+                ));
             }
             Some(alarm) if survey.foreign_alarms.contains(&alarm.name) => refusals.push(UnmetPrecondition::mistake(
                 format!("the alarm `{}` exists, and was not made by this program", plain::line(name, LONGEST)),

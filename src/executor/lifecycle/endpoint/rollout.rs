@@ -313,14 +313,22 @@ mod tests {
         steps(&goal(), &[shown]).remove(0)
     }
 
-    #[test_case(Some(sight(InService, "new", 2)) => End(RolloutEnd::InService))]
-    #[test_case(Some(sight(Updating, "new", 2)) => End(RolloutEnd::InService))]
-    #[test_case(Some(EndpointSight { pending_config: Some("third".to_owned()), ..sight(Updating, "new", 2) }) => Wait)]
-    #[test_case(Some(sight(RollingBack, "new", 2)) => Wait)]
-    #[test_case(Some(sight(InService, "third", 2)) => End(RolloutEnd::Displaced(Some("third".to_owned()))))]
-    #[test_case(None => End(RolloutEnd::Displaced(None)))]
-    fn a_served_endpoint_is_looked_at_again(shown: Option<EndpointSight>) -> RolloutStep {
-        next_of_served("new", shown.as_ref())
+    #[test]
+    fn a_served_endpoint_is_looked_at_again() {
+        let in_service = || End(RolloutEnd::InService);
+        let displaced = |config: Option<&str>| End(RolloutEnd::Displaced(config.map(str::to_owned)));
+        let pending = Some("third".to_owned());
+        let cases = [
+            (Some(sight(InService, "new", 2)), in_service()),
+            (Some(sight(Updating, "new", 2)), in_service()),
+            (Some(EndpointSight { pending_config: pending, ..sight(Updating, "new", 2) }), Wait),
+            (Some(sight(RollingBack, "new", 2)), Wait),
+            (Some(sight(InService, "third", 2)), displaced(Some("third"))),
+            (None, displaced(None)),
+        ];
+        for (shown, step) in cases {
+            assert_eq!(next_of_served("new", shown.as_ref()), step, "{shown:?}");
+        }
     }
 
     #[test]

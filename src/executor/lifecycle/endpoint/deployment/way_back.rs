@@ -107,12 +107,11 @@ impl Deploying<'_> {
             limit_seconds: rollout.limit_seconds,
             alarms: Vec::new(),
         });
-        let is_scaled = self.survey.scaling.target.is_some() || saved(&entry.begin).is_some();
         let goal = RolloutGoal {
             config: old.to_owned(),
             before: Some(EndpointBefore { config: self.wanted.config.name.clone(), modified: back.modified() }),
             rollout,
-            keeps_counts: is_scaled && self.wanted.rollout.is_some() && !changes_type,
+            keeps_counts: self.is_scaled(entry) && self.wanted.rollout.is_some() && !changes_type,
             is_resumed,
             replaces_failed: false,
             ..self.goal(entry)

@@ -22,8 +22,8 @@ pub(crate) struct LedgerBack {
 
 impl LedgerBack {
     pub(crate) fn new(at: SystemTime, modified: Option<SystemTime>, test: LedgerTest) -> Self {
-        let text = |at| humantime::format_rfc3339_nanos(at).to_string();
-        Self { format: FORMAT, at: text(at), modified: modified.map(text), test }
+        let written = |time| humantime::format_rfc3339_nanos(time).to_string();
+        Self { format: FORMAT, at: written(at), modified: modified.map(written), test }
     }
 
     pub(crate) fn modified(&self) -> Option<SystemTime> {
