@@ -130,6 +130,7 @@ pub async fn run(inputs: &CommandInputs, args: ValidateArgs, _: Cancellation) ->
         findings.extend(found);
         targets.push(args.target.target(manifest, name.map(str::to_owned), inputs));
     }
+    findings.extend(text.shared_endpoints(&environments));
     findings.sort();
     findings.dedup();
     let number = findings.len();

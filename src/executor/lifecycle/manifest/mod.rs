@@ -1,7 +1,8 @@
 //! The project's manifest: one file that says what the model is, how it is judged, and where it goes.
 //!
 //! `file` reads it, `places` parses it, `patch` applies the changes of an environment, `variables` puts variables in, `shape`
-//! compares it with the `schema` of its `types`, and `rules` checks what no schema says.
+//! compares it with the `schema` of its `types`, `rules` checks what no schema says, and `shared` compares
+//! the environments.
 
 mod file;
 mod finding;
@@ -11,6 +12,7 @@ mod read;
 mod rules;
 mod schema;
 mod shape;
+mod shared;
 mod types;
 mod variables;
 

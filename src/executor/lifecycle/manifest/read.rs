@@ -10,7 +10,7 @@ use super::places::{Places, join};
 use super::schema::SCHEMA;
 use super::types::{MOST_ENVIRONMENTS, Manifest};
 use super::variables::Expanded;
-use super::{file, patch, places, rules, shape};
+use super::{file, patch, places, rules, shape, shared};
 use crate::base::failure::Failure;
 use crate::base::plain;
 use crate::config::env::Environment;
@@ -70,6 +70,13 @@ impl ManifestText {
         findings.sort();
         findings.dedup();
         ManifestReading { manifest, findings }
+    }
+
+    /// The environments of these whose endpoint is that of another one too.
+    pub(crate) fn shared_endpoints(&self, environments: &[String]) -> Vec<ManifestFinding> {
+        let Ok((value, places)) = &self.parsed else { return Vec::new() };
+        let mistakes = shared::check(value, environments);
+        mistakes.into_iter().map(|(path, message)| places.finding(&path, message)).collect()
     }
 
     /// A mistake that a command found at a key.
