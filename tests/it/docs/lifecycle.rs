@@ -104,6 +104,7 @@ const POLICIES: &[(&str, &[&str], &[&str])] = &[
         &[],
         &[
             "application-autoscaling:DescribeScalableTargets",
+            "application-autoscaling:DescribeScalingPolicies",
             "cloudwatch:DescribeAlarms",
             "s3:GetObject",
             "s3:ListBucket",

@@ -166,7 +166,8 @@ fn policy_name(endpoint: &str) -> String {
     format!("{endpoint}-target")
 }
 
-fn is_same(wanted: &ScalingPolicy, shown: &ScalingPolicy) -> bool {
+/// Whether AWS shows a policy as it is wanted. Cooldowns that are not wanted have AWS's own values.
+pub(super) fn is_same(wanted: &ScalingPolicy, shown: &ScalingPolicy) -> bool {
     let (
         ScalingPolicyKind::Tracking { metric, target, scale_in_cooldown, scale_out_cooldown },
         ScalingPolicyKind::Tracking {

@@ -247,7 +247,8 @@ fn tags(target: &ProjectTarget, endpoint: &str, version: &str, hash: &str) -> BT
     tags
 }
 
-fn alarms(endpoint: &Endpoint, tags: &BTreeMap<String, String>) -> Vec<EndpointAlarm> {
+/// The alarms that the manifest asks for.
+pub(super) fn alarms(endpoint: &Endpoint, tags: &BTreeMap<String, String>) -> Vec<EndpointAlarm> {
     let alarm = |end: &str, metric: AlarmMetric, threshold: f64, what: &str| EndpointAlarm {
         name: alarm_name(&endpoint.name, end),
         description: format!("{what} of the endpoint {}. It rolls a deployment back.", endpoint.name),

@@ -83,6 +83,20 @@ fn scaling() -> LedgerScaling {
     }
 }
 
+fn alarm(name: &str, endpoint: &str) -> EndpointAlarm {
+    EndpointAlarm {
+        name: name.to_owned(),
+        description: String::new(),
+        endpoint: endpoint.to_owned(),
+        variant: "AllTraffic".to_owned(),
+        metric: AlarmMetric::Errors5xx,
+        threshold: 5.0,
+        period_seconds: 60,
+        periods: 1,
+        tags: tags(endpoint),
+    }
+}
+
 /// The begin of a deployment to configuration `wine-NUMBER`.
 fn begin(number: u32) -> LedgerBegin {
     let example = include_str!("ledger/example.json").replace("{reason}", "better");
@@ -132,18 +146,7 @@ impl ServedDesk {
         serving.register(&variant(), &scaling().limits()).await.unwrap();
         serving.put_policy(&variant(), &scaling().policy()).await.unwrap();
         for (name, endpoint) in [("wine-5xx", "wine"), ("beer-5xx", "beer")] {
-            let alarm = EndpointAlarm {
-                name: name.to_owned(),
-                description: String::new(),
-                endpoint: endpoint.to_owned(),
-                variant: "AllTraffic".to_owned(),
-                metric: AlarmMetric::Errors5xx,
-                threshold: 5.0,
-                period_seconds: 60,
-                periods: 1,
-                tags: tags(endpoint),
-            };
-            serving.put_alarm(&alarm).await.unwrap();
+            serving.put_alarm(&alarm(name, endpoint)).await.unwrap();
         }
         for number in [0, 1] {
             desk.deployed(number).await;

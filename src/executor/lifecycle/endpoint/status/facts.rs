@@ -1,14 +1,15 @@
 //! Reads everything about an endpoint. Only the endpoint itself must be readable: what else AWS does not answer is unknown.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cloud::{
-    AlarmSight, CloudError, CloudErrorKind, EndpointConfiguration, EndpointSight, ModelSource, ModelVersion,
-    ScalableTarget, ScaledQuantity, ScaledVariant, ServedModel, VariantCapacity,
+    AlarmSight, CloudError, CloudErrorKind, EndpointAlarm, EndpointConfiguration, EndpointSight, ModelSource,
+    ModelVersion, ScalableTarget, ScaledQuantity, ScaledVariant, ScalingPolicy, ServedModel, VariantCapacity,
 };
+use crate::config::env::Environment;
 use crate::lifecycle::CommandInputs;
 use crate::lifecycle::endpoint::ledger::{Ledger, LedgerEntry, LedgerServing};
-use crate::lifecycle::endpoint::specification::own_alarms;
+use crate::lifecycle::endpoint::specification::{alarms, own_alarms};
 use crate::lifecycle::manifest::{Approvals, Endpoint};
 use crate::lifecycle::target::ProjectTarget;
 
@@ -47,9 +48,17 @@ pub(super) struct EndpointFacts {
     /// `None` when the model does not come from the registry.
     pub(super) version: Fact<Option<ModelVersion>>,
     pub(super) approvals: Approvals,
+    /// The environment takes approved versions alone.
+    pub(super) needs_approval: bool,
     pub(super) scaling: Fact<Option<ScalableTarget>>,
+    /// Of the scalable target.
+    pub(super) policies: Fact<Vec<ScalingPolicy>>,
     /// Names of the alarms that must exist.
     pub(super) alarm_names: BTreeSet<String>,
+    /// Those that another program made, by the manifest.
+    pub(super) foreign_alarms: Vec<String>,
+    /// Those of this program, as the manifest asks for them.
+    pub(super) wanted_alarms: Vec<EndpointAlarm>,
     pub(super) alarms: Fact<Vec<AlarmSight>>,
     /// Why a fact is not known, if the same command may learn it later or with more permissions.
     pub(super) error: Option<anyhow::Error>,
@@ -68,8 +77,12 @@ impl EndpointFacts {
             model: Fact::Known(None),
             version: Fact::Known(None),
             approvals: target.manifest.model.as_ref().map(|model| model.approvals.clone()).unwrap_or_default(),
+            needs_approval: needs_approval(inputs, target),
             scaling: Fact::Known(None),
+            policies: Fact::Known(Vec::new()),
             alarm_names: BTreeSet::new(),
+            foreign_alarms: endpoint.alarms.names.clone(),
+            wanted_alarms: alarms(endpoint, &BTreeMap::new()),
             alarms: Fact::Known(Vec::new()),
             error: None,
         };
@@ -150,8 +163,13 @@ impl EndpointFacts {
             VariantCapacity::Serverless { .. } => ScaledQuantity::ProvisionedConcurrency,
         };
         let variant = ScaledVariant { endpoint: self.endpoint.clone(), variant: config.variant.clone(), quantity };
-        let answer = inputs.connect.scaling(&target.access).await?.target(&variant).await;
+        let scaling = inputs.connect.scaling(&target.access).await?;
+        let answer = scaling.target(&variant).await;
         self.scaling = self.fact(answer)?;
+        if matches!(self.scaling, Fact::Known(Some(_))) {
+            let answer = scaling.policies(&variant).await;
+            self.policies = self.fact(answer)?;
+        }
         Ok(())
     }
 
@@ -192,4 +210,12 @@ impl EndpointFacts {
         self.error.get_or_insert(error);
         Ok(Fact::Unknown(why))
     }
+}
+
+/// The tier of the job is that of its own environment, and not of the others that `--all` looks at.
+fn needs_approval(inputs: &CommandInputs, target: &ProjectTarget) -> bool {
+    if target.environment == target.pipeline.environment {
+        return target.needs_approval(&inputs.env);
+    }
+    target.needs_approval(&Environment::from_pairs([]))
 }

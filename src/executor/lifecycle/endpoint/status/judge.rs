@@ -12,7 +12,10 @@ use crate::base::plain;
 use crate::cloud::{
     AlarmSight, AlarmState, Approval, EndpointSight, EndpointState, ModelVersion, ScalableTarget, VariantCapacity,
 };
-use crate::lifecycle::endpoint::ledger::{LedgerEntry, LedgerKind};
+use crate::lifecycle::endpoint::ledger::{LedgerEntry, LedgerKind, LedgerScaling};
+use crate::lifecycle::endpoint::plan::is_same_alarm;
+use crate::lifecycle::endpoint::scaling;
+use crate::lifecycle::endpoint::specification::own_alarms;
 use crate::lifecycle::model::approvals::{ApprovalRecords, ApprovalRule, Standing};
 
 /// Longest text of a row, in bytes.
@@ -173,7 +176,7 @@ fn version(facts: &EndpointFacts) -> Option<HealthRow> {
         Fact::Known(None) => row("version", HealthResult::Bad, &format!("{arn} is not in the registry any more")),
         Fact::Known(Some(version)) => {
             let found = format!("{} version {}, {}", version.group, version.number, approval(facts, version));
-            let result = if is_rejected(facts, version) { HealthResult::Bad } else { HealthResult::Ok };
+            let result = if may_serve(facts, version) { HealthResult::Ok } else { HealthResult::Bad };
             row("version", result, &found)
         }
     })
@@ -183,8 +186,13 @@ fn standing(facts: &EndpointFacts, version: &ModelVersion) -> Standing {
     ApprovalRecords(&version.metadata).standing(ApprovalRule::of(&facts.approvals, None, false))
 }
 
-fn is_rejected(facts: &EndpointFacts, version: &ModelVersion) -> bool {
-    version.approval == Approval::Rejected || standing(facts, version) == Standing::Rejected
+/// Whether a deployment of the version to the environment would be accepted now.
+fn may_serve(facts: &EndpointFacts, version: &ModelVersion) -> bool {
+    match (version.approval, standing(facts, version)) {
+        (Approval::Rejected, _) | (_, Standing::Rejected) => false,
+        (Approval::Approved, Standing::Approved) => true,
+        _ => !facts.needs_approval,
+    }
 }
 
 /// The status of the registry, and where it differs what the records say.
@@ -203,37 +211,93 @@ pub(super) fn approval(facts: &EndpointFacts, version: &ModelVersion) -> String 
 
 fn capacity(facts: &EndpointFacts, sight: &EndpointSight) -> Option<HealthRow> {
     let config = facts.config()?;
-    let found = match &config.capacity {
+    Some(match &config.capacity {
         VariantCapacity::Instances { instance_type, count } => {
             let variant = sight.variants.first();
-            let current = variant.and_then(|variant| variant.current_instances);
-            let desired = variant.and_then(|variant| variant.desired_instances).unwrap_or(*count);
-            format!("{} of {desired} {instance_type}", current.map_or("unknown".to_owned(), |count| count.to_string()))
+            let counts = InstanceCounts {
+                current: variant.and_then(|variant| variant.current_instances),
+                desired: variant.and_then(|variant| variant.desired_instances).unwrap_or(*count),
+                least: match (&facts.scaling, wanted_scaling(facts).next()) {
+                    (Fact::Known(Some(_)), Some(wanted)) => wanted.min,
+                    (Fact::Known(None), None) => *count,
+                    _ => 0,
+                },
+            };
+            let current = counts.current.map_or("unknown".to_owned(), |count| count.to_string());
+            let lacks = counts.desired < counts.least;
+            let least = if lacks { format!(", and at least {} must be there", counts.least) } else { String::new() };
+            let found = format!("{current} of {} {instance_type}{least}", counts.desired);
+            row("instances", counts.result(sight.state.is_changing()), &found)
         }
         VariantCapacity::Serverless { memory_mb, max_concurrency, provisioned_concurrency } => {
             let ready = provisioned_concurrency.map(|ready| format!(", {ready} of them ready")).unwrap_or_default();
-            format!("serverless with {memory_mb} MB, at most {max_concurrency} requests at once{ready}")
+            let found = format!("serverless with {memory_mb} MB, at most {max_concurrency} requests at once{ready}");
+            row("instances", HealthResult::Info, &found)
         }
-    };
-    Some(row("instances", HealthResult::Info, &found))
+    })
+}
+
+/// Numbers of a variant's instances.
+#[derive(Debug, Clone, Copy)]
+struct InstanceCounts {
+    current: Option<u32>,
+    desired: u32,
+    /// Fewest that may be desired, by the deployment.
+    least: u32,
+}
+
+impl InstanceCounts {
+    /// An endpoint whose instances change is updated, and no longer `InService`.
+    fn result(self, is_changing: bool) -> HealthResult {
+        match self.current {
+            None => HealthResult::Info,
+            Some(0) if self.desired > 0 => HealthResult::Bad,
+            Some(_) if is_changing => HealthResult::Info,
+            Some(current) if current < self.desired || self.desired < self.least => HealthResult::Bad,
+            Some(_) => HealthResult::Ok,
+        }
+    }
+}
+
+/// The autoscaling of the deployment in service, then that of one which is open, and may have set its own already.
+fn wanted_scaling(facts: &EndpointFacts) -> impl Iterator<Item = &LedgerScaling> {
+    let open = facts.open.as_ref().and_then(|open| open.begin.serving.as_ref());
+    facts.serving().into_iter().chain(open).filter_map(|serving| serving.autoscaling.as_ref())
 }
 
 fn autoscaling(facts: &EndpointFacts, sight: &EndpointSight) -> Option<HealthRow> {
     facts.config()?;
     let limits = |target: ScalableTarget| format!("{} to {}", target.min, target.max);
-    let wanted =
-        facts.serving().and_then(|serving| serving.autoscaling.as_ref()).map(|scaling| limits(scaling.limits()));
-    Some(match (&facts.scaling, wanted) {
-        (Fact::Unknown(why), _) => row("autoscaling", HealthResult::Unknown, why),
-        (Fact::Known(Some(target)), _) => row("autoscaling", HealthResult::Ok, &limits(*target)),
-        (Fact::Known(None), None) => return None,
-        (Fact::Known(None), Some(wanted)) if sight.state.is_changing() => {
+    let bad = |found: String| {
+        let found = format!("{found}: `sagemaker-executor endpoint deploy` restores it");
+        row("autoscaling", HealthResult::Bad, &found)
+    };
+    let wanted = wanted_scaling(facts).next();
+    Some(match (&facts.scaling, &facts.policies, wanted) {
+        (Fact::Unknown(why), _, _) => row("autoscaling", HealthResult::Unknown, why),
+        (Fact::Known(Some(target)), Fact::Unknown(why), Some(_)) => {
+            row("autoscaling", HealthResult::Unknown, &format!("{}; {why}", limits(*target)))
+        }
+        (Fact::Known(Some(target)), Fact::Known(policies), Some(wanted)) => {
+            let is_shown = |wanted: &LedgerScaling| {
+                wanted.limits() == *target && policies.iter().any(|shown| scaling::is_same(&wanted.policy(), shown))
+            };
+            if wanted_scaling(facts).any(is_shown) {
+                row("autoscaling", HealthResult::Ok, &limits(*target))
+            } else if wanted.limits() == *target {
+                bad(format!("{}, without the policy `{}` of the deployment", limits(*target), wanted.policy))
+            } else {
+                bad(format!("{}, though the deployment set {}", limits(*target), limits(wanted.limits())))
+            }
+        }
+        (Fact::Known(Some(target)), _, None) => row("autoscaling", HealthResult::Ok, &limits(*target)),
+        (Fact::Known(None), _, None) => return None,
+        (Fact::Known(None), _, Some(wanted)) if sight.state.is_changing() => {
+            let wanted = limits(wanted.limits());
             row("autoscaling", HealthResult::Info, &format!("none while the endpoint changes; {wanted} after"))
         }
-        (Fact::Known(None), Some(wanted)) => {
-            let found =
-                format!("none, though the deployment set {wanted}: `sagemaker-executor endpoint deploy` restores it");
-            row("autoscaling", HealthResult::Bad, &found)
+        (Fact::Known(None), _, Some(wanted)) => {
+            bad(format!("none, though the deployment set {}", limits(wanted.limits())))
         }
     })
 }
@@ -257,8 +321,50 @@ fn alarms(facts: &EndpointFacts) -> Vec<HealthRow> {
     names.into_iter().map(alarm).collect()
 }
 
-fn alarm(_: &EndpointFacts, sight: &AlarmSight) -> HealthRow {
+fn alarm(facts: &EndpointFacts, sight: &AlarmSight) -> HealthRow {
     let AlarmSight { name, state, reason, .. } = sight;
-    let result = if *state == AlarmState::Alarm { HealthResult::Bad } else { HealthResult::Ok };
-    row(format!("alarm {name}"), result, &format!("{}: {reason}", state.name()))
+    let check = format!("alarm {name}");
+    let found = format!("{}: {reason}", state.name());
+    match weakness(facts, sight) {
+        _ if *state == AlarmState::Alarm => row(check, HealthResult::Bad, &found),
+        Some(why) => {
+            let found = format!("{why}: `sagemaker-executor endpoint deploy` restores it; {found}");
+            row(check, HealthResult::Bad, &found)
+        }
+        None => row(check, HealthResult::Ok, &found),
+    }
+}
+
+/// Why an alarm that this program made does not guard the endpoint any more.
+fn weakness(facts: &EndpointFacts, sight: &AlarmSight) -> Option<&'static str> {
+    let is_own = facts.alarm_names.contains(&sight.name) && !facts.foreign_alarms.contains(&sight.name);
+    if !is_own || !own_alarms(&facts.endpoint).contains(&sight.name) {
+        return None;
+    }
+    let Some(shown) = &sight.definition else { return Some("another program changed what it watches") };
+    let variant = facts.config().map(|config| &config.variant);
+    if shown.endpoint != facts.endpoint || variant.is_some_and(|variant| *variant != shown.variant) {
+        return Some("it watches another endpoint or variant");
+    }
+    let wanted = facts.wanted_alarms.iter().find(|wanted| wanted.name == sight.name)?;
+    (!is_same_alarm(shown, wanted)).then_some("it is not as the manifest says")
+}
+
+#[cfg(test)]
+mod tests {
+    use test_case::test_case;
+
+    use super::*;
+
+    #[test_case(Some(2), 2, 2, false => HealthResult::Ok; "all")]
+    #[test_case(Some(0), 2, 2, false => HealthResult::Bad; "none")]
+    #[test_case(Some(0), 2, 2, true => HealthResult::Bad; "none during an update")]
+    #[test_case(Some(1), 2, 2, false => HealthResult::Bad; "too few")]
+    #[test_case(Some(1), 2, 2, true => HealthResult::Info; "changing")]
+    #[test_case(Some(1), 1, 2, false => HealthResult::Bad; "narrowed by hand")]
+    #[test_case(Some(0), 0, 0, false => HealthResult::Ok; "scaled to none")]
+    #[test_case(None, 2, 2, false => HealthResult::Info; "not told")]
+    fn instances_are(current: Option<u32>, desired: u32, least: u32, is_changing: bool) -> HealthResult {
+        InstanceCounts { current, desired, least }.result(is_changing)
+    }
 }

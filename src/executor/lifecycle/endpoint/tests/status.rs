@@ -5,7 +5,9 @@ use test_case::test_case;
 use super::*;
 use crate::base::exit_codes::BELOW_BAR;
 use crate::cloud::testing::Fault;
-use crate::cloud::{AlarmState, CloudErrorKind, EndpointChange};
+use crate::cloud::{
+    AlarmState, Approval, CloudErrorKind, EndpointChange, GroupSpec, ModelRegistry as _, ScalableTarget, VersionSpec,
+};
 
 const STATUS: [&str; 3] = ["status", "--environment", "test"];
 
@@ -19,7 +21,7 @@ async fn a_healthy_endpoint_is_shown_with_its_deployments() {
      state           ok      InService
      configuration   ok      wine-1, of deployment 2
      model                   wine-m-1
-     instances               2 of 2 ml.m5.large
+     instances       ok      2 of 2 ml.m5.large
      autoscaling     ok      2 to 4
      alarm wine-5xx  ok      INSUFFICIENT_DATA: The state is INSUFFICIENT_DATA.
 
@@ -65,6 +67,10 @@ enum Trouble {
     NoLedger,
     NoScaling,
     NoModel,
+    NarrowScaling,
+    OtherPolicy,
+    AlarmOfAnotherMetric,
+    AlarmOfAnotherVariant,
 }
 
 impl ServedDesk {
@@ -85,7 +91,51 @@ impl ServedDesk {
             }
             Trouble::NoScaling => serving.deregister(&variant()).await.unwrap(),
             Trouble::NoModel => serving.delete_model("wine-m-1").await.unwrap(),
+            Trouble::NarrowScaling => serving.register(&variant(), &ScalableTarget { min: 0, max: 1 }).await.unwrap(),
+            Trouble::OtherPolicy => {
+                let policy = LedgerScaling { target: 7000.0, ..scaling() }.policy();
+                serving.put_policy(&variant(), &policy).await.unwrap();
+            }
+            Trouble::AlarmOfAnotherMetric => {
+                serving.delete_alarms(&["wine-5xx".to_owned()]).await.unwrap();
+                serving.set_alarm("wine-5xx", AlarmState::Ok);
+            }
+            Trouble::AlarmOfAnotherVariant => {
+                let alarm = EndpointAlarm { variant: "Other".to_owned(), ..alarm("wine-5xx", "wine") };
+                serving.put_alarm(&alarm).await.unwrap();
+            }
         }
+    }
+
+    /// The ARN of a version of the registry.
+    async fn version(&self, approval: Approval, approvals: usize) -> String {
+        let registry = &self.memory.registry;
+        let spec = VersionSpec {
+            group: "wine".to_owned(),
+            client_token: "1".to_owned(),
+            description: String::new(),
+            image: "123456789012.dkr.ecr.eu-west-1.amazonaws.com/serve@sha256:0".to_owned(),
+            model_data_url: "s3://memory/models/1/model.tar.gz".to_owned(),
+            environment: BTreeMap::new(),
+            content_types: Vec::new(),
+            response_types: Vec::new(),
+            instance_types: Vec::new(),
+            metrics: None,
+            commit: None,
+            repository: None,
+            generated_by: None,
+            project: None,
+            metadata: BTreeMap::new(),
+        };
+        let group = GroupSpec { name: "wine".to_owned(), description: None, tags: BTreeMap::new() };
+        registry.create_group(&group).await.unwrap();
+        let arn = registry.create_version(&spec).await.unwrap();
+        registry.change(&arn, |version| {
+            version.approval = approval;
+            let approval = |user| (format!("approval-{user}@1234abcd"), format!("round=1 user={user}"));
+            version.metadata.extend((0..approvals).map(approval));
+        });
+        arn
     }
 
     /// Somebody brings a configuration into service.
@@ -107,6 +157,10 @@ impl ServedDesk {
 #[test_case(Trouble::Drift, "configuration: wine-0, but wine-1 after deployment 2: another program changed the endpoint"; "drift")]
 #[test_case(Trouble::NoLedger, "configuration: wine-1, which no deployment brought there"; "no ledger")]
 #[test_case(Trouble::NoScaling, "autoscaling: none, though the deployment set 2 to 4"; "no scaling")]
+#[test_case(Trouble::NarrowScaling, "autoscaling: 0 to 1, though the deployment set 2 to 4"; "narrow scaling")]
+#[test_case(Trouble::OtherPolicy, "autoscaling: 2 to 4, without the policy `wine` of the deployment"; "other policy")]
+#[test_case(Trouble::AlarmOfAnotherMetric, "alarm wine-5xx: another program changed what it watches"; "other metric")]
+#[test_case(Trouble::AlarmOfAnotherVariant, "alarm wine-5xx: it watches another endpoint or variant"; "other variant")]
 #[test_case(Trouble::NoModel, "model: wine-m-1 was deleted: no instance more can start"; "no model")]
 #[tokio::test(start_paused = true)]
 async fn trouble_is_told(trouble: Trouble, told: &str) {
@@ -129,6 +183,35 @@ async fn a_deployment_without_an_end_is_under_way_or_was_interrupted() {
     let under_way = desk.run(&STATUS).await;
     assert_eq!(under_way.kind, None, "{}", under_way.error);
     assert!(under_way.out.contains("deploy, under way since 1970-01-01T12:00:00.000Z"), "{}", under_way.out);
+}
+
+/// The alarm is on only above a threshold that is never reached.
+#[tokio::test(start_paused = true)]
+async fn an_alarm_is_compared_with_the_manifest() {
+    let desk = ServedDesk::new().await;
+    desk.manifest(|manifest| manifest["endpoint"]["alarms"] = json!({"errors_5xx": 4}));
+    let ended = desk.run(&STATUS).await;
+    assert!(ended.error.contains("alarm wine-5xx: it is not as the manifest says"), "{}", ended.error);
+}
+
+/// A version that no deployment to the environment would be accepted of.
+#[test_case("prod", Approval::Pending, 0 => Some(Kind::Verdict { code: BELOW_BAR }); "pending in production")]
+#[test_case("prod", Approval::Approved, 0 => Some(Kind::Verdict { code: BELOW_BAR }); "without the approvals")]
+#[test_case("prod", Approval::Approved, 1 => None; "approved")]
+#[test_case("test", Approval::Pending, 0 => None; "pending elsewhere")]
+#[test_case("test", Approval::Rejected, 0 => Some(Kind::Verdict { code: BELOW_BAR }); "rejected")]
+#[tokio::test(start_paused = true)]
+async fn a_version_is_judged_as_for_a_deployment(
+    environment: &str,
+    approval: Approval,
+    approvals: usize,
+) -> Option<Kind> {
+    let desk = ServedDesk::new().await;
+    let arn = desk.version(approval, approvals).await;
+    let begin = LedgerBegin { model_package: Some(arn), ..begin(1) };
+    let deployment = desk.ledger().begin(&begin).await.unwrap();
+    desk.ledger().end(deployment, &end(LedgerOutcome::Succeeded, 1)).await.unwrap();
+    desk.run(&["status", "--environment", environment]).await.kind
 }
 
 /// Deployments that were taken back push the one in service out of the newest ones.
