@@ -103,19 +103,10 @@ impl Data for MadePackage {
     }
 
     fn variables(&self) -> BTreeMap<&'static str, String> {
-        let mut variables = variables(&self.file, &self.sha256, &self.name);
+        let mut variables = verify::variables(&self.file, &self.sha256, &self.name);
         variables.extend(self.uri.clone().map(|uri| ("PACKAGE_URI", uri)));
         variables
     }
-}
-
-/// Variables for later jobs.
-fn variables(file: &Path, sha256: &str, name: &str) -> BTreeMap<&'static str, String> {
-    BTreeMap::from([
-        ("PACKAGE_FILE", file.display().to_string()),
-        ("PACKAGE_SHA256", sha256.to_owned()),
-        ("PACKAGE_NAME", name.to_owned()),
-    ])
 }
 
 pub async fn run(inputs: &CommandInputs, args: PackageArgs, _: Cancellation) -> anyhow::Result<()> {

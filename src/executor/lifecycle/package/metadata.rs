@@ -28,7 +28,7 @@ pub(crate) struct PackageMetadata {
     pub(crate) commit: CommitOrigin,
     pub(crate) pipeline: Option<PipelineOrigin>,
     pub(crate) model: PackagedModel,
-    /// Numbers of the files of metrics, as they are written there.
+    /// Numbers of the files of metrics; text, because no double holds some of them.
     pub(crate) metrics: BTreeMap<String, String>,
     /// Paths and commits of submodules, which are not in the package.
     pub(crate) submodules: BTreeMap<String, String>,

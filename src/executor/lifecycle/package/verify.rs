@@ -1,7 +1,7 @@
 //! `sagemaker-executor package verify`: checks a package.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -42,8 +42,17 @@ impl Data for VerifiedPackage {
     }
 
     fn variables(&self) -> BTreeMap<&'static str, String> {
-        super::variables(&self.file, &self.sha256, &self.metadata.name)
+        variables(&self.file, &self.sha256, &self.metadata.name)
     }
+}
+
+/// Variables of a package for later jobs.
+pub(super) fn variables(file: &Path, sha256: &str, name: &str) -> BTreeMap<&'static str, String> {
+    BTreeMap::from([
+        ("PACKAGE_FILE", file.display().to_string()),
+        ("PACKAGE_SHA256", sha256.to_owned()),
+        ("PACKAGE_NAME", name.to_owned()),
+    ])
 }
 
 pub(super) async fn run(inputs: &CommandInputs, args: VerifyArgs) -> anyhow::Result<()> {
