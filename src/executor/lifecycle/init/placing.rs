@@ -15,13 +15,12 @@ use crate::base::plain;
 /// Failures of the user that name each file in the way; nothing was placed then.
 pub(super) fn place(folder: &Path, files: &[(&str, String)]) -> Result<(), Failure> {
     refuse_others(folder, files)?;
-    let around = folder.parent().filter(|around| !around.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let failed = |error: io::Error| {
         Failure::user(format!("failed to make the project in {}", folder.display()))
             .hint("make the folder of `--output-dir`, and let the job write in it")
             .caused_by(error)
     };
-    let made = tempfile::Builder::new().prefix(".sagemaker-executor.").tempdir_in(around).map_err(failed)?;
+    let made = tempfile::Builder::new().prefix(".sagemaker-executor.").tempdir_in(beside(folder)).map_err(failed)?;
     let whole = made.path().join("project");
     write(&whole, files).map_err(failed)?;
     match rustix::fs::renameat_with(CWD, &whole, CWD, folder, RenameFlags::NOREPLACE).map_err(io::Error::from) {
@@ -29,6 +28,14 @@ pub(super) fn place(folder: &Path, files: &[(&str, String)]) -> Result<(), Failu
         Err(error) if error.kind() == ErrorKind::AlreadyExists => add(&whole, folder, files).map_err(failed),
         Err(error) => Err(failed(error)),
     }
+}
+
+/// Where the files are written first: in a folder that exists, because it may be a mount, else beside it.
+fn beside(folder: &Path) -> &Path {
+    if folder.is_dir() {
+        return folder;
+    }
+    folder.parent().filter(|around| !around.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Refuses what is in the way of a file, or of a folder of one.
@@ -101,6 +108,14 @@ mod tests {
         place(&cloned, &files()).unwrap();
         assert_eq!(fs::read_dir(&cloned).unwrap().count(), 4);
         assert_eq!(fs::read_dir(around.path()).unwrap().count(), 2, "nothing is left beside them");
+    }
+
+    #[test]
+    fn the_files_of_a_folder_that_exists_never_leave_its_file_system() {
+        let around = tempfile::tempdir().unwrap();
+        assert_eq!(beside(&around.path().join("absent")), around.path());
+        assert_eq!(beside(around.path()), around.path());
+        assert_eq!(beside(Path::new("absent")), Path::new("."));
     }
 
     #[test]
