@@ -15,8 +15,18 @@ def model_fn(folder):
 
 def input_fn(body, content_type):
     """Reads a request. A ValueError tells the client what is wrong with it."""
+    try:
+        rows = [[float(value) for value in row] for row in read_rows(body, content_type)]
+    except (ArithmeticError, RecursionError, TypeError) as error:
+        raise ValueError(f"the request cannot be read: {error}") from error
+    if not all(abs(value) <= 1e30 for row in rows for value in row):  # the model's sums overflow far above it
+        raise ValueError("the request has a value that is not finite, or beyond 1e30")
+    return rows
+
+
+def read_rows(body, content_type):
     if content_type == "text/csv":
-        return [[float(value) for value in line.split(",")] for line in body.decode().splitlines() if line]
+        return [line.split(",") for line in body.decode().splitlines() if line]
     if content_type == "application/json":
         request = json.loads(body)
         if isinstance(request, dict) and isinstance(request.get("instances"), list):

@@ -9,16 +9,18 @@ The answer is JSON: for each row the class, and the probability of each class.
 import argparse
 import csv
 import json
-import math
 import pickle
 import signal
 import threading
+import traceback
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 # SageMaker sends no larger request.
 LARGEST_REQUEST = 6 * 1024 * 1024
+# The model's sums overflow far above it.
+LARGEST_VALUE = 1e30
 
 
 class BadRequest(Exception):
@@ -39,7 +41,10 @@ class Model:
         for number, row in enumerate(rows, start=1):
             if len(row) != self.features:
                 raise BadRequest(f"row {number} has {len(row)} numbers; the model takes {self.features}")
-        probabilities = self.estimator.predict_proba(rows).tolist()
+        try:
+            probabilities = self.estimator.predict_proba(rows).tolist()
+        except (ArithmeticError, ValueError) as error:
+            raise BadRequest(f"the model cannot take the values: {error}") from error
         best = [row.index(max(row)) for row in probabilities]
         return {
             "predictions": [self.classes[number] for number in best],
@@ -58,12 +63,12 @@ def read_rows(content_type, body):
             rows = [[float(value) for value in row] for row in json.loads(text)["instances"]]
         else:
             raise BadRequest(f"the content type {kind or 'is missing'}: send text/csv or application/json")
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
+    except (ArithmeticError, KeyError, RecursionError, TypeError, ValueError, csv.Error) as error:
         raise BadRequest(f"the request cannot be read: {error}") from error
     if not rows:
         raise BadRequest("the request has no row")
-    if not all(math.isfinite(value) for row in rows for value in row):
-        raise BadRequest("the request has a value that is not finite")
+    if not all(abs(value) <= LARGEST_VALUE for row in rows for value in row):
+        raise BadRequest(f"the request has a value that is not finite, or beyond {LARGEST_VALUE}")
     return rows
 
 
@@ -84,7 +89,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         length = self.headers.get("Content-Length", "")
-        if not length.isdigit() or int(length) > LARGEST_REQUEST:
+        if not (length.isascii() and length.isdigit()) or int(length) > LARGEST_REQUEST:
             self.close_connection = True
             self.reply(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": "a request needs a length of at most 6 MiB"})
             return
@@ -93,9 +98,13 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(HTTPStatus.NOT_FOUND, {"error": "there are GET /ping and POST /invocations"})
             return
         try:
-            self.reply(HTTPStatus.OK, self.model.answer(read_rows(self.headers.get("Content-Type", ""), body)))
+            status, answer = HTTPStatus.OK, self.model.answer(read_rows(self.headers.get("Content-Type", ""), body))
         except BadRequest as error:
-            self.reply(HTTPStatus.BAD_REQUEST, {"error": str(error)})
+            status, answer = HTTPStatus.BAD_REQUEST, {"error": str(error)}
+        except Exception:
+            traceback.print_exc()
+            status, answer = HTTPStatus.INTERNAL_SERVER_ERROR, {"error": "the model failed; the log of the endpoint says why"}
+        self.reply(status, answer)
 
     def reply(self, status, answer):
         body = json.dumps(answer).encode("utf-8")
