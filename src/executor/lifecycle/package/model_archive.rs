@@ -10,7 +10,7 @@ use super::metadata::{ArchiveReference, MODEL_ARCHIVE};
 use crate::base::failure::Failure;
 use crate::base::human::human_bytes;
 use crate::base::plain;
-use crate::cloud::{Access, Content, SourceObject, StoredHash};
+use crate::cloud::{Access, Content, Sha256Hash, SourceObject, StoredHash};
 use crate::lifecycle::CommandInputs;
 use crate::lifecycle::hex::hex;
 use crate::lifecycle::target::ProjectTarget;
@@ -28,6 +28,13 @@ pub(super) struct FoundModel {
     pub(super) package_arn: Option<String>,
     /// Image of the registered version, with its digest.
     pub(super) image: Option<String>,
+}
+
+/// What a registered version says of its model.
+struct RegisteredModel {
+    uri: String,
+    /// With its digest; `None` when the registry was not asked.
+    image: Option<String>,
 }
 
 /// Finds the model of a package.
@@ -54,7 +61,9 @@ impl ModelSearch<'_> {
             })?;
         }
         if path.starts_with("s3://") {
-            return self.stored(&path, None).await;
+            let found = self.stored(&path, None).await?;
+            let image = self.compared(&path, &found.archive.sha256).await?.and_then(|compared| compared.image);
+            return Ok(FoundModel { image, ..found });
         }
         if let (Some(arn), false) = (&self.package_arn, self.target.folder.join(&path).exists()) {
             return self.registered(arn).await;
@@ -68,17 +77,12 @@ impl ModelSearch<'_> {
         let packed = packed.await.context("failed to pack the model")??;
         let hash = packed.hash;
         let sha256 = hex(&hash);
-        let registered = self.inputs.env.get("MODEL_DATA_URL").filter(|_| self.package_arn.is_some());
-        if let Some(url) = registered.filter(|url| hash_of(url).is_some_and(|known| known != sha256)) {
-            let message = format!("the model in `{path}` is not the registered one, {}", plain::line(url, 300));
-            return Err(Failure::user(message)
-                .hint("let `needs:artifacts` bring the model that `model register` had, or register this one")
-                .into());
-        }
+        let compared = self.compared(path, &sha256).await?;
+        let (uri, image) = compared.map_or((None, None), |compared| (Some(compared.uri), compared.image));
         let content = packed.into_file()?;
         let bytes = content.metadata()?.len();
-        let archive = ArchiveReference { sha256, bytes: Some(bytes), file: None, uri: registered.map(str::to_owned) };
-        let found = FoundModel { archive, content: None, package_arn: self.package_arn.clone(), image: None };
+        let archive = ArchiveReference { sha256, bytes: Some(bytes), file: None, uri };
+        let found = FoundModel { archive, content: None, package_arn: self.package_arn.clone(), image };
         if bytes <= self.most_bytes {
             return Ok(found.with(content));
         }
@@ -87,6 +91,36 @@ impl ModelSearch<'_> {
         }
         let uri = self.store(&content, &hash, bytes).await?;
         Ok(FoundModel { archive: ArchiveReference { uri: Some(uri), ..found.archive }, ..found })
+    }
+
+    /// Compares a model with the registered version, if one is named: with what the registry has, and without an environment with
+    /// what `model register` wrote for later jobs.
+    async fn compared(&self, path: &str, sha256: &str) -> anyhow::Result<Option<RegisteredModel>> {
+        let Some(arn) = &self.package_arn else { return Ok(None) };
+        let registered = if self.target.environment.is_some() {
+            self.version(arn).await?
+        } else {
+            let uri = self.inputs.env.get("MODEL_DATA_URL").filter(|uri| hash_of(uri).is_some()).ok_or_else(|| {
+                let message = format!("the model in `{path}` was not compared with {}", plain::line(arn, 300));
+                Failure::user(message).hint("give `--environment NAME` with the version's account, or let `needs:artifacts` bring `MODEL_DATA_URL` of `model register`")
+            })?;
+            RegisteredModel { uri: uri.to_owned(), image: None }
+        };
+        let known = match hash_of(&registered.uri) {
+            Some(known) => known.to_owned(),
+            None => self.hash_of_object(&registered.uri).await?,
+        };
+        if known != sha256 {
+            let message =
+                format!("the model in `{path}` is not the registered one, {}", plain::line(&registered.uri, 300));
+            return Err(Failure::user(message)
+                .hint("let `needs:artifacts` bring the model that `model register` had, or register this one")
+                .into());
+        }
+        if let Some(image) = &registered.image {
+            check_image(&self.target.model()?.image, image)?;
+        }
+        Ok(Some(registered))
     }
 
     /// Stores an archive that is too large for the package where `model register` would.
@@ -113,18 +147,40 @@ impl ModelSearch<'_> {
     }
 
     async fn registered(&self, arn: &str) -> anyhow::Result<FoundModel> {
+        let RegisteredModel { uri, image } = self.version(arn).await?;
+        self.stored(&uri, image).await
+    }
+
+    async fn version(&self, arn: &str) -> anyhow::Result<RegisteredModel> {
         self.target.check_account(self.inputs).await?;
         let version = self.inputs.connect.registry(&self.target.access).await?.version(arn).await?;
         let version = version.ok_or_else(|| {
             let message = format!("the version {} does not exist", plain::line(arn, 300));
             Failure::user(message).hint("change `--model-package` or `MODEL_PACKAGE_ARN`")
         })?;
-        self.stored(&version.model_data_url, Some(model::version_image(&version))).await
+        let image = Some(model::version_image(&version));
+        Ok(RegisteredModel { uri: version.model_data_url, image })
+    }
+
+    async fn hash_of_object(&self, uri: &str) -> anyhow::Result<String> {
+        Ok(hex(&self.object(uri).await?.1))
     }
 
     /// A model in S3, which becomes a part of the package if it is small enough.
     async fn stored(&self, uri: &str, image: Option<String>) -> anyhow::Result<FoundModel> {
         self.target.check_account(self.inputs).await?;
+        let (object, hash) = self.object(uri).await?;
+        let archive =
+            ArchiveReference { sha256: hex(&hash), bytes: Some(object.bytes), file: None, uri: Some(uri.to_owned()) };
+        let found = FoundModel { archive, content: None, package_arn: self.package_arn.clone(), image };
+        if object.bytes > self.most_bytes {
+            return Ok(found);
+        }
+        let content = self.fetch(&object, &hash).await?;
+        Ok(found.with(content))
+    }
+
+    async fn object(&self, uri: &str) -> anyhow::Result<(SourceObject, Sha256Hash)> {
         let refused = |what: &str| {
             Failure::user(format!("the model {} {what}", plain::line(uri, 300)))
                 .hint("set `model.path` in the manifest to a folder or to the URI of one object")
@@ -137,14 +193,7 @@ impl ModelSearch<'_> {
             Some(hash) => hash,
             None => sources.hash(&object).await?,
         };
-        let archive =
-            ArchiveReference { sha256: hex(&hash), bytes: Some(object.bytes), file: None, uri: Some(uri.to_owned()) };
-        let found = FoundModel { archive, content: None, package_arn: self.package_arn.clone(), image };
-        if object.bytes > self.most_bytes {
-            return Ok(found);
-        }
-        let content = self.fetch(&object, &hash).await?;
-        Ok(found.with(content))
+        Ok((object, hash))
     }
 
     async fn fetch(&self, object: &SourceObject, hash: &[u8; 32]) -> anyhow::Result<File> {
@@ -178,6 +227,18 @@ impl FoundModel {
     }
 }
 
+/// Refuses an image of the manifest that is not the version's.
+fn check_image(own: &str, registered: &str) -> anyhow::Result<()> {
+    if model::image_digest(own)? == model::image_digest(registered)? {
+        return Ok(());
+    }
+    let message =
+        format!("the image of the manifest, {own}, is not that of the version, {}", plain::line(registered, 300));
+    Err(Failure::user(message)
+        .hint("set `model.image` in the manifest to the version's, or register the model again")
+        .into())
+}
+
 /// A path to an open file.
 fn path_of(file: &File) -> std::path::PathBuf {
     use std::os::fd::AsRawFd as _;
@@ -189,4 +250,25 @@ fn path_of(file: &File) -> std::path::PathBuf {
 fn hash_of(url: &str) -> Option<&str> {
     let hash = url.strip_suffix("/model.tar.gz")?.rsplit('/').next()?;
     (hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_are_compared_by_their_digests() {
+        let image = |name: &str, digit: &str| format!("{name}@sha256:{}", digit.repeat(64));
+        assert!(check_image(&image("a", "1"), &image("b", "1")).is_ok());
+        let error = check_image(&image("a", "1"), &image("a", "2")).unwrap_err().to_string();
+        assert!(error.contains("is not that of the version"), "{error}");
+        assert!(check_image(&image("a", "1"), "a:latest").is_err());
+    }
+
+    #[test]
+    fn the_hash_is_in_the_name_of_a_stored_model() {
+        let hash = "a".repeat(64);
+        assert_eq!(hash_of(&format!("s3://b/models/{hash}/model.tar.gz")), Some(hash.as_str()));
+        assert_eq!(hash_of("s3://b/other/model.tar.gz"), None);
+    }
 }
