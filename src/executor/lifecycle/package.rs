@@ -1,7 +1,9 @@
 //! `sagemaker-executor package`: packs a commit, its model and what a deployment needs into one zip file.
 //!
-//! Its bytes depend on the commit, the model, the manifest and the pipeline alone: a retry, and another machine, make the same.
+//! Its bytes depend on the commit, the model, its metrics and the pipeline alone: a retry, and another machine, make the same.
 
+mod claims;
+mod committed;
 mod content;
 mod documents;
 mod entry_name;
@@ -22,8 +24,8 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use self::committed::CommittedProject;
 use self::content::PackageContent;
-use self::git::Repository;
 use self::model_archive::ModelSearch;
 use self::naming::PackageKind;
 use super::CommandInputs;
@@ -117,7 +119,8 @@ pub async fn run(inputs: &CommandInputs, args: PackageArgs, _: Cancellation) -> 
 }
 
 async fn make(inputs: &CommandInputs, args: MakingArgs) -> anyhow::Result<()> {
-    let mut target = args.target.load(inputs)?;
+    let project = CommittedProject::read(&args.target.manifest, &inputs.env)?;
+    let mut target = args.target.load_text(&project.manifest, inputs)?;
     let model = target.model()?;
     let read = model.metrics.iter().chain([&model.path]).map(|path| target.folder.join(path));
     args.output.check(&read.chain([args.target.manifest.clone()]).collect::<Vec<_>>())?;
@@ -126,14 +129,11 @@ async fn make(inputs: &CommandInputs, args: MakingArgs) -> anyhow::Result<()> {
         token.work_as(&mut target.access);
     }
     let package_arn = args.model_package.clone().or_else(|| inputs.env.get("MODEL_PACKAGE_ARN").map(str::to_owned));
-    // Before the model, which costs more.
-    let repository = Repository::of(&target.folder, &inputs.env);
-    let commit = repository.head()?;
     let search =
         ModelSearch { inputs, target: &target, package_arn, most_bytes: args.embed_model.saturating_mul(1 << 20) };
     let found = search.find().await?;
     let kind = args.kind.unwrap_or_else(|| PackageKind::of(&inputs.env));
-    let content = PackageContent::gather(inputs, &target, &args.target.manifest, kind, repository, commit, found)?;
+    let content = PackageContent::gather(inputs, &target, project, kind, found)?;
     let folder = args.output_dir.clone();
     let made = tokio::task::spawn_blocking(move || content.write(&folder));
     let made = made.await.context("failed to make the package")??;

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::CommandInputs;
 use super::identity::{JobToken, JobUser};
-use super::manifest::{self, Endpoint, Manifest, ModelEntry};
+use super::manifest::{Endpoint, Manifest, ManifestText, ModelEntry};
 use super::pipeline::Pipeline;
 use super::tier;
 use crate::base::arn::Arn;
@@ -59,8 +59,13 @@ impl TargetArgs {
     /// # Errors
     /// Failures of the user that name file and key.
     pub(crate) fn load(&self, inputs: &CommandInputs) -> anyhow::Result<ProjectTarget> {
+        self.load_text(&ManifestText::read(&self.manifest)?, inputs)
+    }
+
+    /// As [`TargetArgs::load`], of a manifest whose text is known.
+    pub(crate) fn load_text(&self, text: &ManifestText, inputs: &CommandInputs) -> anyhow::Result<ProjectTarget> {
         let environment = self.environment(inputs);
-        let manifest = manifest::load(&self.manifest, environment.as_deref(), &inputs.env)?;
+        let manifest = text.manifest(environment.as_deref(), &inputs.env)?;
         let folder = self.manifest.parent().unwrap_or(Path::new("")).to_owned();
         Ok(ProjectTarget { folder, ..self.target(manifest, environment, inputs) })
     }

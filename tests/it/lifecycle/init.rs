@@ -48,6 +48,20 @@ fn a_new_project_is_valid_and_passes_its_tests() {
 }
 
 #[test]
+fn the_handler_of_the_examples_tells_what_it_cannot_read() {
+    let Some(python) = find_program("python3") else {
+        return skipped("the handler of the examples", "python3 is not installed");
+    };
+    let script = "import inference_handler\n\
+        bodies = ['[' * 100000, '{\"instances\": [[' + '9' * 401 + ']]}', '{\"instances\": [[1e308]]}', '{\"instances\": [1]}']\n\
+        for body in bodies:\n    try:\n        inference_handler.input_fn(body.encode(), 'application/json')\n    \
+        except ValueError:\n        continue\n    raise SystemExit(body[:99])\n";
+    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/examples");
+    let output = Command::new(python).args(["-B", "-c", script]).current_dir(examples).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn a_project_replaces_nothing_and_has_a_name_that_aws_takes() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(folder.path().join("projects/wine/.git")).unwrap();

@@ -132,10 +132,18 @@ fn a_commit_gives_the_same_bytes_on_every_machine() {
     git(around.path(), &["clone", "-q", "one", "other"]);
     give_results(&other, 0o600);
     arm(&one);
+    // Between two runs another pipeline sets a tag, and someone leaves another history in the clone.
+    let [base, head] = ["HEAD~1", "HEAD"].map(|commit| git(&one, &["rev-parse", commit]));
+    git(&other, &["tag", "stable-0", &base]);
+    put(&other, ".git/info/grafts", &format!("{head}\n"));
     // A file whose times differ is compared, and one that was changed is told.
     put(&one, "old.py", "pass\n");
     put(&one, "large.txt", "changed\n");
-    let made = package(&one, &[("CI_JOB_ID", "8"), ("TZ", "UTC")], &["--dotenv", "package.env", "--output-dir", "out"]);
+    put(&one, "samples.jsonl", "{\"body\": 2}\n");
+    put(&one, "manifest.json", &manifest().to_string().replace("wine-", "other-"));
+    let base = ("CI_MERGE_REQUEST_DIFF_BASE_SHA", base.as_str());
+    let made =
+        package(&one, &[base, ("CI_JOB_ID", "8"), ("TZ", "UTC")], &["--dotenv", "package.env", "--output-dir", "out"]);
     assert_eq!(made.code, 0, "{}", made.stderr);
     assert!(!one.join("started").exists(), "git started a program of the repository");
     assert_snapshot("package_made", &without_hashes(&format!("{}{}", made.stdout, made.stderr)));
@@ -147,7 +155,7 @@ fn a_commit_gives_the_same_bytes_on_every_machine() {
 
     let mut shell = Command::new("sh");
     shell.args(["-c", "umask 077; exec \"$0\" package", env!("CARGO_BIN_EXE_sagemaker-executor")]).current_dir(&other);
-    shell.env_clear().envs(PIPELINE).envs([("CI_JOB_ID", "9"), ("TZ", "Asia/Tokyo"), ("PATH", path())]);
+    shell.env_clear().envs(PIPELINE).envs([base, ("CI_JOB_ID", "9"), ("TZ", "Asia/Tokyo"), ("PATH", path())]);
     let again = shell.output().unwrap();
     assert!(again.status.success(), "{}", shown(&again));
     assert!(std::fs::read(other.join(&name)).unwrap() == bytes, "another machine makes other bytes");
@@ -165,6 +173,7 @@ fn a_commit_gives_the_same_bytes_on_every_machine() {
         assert_eq!(extracted.join("source/run.sh").metadata().unwrap().permissions().mode() & 0o777, 0o755);
         assert_eq!(extracted.join("source/ü/link").read_link().unwrap(), Path::new("../run.sh"));
         assert_eq!(read("deploy/manifest.json"), manifest().to_string());
+        assert_eq!(read("deploy/samples.jsonl"), "{\"body\": 1}\n");
         assert_snapshot("package_metadata", &without_hashes(&read("metadata.json")));
         assert_snapshot("package_notes", &format!("{}\n{}", read("docs/RELEASE_NOTES.md"), read("docs/USAGE.md")));
     }
@@ -207,9 +216,11 @@ fn what_cannot_be_packed_is_one_error_and_leaves_nothing() {
         assert_eq!(ended.code, 1, "{}", ended.stdout);
         ended.stderr.replace(folder.path().to_str().unwrap(), "FOLDER")
     };
-    let mut said = vec![refused(&["--manifest", "absent.json"]), refused(&["--output-dir", "model/out"])];
+    put(folder.path(), "untracked.json", &manifest().to_string());
+    let mut said = vec![refused(&["--manifest", "untracked.json"]), refused(&["--output-dir", "model/out"])];
     let arn = "arn:aws:sagemaker:eu-west-1:000000000000:model-package/other/1";
     said.push(refused(&["--model-package", arn]));
+    said.push(refused(&["--model-package", &arn.replace("other", "wine")]));
     symlink("/etc/passwd", folder.path().join("passwords")).unwrap();
     git(folder.path(), &["add", "passwords"]);
     git(folder.path(), &["commit", "-qm", "Link"]);
@@ -276,6 +287,16 @@ fn a_package_is_stored_once_under_the_shipped_policy() {
     assert_eq!(first, again);
     let key = format!("packages/{}/{}", first["sha256"].as_str().unwrap(), first["name"].as_str().unwrap());
     assert_eq!(first["uri"], json!(format!("s3://{BUCKET}/{key}")));
+    // Another model is not the version's, whatever a variable says.
+    put(&folder, "model/model.json", "{}");
+    let mut variables = registered(&emulator);
+    variables.retain(|(name, _)| name != "MODEL_DATA_URL");
+    let variables = variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let variables: Vec<_> =
+        variables.chain([("AWS_ENDPOINT_URL", endpoint.as_str()), ("CI_ENVIRONMENT_NAME", "prod")]).collect();
+    let other = package(&folder, &variables, &[]);
+    assert_eq!(other.code, 1, "{}", other.stdout);
+    assert!(other.stderr.contains("the model in `model` is not the registered one, s3://"), "{}", other.stderr);
     // Without the folder, the model is that of the registered version.
     std::fs::remove_dir_all(folder.join("model")).unwrap();
     let fetched = with(registered(&emulator), &words);

@@ -27,6 +27,12 @@ pub(super) fn read(file: &Path) -> Result<String, Failure> {
     }
     let mut bytes = Vec::new();
     opened.take(LARGEST + 1).read_to_end(&mut bytes).map_err(|error| failed("cannot be read").caused_by(error))?;
+    text(file, bytes)
+}
+
+/// The text of a manifest of this name.
+pub(super) fn text(file: &Path, bytes: Vec<u8>) -> Result<String, Failure> {
+    let failed = |reason: &str| Failure::user(format!("the manifest {} {reason}", file.display()));
     if bytes.len() as u64 > LARGEST {
         return Err(failed("has more than 1 MiB").hint("keep data in other files, and name them in the manifest"));
     }

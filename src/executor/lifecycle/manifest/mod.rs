@@ -17,7 +17,7 @@ mod types;
 mod variables;
 
 pub(crate) use finding::ManifestFinding;
-pub(crate) use read::{ManifestReading, ManifestText, load, mistakes};
+pub(crate) use read::{ManifestReading, ManifestText, mistakes};
 pub(crate) use types::is_name;
 pub use types::{
     Approvals, Asynchronous, Autoscaling, Endpoint, EndpointTest, EnvironmentEntry, EnvironmentTier, Manifest,

@@ -20,16 +20,6 @@ const PATCHED: [&str; 4] = ["model", "endpoint", "package", "tags"];
 /// Findings that an error shows; `validate` shows all.
 const SHOWN: usize = 20;
 
-/// Reads the manifest and applies the entry of `environment`, if there is one.
-///
-/// # Errors
-/// Failures of the user: the file cannot be read, or has mistakes; all of them with their places.
-pub(crate) fn load(file: &Path, environment: Option<&str>, env: &Environment) -> anyhow::Result<Manifest> {
-    let text = ManifestText::read(file)?;
-    let ManifestReading { manifest, findings } = text.of(environment, env);
-    if findings.is_empty() { Ok(manifest) } else { Err(text.failure(&findings).into()) }
-}
-
 /// The text of a manifest, parsed, with the places of its keys.
 pub(crate) struct ManifestText {
     name: String,
@@ -48,6 +38,24 @@ impl ManifestText {
     /// The file cannot be read.
     pub(crate) fn read(file: &Path) -> anyhow::Result<Self> {
         Ok(Self { name: plain::line(&file.display().to_string(), 200), parsed: places::parse(&file::read(file)?) })
+    }
+
+    /// The manifest of a file whose content is known.
+    ///
+    /// # Errors
+    /// The content is no text, or is too large.
+    pub(crate) fn of_file(file: &Path, content: Vec<u8>) -> Result<Self, Failure> {
+        let text = file::text(file, content)?;
+        Ok(Self { name: plain::line(&file.display().to_string(), 200), parsed: places::parse(&text) })
+    }
+
+    /// The manifest with the entry of `environment` applied, if there is one.
+    ///
+    /// # Errors
+    /// Failures of the user: all mistakes with their places.
+    pub(crate) fn manifest(&self, environment: Option<&str>, env: &Environment) -> Result<Manifest, Failure> {
+        let ManifestReading { manifest, findings } = self.of(environment, env);
+        if findings.is_empty() { Ok(manifest) } else { Err(self.failure(&findings)) }
     }
 
     /// The names of its environments; none where there are more than a manifest may have.

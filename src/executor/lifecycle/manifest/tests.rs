@@ -19,7 +19,11 @@ fn read(text: &str, environment: Option<&str>) -> Result<Manifest, String> {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("manifest.json");
     std::fs::write(&file, text).unwrap();
-    load(&file, environment, &self::environment()).map_err(|error| shown(&error, &file))
+    load(&file, environment).map_err(|error| shown(&error, &file))
+}
+
+fn load(file: &Path, environment: Option<&str>) -> anyhow::Result<Manifest> {
+    Ok(ManifestText::read(file)?.manifest(environment, &self::environment())?)
 }
 
 fn shown(error: &anyhow::Error, file: &Path) -> String {
@@ -141,7 +145,7 @@ fn every_mistake_is_told_with_its_place() {
 fn a_file_that_is_none_is_refused_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name);
-    let refused = |name: &str| shown(&load(&file(name), None, &environment()).unwrap_err(), &file(name));
+    let refused = |name: &str| shown(&load(&file(name), None).unwrap_err(), &file(name));
     std::fs::write(file("manifest"), "{}").unwrap();
     std::os::unix::fs::symlink(file("manifest"), file("link")).unwrap();
     rustix::fs::mkfifoat(rustix::fs::CWD, file("fifo"), rustix::fs::Mode::RUSR).unwrap();

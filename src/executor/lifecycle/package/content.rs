@@ -7,14 +7,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
+use super::committed::CommittedProject;
 use super::documents;
 use super::entry_name;
-use super::git::{NotedCommits, PackedCommit, Repository};
+use super::git::{FileContents, NotedCommits, PackedCommit, Repository};
 use super::metadata::{
     CommitOrigin, FileMode, MODEL_ARCHIVE, PackageMetadata, PackagedModel, PipelineOrigin, SCHEMA, canonical,
 };
 use super::model_archive::FoundModel;
 use super::naming::{self, PackageKind};
+use super::reading::LARGEST_LINK;
 use super::samples;
 use super::selection::{self, LARGEST_SEARCHED, SelectedSources, SourceFile, SourceWarnings};
 use super::writing::{self, PackageWriter, Packing};
@@ -28,7 +30,8 @@ use crate::lifecycle::{CommandInputs, gate, model};
 #[derive(Debug)]
 enum OtherFile {
     Text(Vec<u8>),
-    OnDisk(PathBuf),
+    /// The id of a file of the commit.
+    Committed(String),
 }
 
 /// Everything that becomes a package.
@@ -40,6 +43,7 @@ pub(super) struct PackageContent {
     archive: Option<File>,
     metadata: PackageMetadata,
     changed: Vec<String>,
+    warnings: SourceWarnings,
 }
 
 /// A package that was written.
@@ -61,16 +65,14 @@ impl PackageContent {
     pub(super) fn gather(
         inputs: &CommandInputs,
         target: &ProjectTarget,
-        manifest: &Path,
+        project: CommittedProject,
         kind: PackageKind,
-        repository: Repository,
-        commit: PackedCommit,
         found: FoundModel,
     ) -> anyhow::Result<Self> {
         let model = target.model()?;
-        let sources =
-            selection::select(repository.tree(&commit.id)?, &target.manifest.package.clone().unwrap_or_default())?;
-        let noted = repository.noted(&commit.id)?;
+        let CommittedProject { repository, commit, entries, files, manifest_name, manifest } = project;
+        let sources = selection::select(entries, &target.manifest.package.clone().unwrap_or_default())?;
+        let noted = repository.noted(&commit.id, naming::base_commit(&inputs.env).as_deref())?;
         let changed = repository.changed()?;
         let mut others = BTreeMap::new();
         let evidence: Vec<_> = model::metrics(target)?.iter().map(model::MetricsFile::source).collect();
@@ -86,19 +88,33 @@ impl PackageContent {
             put(&mut others, "model/reference.json".to_owned(), OtherFile::Text(canonical(&packaged.archive)?))?;
         }
         put(&mut others, "deploy/model.json".to_owned(), OtherFile::Text(canonical(&packaged)?))?;
-        put(&mut others, "deploy/manifest.json".to_owned(), OtherFile::OnDisk(manifest.to_owned()))?;
-        for (name, path) in samples::find(&target.folder, named_samples(inputs, manifest)?.into_iter())? {
-            put(&mut others, format!("deploy/{name}"), OtherFile::OnDisk(path))?;
+        let mut contents = repository.contents()?;
+        let mut read = |id: &str| contents.read(id, samples::LARGEST_READ);
+        let mut deployed = samples::find(&files, named_samples(inputs, &manifest).into_iter(), &mut read)?;
+        let manifest_id = files.get(&manifest_name).context("the commit has no manifest")?;
+        let twice = deployed.insert("manifest.json".to_owned(), manifest_id.clone());
+        if twice.is_some_and(|other| other != *manifest_id) {
+            return Err(two_files("deploy/manifest.json").into());
+        }
+        for (name, id) in deployed {
+            put(&mut others, format!("deploy/{name}"), OtherFile::Committed(id))?;
+        }
+        let mut warnings = SourceWarnings::default();
+        for (id, subject) in &noted.commits {
+            warnings.look(&format!("docs/RELEASE_NOTES.md ({})", id.get(..8).unwrap_or(id)), Some(subject.as_bytes()));
+        }
+        if let Some(archive) = &archive {
+            warnings.look_into(archive)?;
         }
         let origin = Origin { inputs, target, kind, commit: &commit };
         let metadata = origin.metadata(packaged, metrics, sources.submodules.clone());
         put_documents(&mut others, &metadata, &noted)?;
-        Ok(Self { repository, sources, others, archive, metadata, changed })
+        Ok(Self { repository, sources, others, archive, metadata, changed, warnings })
     }
 
     /// Writes the package into the folder, whole or not at all.
     pub(super) fn write(self, folder: &Path) -> anyhow::Result<WrittenPackage> {
-        let Self { repository, sources, others, archive, metadata, changed } = self;
+        let Self { repository, sources, others, archive, metadata, changed, mut warnings } = self;
         let name = metadata.name.clone();
         let failed = |error: std::io::Error| {
             Failure::user(format!("failed to write the package into {}", folder.display()))
@@ -112,13 +128,16 @@ impl PackageContent {
             .tempfile_in(folder)
             .map_err(failed)?;
         let mut writer = PackageWriter::new(temporary.as_file());
-        others.into_iter().try_for_each(|(name, file)| file.write(&name, &mut writer))?;
+        let mut contents = repository.contents()?;
+        check_links(&mut contents, &sources.files)?;
+        others.into_iter().try_for_each(|(name, file)| file.write(&name, &mut writer, &mut contents, &mut warnings))?;
         if let Some(archive) = archive {
             let bytes = archive.metadata()?.len();
             writer.add(MODEL_ARCHIVE, FileMode::Plain, archive, bytes, Packing::AsIs)?;
         }
-        let mut warnings = SourceWarnings::default();
-        add_sources(&mut writer, &repository, &sources.files, &mut warnings)?;
+        for SourceFile { path, mode, id } in &sources.files {
+            add_committed(&mut writer, &mut contents, &format!("source/{path}"), (*mode, id), (path, &mut warnings))?;
+        }
         let submodules = metadata.submodules.clone();
         let metadata = writer.finish(metadata)?;
         let file = folder.join(&name);
@@ -136,25 +155,37 @@ impl PackageContent {
 }
 
 impl OtherFile {
-    fn write(self, name: &str, writer: &mut PackageWriter<'_>) -> anyhow::Result<()> {
+    fn write(
+        self,
+        name: &str,
+        writer: &mut PackageWriter<'_>,
+        contents: &mut FileContents,
+        warnings: &mut SourceWarnings,
+    ) -> anyhow::Result<()> {
         match self {
-            Self::Text(text) => writer.add_text(name, &text),
-            Self::OnDisk(path) => {
-                let file = File::open(&path).with_context(|| format!("failed to read {}", path.display()))?;
-                let bytes = file.metadata()?.len();
-                writer.add(name, FileMode::Plain, file, bytes, Packing::Compressed)
+            Self::Text(text) => {
+                // Commits are looked at one by one, to name them.
+                if !name.starts_with("docs/") {
+                    warnings.look(name, Some(&text));
+                }
+                writer.add_text(name, &text)
             }
+            Self::Committed(id) => add_committed(writer, contents, name, (FileMode::Plain, &id), (name, warnings)),
         }
     }
 }
 
 fn put(others: &mut BTreeMap<String, OtherFile>, name: String, file: OtherFile) -> Result<(), Failure> {
-    let shown = plain::line(&name, 300);
-    match others.insert(name, file) {
-        None => Ok(()),
-        Some(_) => Err(Failure::user(format!("the package would have two files of the name {shown}"))
-            .hint("rename the file of samples or metrics, and name it so in the manifest")),
+    if others.contains_key(&name) {
+        return Err(two_files(&name));
     }
+    others.insert(name, file);
+    Ok(())
+}
+
+fn two_files(name: &str) -> Failure {
+    Failure::user(format!("the package would have two files of the name {}", plain::line(name, 300)))
+        .hint("rename the file of samples or metrics, and name it so in the manifest")
 }
 
 fn put_documents(
@@ -170,8 +201,7 @@ fn put_documents(
 }
 
 /// The samples that the manifest names, in each of its environments.
-fn named_samples(inputs: &CommandInputs, manifest: &Path) -> anyhow::Result<Vec<String>> {
-    let text = ManifestText::read(manifest)?;
+fn named_samples(inputs: &CommandInputs, text: &ManifestText) -> Vec<String> {
     let environments = text.environments();
     let mut named = Vec::new();
     for environment in environments.iter().map(|name| Some(name.as_str())).chain([None]) {
@@ -180,7 +210,7 @@ fn named_samples(inputs: &CommandInputs, manifest: &Path) -> anyhow::Result<Vec<
     }
     named.sort();
     named.dedup();
-    Ok(named)
+    named
 }
 
 /// The model for `metadata.json` and `deploy/model.json`, and its archive if that is packed.
@@ -219,7 +249,8 @@ impl Origin<'_> {
         let (env, pipeline) = (&self.inputs.env, &self.target.pipeline);
         let committed = naming::time_of(self.commit.seconds);
         let time = naming::pipeline_time(env).unwrap_or(committed);
-        let merge_request = naming::merge_request(env);
+        // Where the name is without it, its number may change while the name does not.
+        let merge_request = naming::merge_request(env).filter(|_| self.kind == PackageKind::Candidate);
         let url = |url: &Option<String>| url.as_deref().map(model::without_credentials);
         PackageMetadata {
             schema: SCHEMA.to_owned(),
@@ -244,39 +275,40 @@ impl Origin<'_> {
     }
 }
 
-/// Adds the files of the commit, and looks at each for what people should know.
-fn add_sources(
+/// Adds a file of the commit, and looks at it for what people should know; `shown` is its name for them.
+fn add_committed(
     writer: &mut PackageWriter<'_>,
-    repository: &Repository,
-    files: &[SourceFile],
-    warnings: &mut SourceWarnings,
+    contents: &mut FileContents,
+    name: &str,
+    (mode, id): (FileMode, &str),
+    (shown, warnings): (&str, &mut SourceWarnings),
 ) -> anyhow::Result<()> {
-    let mut contents = repository.contents()?;
-    for SourceFile { path, mode, id } in files {
-        let name = format!("source/{path}");
-        let (bytes, mut content) = contents.open(id)?;
-        if bytes <= LARGEST_SEARCHED {
-            let mut text = Vec::new();
-            content.read_to_end(&mut text).with_context(|| format!("failed to read {path} from git"))?;
-            if *mode == FileMode::Link {
-                check_link(&name, &text)?;
-            }
-            warnings.look(path, Some(&text));
-            writer.add(&name, *mode, text.as_slice(), bytes, Packing::Compressed)?;
-        } else {
-            warnings.look(path, None);
-            writer.add(&name, *mode, content, bytes, Packing::Compressed)?;
-        }
-        contents.close()?;
+    let (bytes, mut content) = contents.open(id)?;
+    if bytes <= LARGEST_SEARCHED {
+        let mut text = Vec::new();
+        content.read_to_end(&mut text).with_context(|| format!("failed to read {name} from git"))?;
+        warnings.look(shown, Some(&text));
+        writer.add(name, mode, text.as_slice(), bytes, Packing::Compressed)?;
+    } else {
+        warnings.look(shown, None);
+        writer.add(name, mode, content, bytes, Packing::Compressed)?;
     }
-    Ok(())
+    contents.close()
 }
 
-fn check_link(name: &str, target: &[u8]) -> Result<(), Failure> {
-    let stays = std::str::from_utf8(target).is_ok_and(|target| entry_name::link_stays(name, target));
-    if stays {
-        return Ok(());
+/// Refuses links that leave the project, also by way of other links.
+fn check_links(contents: &mut FileContents, files: &[SourceFile]) -> anyhow::Result<()> {
+    let mut targets = BTreeMap::new();
+    for SourceFile { path, mode, id } in files {
+        // An empty target is refused.
+        let target = match mode {
+            FileMode::Link => Some(contents.read(id, LARGEST_LINK)?.and_then(|text| String::from_utf8(text).ok())),
+            FileMode::Plain | FileMode::Executable => None,
+        };
+        targets.insert(format!("source/{path}"), target.map(Option::unwrap_or_default));
     }
-    Err(Failure::user(format!("{} is a link that leaves the project", plain::line(name, 300)))
-        .hint("replace the link by a file, or leave it out by `package.exclude` in the manifest"))
+    let Some((name, why)) = entry_name::unsafe_name(&targets) else { return Ok(()) };
+    Err(Failure::user(format!("{} {why}", plain::line(name, 300)))
+        .hint("replace the link by a file, or leave it out by `package.exclude` in the manifest")
+        .into())
 }

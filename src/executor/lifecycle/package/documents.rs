@@ -8,18 +8,18 @@ use crate::base::plain;
 
 const LONGEST_SUBJECT: usize = 200;
 
-/// The commits that the package has, and the last one had not.
+/// The commits that the pipeline brings.
 pub(super) fn release_notes(metadata: &PackageMetadata, noted: &NotedCommits) -> String {
     let mut text = format!("# Release notes\n\n{}, of commit {}.\n\n", inline(&metadata.name), metadata.commit.id);
     if noted.is_shallow {
         text.push_str(
-            "The clone had not all commits, so that only the packed one is listed. Set `GIT_DEPTH: \"0\"` in the job for all since the last tag.\n\n",
+            "The clone had not all commits, so that only the packed one is listed. Set `GIT_DEPTH: \"0\"` in the job for all that the pipeline brings.\n\n",
         );
-    } else if let Some(tag) = &noted.since {
+    } else if let Some(base) = &noted.since {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "Commits since {}:\n", inline(tag));
+        let _ = writeln!(text, "Commits since {}:\n", base.get(..8).unwrap_or(base));
     } else {
-        text.push_str("All commits, because no tag is before this one:\n\n");
+        text.push_str("The newest commits:\n\n");
     }
     for (id, subject) in &noted.commits {
         let _ = writeln!(text, "- {} ({})", inline(subject), id.get(..8).unwrap_or(id));
@@ -53,8 +53,8 @@ pub(super) fn usage(metadata: &PackageMetadata) -> String {
          Check that every file is as it was packed:\n\n```sh\nsagemaker-executor package verify {name}\n```\n\n\
          | Place | For |\n| --- | --- |\n\
          | `source/` | the project's files of commit {commit} |\n\
-         | `model/` | the model, and the files of its metrics |\n\
-         | `deploy/` | what a deployment needs: the manifest, the model's container, the samples of the endpoint's test |\n\
+         | `model/` | the model, and the files of its metrics, as the job had them |\n\
+         | `deploy/` | what a deployment needs: the manifest and the samples of the endpoint's test as in the commit, and the model's container |\n\
          | `docs/` | this file, and the release notes |\n\
          | `metadata.json` | size and SHA-256 of each file, and where the package comes from |\n\n\
          The model's archive is {place}; its SHA-256 is `{sha256}`.{version} The image that serves it is `{image}`.\n\n\

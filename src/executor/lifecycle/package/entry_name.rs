@@ -1,9 +1,13 @@
 //! Names and links that a package may have, when it is written and when it is read. Pure.
 
-use std::path::{Component, Path};
+use std::collections::BTreeMap;
 
 /// Longest name, in bytes.
 const LONGEST: usize = 1024;
+/// Most links on the way of one: more are a circle, or no system follows them.
+const MOST_FOLLOWED: usize = 40;
+/// Most parts of names that are looked at for the links of one package.
+const MOST_STEPS: usize = 20_000_000;
 
 /// Why a name cannot be in a package.
 pub(super) fn mistake(name: &str) -> Option<&'static str> {
@@ -20,24 +24,55 @@ pub(super) fn mistake(name: &str) -> Option<&'static str> {
     parts().any(|part| part == "." || part == "..").then_some("has `.` or `..` as a part of its name")
 }
 
-/// Whether the target of a link in a folder of the package stays in that folder, by its words alone.
-pub(super) fn link_stays(link: &str, target: &str) -> bool {
-    // The first part of the link's name is the folder.
-    let mut depth = Path::new(link).components().count().saturating_sub(2);
-    !target.is_empty()
-        && !target.contains(['\\', '\0'])
-        && Path::new(target).components().all(|part| match part {
-            Component::Normal(_) => {
-                depth += 1;
-                true
+/// The first name that no system could extract safely, and why: one below a link or a file, or a link that leaves `source/`, also by
+/// way of other links. Keys are the names of all files, values the targets of those that are links.
+pub(super) fn unsafe_name<'a>(entries: &'a BTreeMap<String, Option<String>>) -> Option<(&'a str, &'static str)> {
+    let mut steps = MOST_STEPS;
+    entries.iter().find_map(|(name, target)| {
+        let above = name.match_indices('/').filter_map(|(end, _)| name.get(..end));
+        if above.into_iter().any(|above| entries.contains_key(above)) {
+            return Some((name.as_str(), "lies below a link or a file"));
+        }
+        let target = target.as_deref()?;
+        (!stays(name, target, entries, &mut steps)).then_some((name.as_str(), "is a link that leaves `source/`"))
+    })
+}
+
+/// Whether a link stays in `source/`, as a system follows it.
+fn stays(link: &str, target: &str, entries: &BTreeMap<String, Option<String>>, steps: &mut usize) -> bool {
+    let Some((parent, _)) = link.strip_prefix("source").and_then(|below| below.rsplit_once('/')) else { return false };
+    let mut place = format!("source{parent}");
+    let is_possible = |target: &str| !target.is_empty() && !target.starts_with('/') && !target.contains(['\\', '\0']);
+    if !is_possible(target) {
+        return false;
+    }
+    let mut left: Vec<&str> = target.rsplit('/').collect();
+    let mut followed = 0;
+    while let Some(part) = left.pop() {
+        let Some(fewer) = steps.checked_sub(1) else { return false };
+        *steps = fewer;
+        match part {
+            "" | "." => continue,
+            ".." => match place.rfind('/') {
+                Some(end) => place.truncate(end),
+                None => return false,
+            },
+            part => {
+                let parent = place.len();
+                place.push('/');
+                place.push_str(part);
+                if let Some(Some(next)) = entries.get(&place) {
+                    followed += 1;
+                    if followed > MOST_FOLLOWED || !is_possible(next) {
+                        return false;
+                    }
+                    place.truncate(parent);
+                    left.extend(next.rsplit('/'));
+                }
             }
-            Component::CurDir => true,
-            Component::ParentDir if depth > 0 => {
-                depth -= 1;
-                true
-            }
-            Component::ParentDir | Component::RootDir | Component::Prefix(_) => false,
-        })
+        }
+    }
+    true
 }
 
 #[cfg(test)]
@@ -59,12 +94,37 @@ mod tests {
         mistake(name).is_none()
     }
 
-    #[test_case("source/a", "b" => true; "beside it")]
-    #[test_case("source/d/a", "../b" => true; "in the folder above")]
-    #[test_case("source/a", "../b" => false; "above the folder")]
-    #[test_case("source/a", "/etc/passwd" => false; "absolute")]
-    #[test_case("source/a", "" => false; "empty")]
-    fn a_link_stays(link: &str, target: &str) -> bool {
-        link_stays(link, target)
+    #[test_case(&[("source/a", "b")] => None; "beside it")]
+    #[test_case(&[("source/d/a", "../b/./c//")] => None; "in the folder above")]
+    #[test_case(&[("source/d/a", "..")] => None; "the folder")]
+    #[test_case(&[("source/a", "../b")] => Some("source/a"); "above the folder")]
+    #[test_case(&[("source/a", "../source/b")] => Some("source/a"); "above the folder and back")]
+    #[test_case(&[("source/a", "/etc/passwd")] => Some("source/a"); "absolute")]
+    #[test_case(&[("source/a", "")] => Some("source/a"); "empty")]
+    #[test_case(&[("source/a", "b\\c")] => Some("source/a"); "with a backslash")]
+    #[test_case(&[("deploy/a", "b")] => Some("deploy/a"); "in another folder")]
+    #[test_case(&[("sourceother/a", "b")] => Some("sourceother/a"); "in a folder of a similar name")]
+    #[test_case(&[("source/d/l", ".."), ("source/x", "d/l/d/l")] => None; "by way of a link")]
+    #[test_case(&[("source/d/l", ".."), ("source/x", "d/l/../evil")] => Some("source/x"); "by way of a link, above the folder")]
+    #[test_case(&[("source/d/l", ".."), ("source/y", "d/l/../.."), ("source/z", "y/etc")] => Some("source/y"); "by way of links")]
+    #[test_case(&[("source/a", "b"), ("source/b", "a")] => Some("source/a"); "in a circle")]
+    #[test_case(&[("source/d", "a"), ("source/d/f", "x")] => Some("source/d/f"); "below a link")]
+    fn a_link_is_refused(links: &[(&'static str, &str)]) -> Option<&'static str> {
+        let entries = links.iter().map(|(name, target)| ((*name).to_owned(), Some((*target).to_owned()))).collect();
+        let (refused, _) = unsafe_name(&entries)?;
+        links.iter().map(|(link, _)| *link).find(|link| *link == refused)
+    }
+
+    #[test]
+    fn links_that_multiply_end() {
+        let mut entries: BTreeMap<_, _> = (1..5000)
+            .map(|number| (format!("source/{number}"), Some(format!("{}/", number - 1).repeat(2000))))
+            .collect();
+        entries.insert("source/file".to_owned(), None);
+        assert!(unsafe_name(&entries).is_some());
+        entries.retain(|_, target| target.is_none());
+        assert_eq!(unsafe_name(&entries), None);
+        entries.insert("source/file/below".to_owned(), None);
+        assert_eq!(unsafe_name(&entries), Some(("source/file/below", "lies below a link or a file")));
     }
 }

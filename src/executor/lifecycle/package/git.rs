@@ -17,8 +17,8 @@ use crate::config::env::Environment;
 
 /// Most commits in the release notes.
 pub(super) const MOST_NOTED: usize = 100;
-/// Settings that a repository could use to start a program.
-const SETTINGS: [&str; 12] = [
+/// Settings by which a repository could start a program, or tell of another history than that of its commits.
+const SETTINGS: [&str; 14] = [
     "-c",
     "core.hooksPath=/dev/null",
     "-c",
@@ -31,6 +31,8 @@ const SETTINGS: [&str; 12] = [
     "core.pager=cat",
     "-c",
     "i18n.logOutputEncoding=UTF-8",
+    "-c",
+    "core.commitGraph=false",
 ];
 
 /// A repository, seen from the project's folder.
@@ -61,7 +63,7 @@ pub(super) struct TreeEntry {
 /// The commits that release notes tell.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct NotedCommits {
-    /// The tag since which they are; all commits without one.
+    /// The commit since which they are; the newest of all without one.
     pub(super) since: Option<String>,
     /// Id and subject, newest first.
     pub(super) commits: Vec<(String, String)>,
@@ -81,6 +83,7 @@ impl Repository {
             ("GIT_OPTIONAL_LOCKS", "0"),
             ("GIT_NO_LAZY_FETCH", "1"),
             ("GIT_NO_REPLACE_OBJECTS", "1"),
+            ("GIT_GRAFT_FILE", "/dev/null"),
             ("GIT_ALLOW_PROTOCOL", ""),
             ("GIT_TERMINAL_PROMPT", "0"),
         ];
@@ -164,30 +167,28 @@ impl Repository {
         Ok(entries.map(|path| String::from_utf8_lossy(path).into_owned()).collect())
     }
 
-    /// The commits since the last tag before the packed one. A tag of the commit itself is none of those: `release` may have made it.
-    pub(super) fn noted(&self, commit: &str) -> anyhow::Result<NotedCommits> {
+    /// The commits since `base`, if it is before the packed one. Tags are not asked: they may come between two runs of a job.
+    pub(super) fn noted(&self, commit: &str, base: Option<&str>) -> anyhow::Result<NotedCommits> {
         let is_shallow = self.text(&["rev-parse", "--is-shallow-repository"])? == "true";
         if is_shallow {
             let commits = self.log(&["--max-count=1", commit])?;
             return Ok(NotedCommits { number: commits.len(), commits, is_shallow, since: None });
         }
-        let (merged, without) = (format!("--merged={commit}"), format!("--no-contains={commit}"));
-        let tags = self.text(&[
-            "for-each-ref",
-            &merged,
-            &without,
-            "--sort=refname",
-            "--sort=-creatordate",
-            "--count=1",
-            "--format=%(refname)",
-            "refs/tags",
-        ])?;
-        let range = if tags.is_empty() { commit.to_owned() } else { format!("{tags}..{commit}") };
+        let since = match base {
+            Some(base) if self.is_before(base, commit)? => Some(base.to_owned()),
+            _ => None,
+        };
+        let range = since.as_ref().map_or_else(|| commit.to_owned(), |since| format!("{since}..{commit}"));
         let number = self.text(&["rev-list", "--count", &range])?;
         let most = format!("--max-count={MOST_NOTED}");
         let commits = self.log(&[&most, &range])?;
-        let since = tags.strip_prefix("refs/tags/").map(str::to_owned);
         Ok(NotedCommits { since, commits, number: number.parse().unwrap_or_default(), is_shallow })
+    }
+
+    /// Whether a commit is one of those before another; no, when the clone does not have it.
+    fn is_before(&self, earlier: &str, commit: &str) -> anyhow::Result<bool> {
+        let status = self.command(&["merge-base", "--is-ancestor", earlier, commit]).stderr(Stdio::null()).status();
+        Ok(status.map_err(not_started)?.success() && earlier != commit)
     }
 
     fn log(&self, arguments: &[&str]) -> anyhow::Result<Vec<(String, String)>> {
@@ -273,6 +274,22 @@ impl FileContents {
             )
         })?;
         Ok((size, (&mut self.answers).take(size)))
+    }
+
+    /// The content of a file; `None` of one with more than `most` bytes.
+    ///
+    /// # Errors
+    /// As [`FileContents::open`].
+    pub(super) fn read(&mut self, id: &str, most: u64) -> anyhow::Result<Option<Vec<u8>>> {
+        let (size, mut content) = self.open(id)?;
+        let mut bytes = Vec::new();
+        if size <= most {
+            content.read_to_end(&mut bytes).context("failed to read from git")?;
+        } else {
+            io::copy(&mut content, &mut io::sink()).context("failed to read from git")?;
+        }
+        self.close()?;
+        Ok((size <= most).then_some(bytes))
     }
 
     /// Reads the line break after a content.

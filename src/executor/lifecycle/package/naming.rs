@@ -32,10 +32,7 @@ impl PackageKind {
 
 /// The number of the pipeline's merge request, else that of the branch's open one.
 pub(super) fn merge_request(env: &Environment) -> Option<String> {
-    let digits = |text: &str| {
-        let is_number = (1..=19).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
-        is_number.then(|| text.to_owned())
-    };
+    let digits = |text: &str| is_number(text).then(|| text.to_owned());
     if let Some(number) = env.get("CI_MERGE_REQUEST_IID").and_then(digits) {
         return Some(number);
     }
@@ -43,6 +40,23 @@ pub(super) fn merge_request(env: &Environment) -> Option<String> {
     let open = env.get("CI_OPEN_MERGE_REQUESTS")?.split(',').filter_map(|one| one.trim().rsplit_once('!'));
     let (own, others): (Vec<_>, Vec<_>) = open.partition(|(project, _)| Some(*project) == env.get("CI_PROJECT_PATH"));
     own.into_iter().chain(others).find_map(|(_, number)| digits(number))
+}
+
+/// Whether a text is the number of a merge request.
+pub(super) fn is_number(text: &str) -> bool {
+    (1..=19).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// The commit before those that the pipeline brings: where the merge request begins, else the branch's last one. A retry has the same.
+pub(super) fn base_commit(env: &Environment) -> Option<String> {
+    let is_commit = |text: &&str| is_commit(text) && text.bytes().any(|byte| byte != b'0');
+    let variables = ["CI_MERGE_REQUEST_DIFF_BASE_SHA", "CI_COMMIT_BEFORE_SHA"];
+    variables.into_iter().filter_map(|name| env.get(name)).find(is_commit).map(str::to_owned)
+}
+
+/// Whether a text is the whole name of a commit.
+pub(super) fn is_commit(text: &str) -> bool {
+    [40, 64].contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// The time of the pipeline. `None` outside of one, and when it is no time.
@@ -88,6 +102,9 @@ mod tests {
 
     use super::*;
 
+    const A: &str = "0123456789abcdef0123456789abcdef01234567";
+    const B: &str = "76543210fedcba9876543210fedcba9876543210";
+
     fn env(variables: &[(&str, &str)]) -> Environment {
         Environment::from_pairs(variables.iter().map(|(name, value)| ((*name).into(), (*value).into())))
     }
@@ -109,6 +126,15 @@ mod tests {
     #[test_case(&[("CI_MERGE_REQUEST_IID", "../x"), ("CI_OPEN_MERGE_REQUESTS", "g!x,")] => None; "no number")]
     fn the_merge_request_is(variables: &[(&str, &str)]) -> Option<String> {
         merge_request(&env(variables))
+    }
+
+    #[test_case(&[] => None; "none")]
+    #[test_case(&[("CI_COMMIT_BEFORE_SHA", A)] => Some(A.to_owned()); "of a push")]
+    #[test_case(&[("CI_COMMIT_BEFORE_SHA", A), ("CI_MERGE_REQUEST_DIFF_BASE_SHA", B)] => Some(B.to_owned()); "of a merge request")]
+    #[test_case(&[("CI_COMMIT_BEFORE_SHA", "0000000000000000000000000000000000000000")] => None; "of a new branch")]
+    #[test_case(&[("CI_COMMIT_BEFORE_SHA", "--output=x")] => None; "no commit")]
+    fn the_commit_before_is(variables: &[(&str, &str)]) -> Option<String> {
+        base_commit(&env(variables))
     }
 
     #[test_case("2026-11-29T04:52:33Z" => Some("2026-11-29T04:52:33Z".to_owned()); "utc")]

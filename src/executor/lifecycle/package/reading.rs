@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use sha2::{Digest as _, Sha256};
 use zip::{CompressionMethod, ZipArchive};
 
+use super::claims;
 use super::entry_name;
 use super::metadata::{FileMode, METADATA, PackageMetadata, PackagedFile, SCHEMA};
 use super::writing;
@@ -22,7 +23,7 @@ use crate::lifecycle::hex::hex;
 /// Largest `metadata.json`, list of files, and link.
 const LARGEST_METADATA: u64 = 64 << 20;
 const LARGEST_LIST: u64 = 64 << 20;
-const LARGEST_LINK: u64 = 4096;
+pub(super) const LARGEST_LINK: u64 = 4096;
 /// Most bytes of all files together: a model, and as much of sources.
 const MOST_BYTES: u64 = 16 << 30;
 /// Folders of a package.
@@ -63,6 +64,7 @@ impl OpenedPackage {
         let entries = entries(&mut archive)?;
         let metadata = metadata(&mut archive, &entries)?;
         compare(&entries, &metadata.files)?;
+        claims::check(&metadata)?;
         Ok(Self { name: name.to_owned(), archive, metadata, sha256 })
     }
 
@@ -150,7 +152,7 @@ fn number(record: &[u8], at: usize, bytes: usize) -> u64 {
 
 /// The entries of the zip file, by name, as `metadata.json` should name them; without hashes.
 fn entries(archive: &mut ZipArchive<File>) -> anyhow::Result<BTreeMap<String, PackagedFile>> {
-    let mut found = BTreeMap::new();
+    let (mut found, mut targets) = (BTreeMap::new(), BTreeMap::new());
     let mut left = MOST_BYTES;
     for index in 0..archive.len() {
         let mut entry = archive.by_index(index)?;
@@ -169,18 +171,20 @@ fn entries(archive: &mut ZipArchive<File>) -> anyhow::Result<BTreeMap<String, Pa
         let mode = mode.with_context(|| format!("{shown} is no file and no link, or has unknown permissions"))?;
         let bytes = entry.size();
         left = left.checked_sub(bytes).context("its files are too large together")?;
+        let mut target = None;
         if mode == FileMode::Link {
-            let mut target = String::new();
-            (&mut entry)
-                .take(LARGEST_LINK + 1)
-                .read_to_string(&mut target)
-                .with_context(|| format!("{shown} cannot be read"))?;
-            let stays = bytes <= LARGEST_LINK && name.starts_with("source/") && entry_name::link_stays(&name, &target);
-            anyhow::ensure!(stays, "{shown} is a link that leaves `source/`");
+            let text = target.insert(String::new());
+            let read = (&mut entry).take(LARGEST_LINK + 1).read_to_string(text);
+            read.with_context(|| format!("{shown} cannot be read"))?;
+            anyhow::ensure!(bytes <= LARGEST_LINK, "{shown} is a link that is too long");
         }
+        targets.insert(name.clone(), target);
         found.insert(name, PackagedFile { sha256: String::new(), bytes, mode });
     }
-    Ok(found)
+    match entry_name::unsafe_name(&targets) {
+        Some((name, why)) => Err(anyhow::anyhow!("{} {why}", plain::line(name, 300))),
+        None => Ok(found),
+    }
 }
 
 fn metadata(

@@ -1,10 +1,13 @@
-//! Which files of a commit are packed, and what people should know about them. No I/O.
+//! Which files of a commit are packed, and what people should know about them.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{Read as _, Seek as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
+use flate2::read::GzDecoder;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use super::entry_name;
@@ -16,6 +19,8 @@ use crate::lifecycle::manifest::{self, Package};
 
 /// Largest file that is looked through for secrets.
 pub(super) const LARGEST_SEARCHED: u64 = 1 << 20;
+/// Most bytes of a model's files that are looked through.
+const MOST_SEARCHED: u64 = 1 << 30;
 /// Most files of a package.
 const MOST_FILES: usize = 100_000;
 /// Most names in one line.
@@ -113,13 +118,25 @@ impl SourceWarnings {
         }
     }
 
+    /// Looks at the small files of a `model.tar.gz`, and leaves it at its begin. One in an unknown form is not looked at.
+    pub(super) fn look_into(&mut self, mut archive: &File) -> std::io::Result<()> {
+        let mut files = tar::Archive::new(GzDecoder::new(archive).take(MOST_SEARCHED));
+        for mut file in files.entries().into_iter().flatten().map_while(Result::ok) {
+            let name = format!("model/{}", String::from_utf8_lossy(&file.path_bytes()));
+            let mut content = Vec::new();
+            let is_read = file.size() <= LARGEST_SEARCHED && file.read_to_end(&mut content).is_ok();
+            self.look(&name, is_read.then_some(content.as_slice()));
+        }
+        archive.rewind()
+    }
+
     /// One line for each kind of warning.
     pub(super) fn lines(&self, submodules: &BTreeMap<String, String>, changed: &[String]) -> Vec<String> {
         let modules: Vec<_> = submodules.keys().cloned().collect();
         let warnings: [(&[String], &str, &str); 4] = [
             (
                 &self.secrets,
-                "Files that look like secrets are in the package, as they are in git",
+                "Files that look like secrets are in the package",
                 "Remove them from the project, and replace the secrets",
             ),
             (
@@ -220,10 +237,23 @@ mod tests {
         warnings.look("a.py", Some(b"token = 'glpat-0123456789abcdefghij'"));
         warnings.look("w.bin", Some(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"));
         warnings.look("large", None);
+        let mut model = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
+        for (name, text) in [("weights", "1"), ("config.json", "{\"key\": \"glpat-0123456789abcdefghij\"}")] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(text.len() as u64);
+            model.append_data(&mut header, name, text.as_bytes()).unwrap();
+        }
+        for archive in [model.into_inner().unwrap().finish().unwrap(), b"no archive".to_vec()] {
+            let mut file = tempfile::tempfile().unwrap();
+            std::io::Write::write_all(&mut file, &archive).unwrap();
+            file.rewind().unwrap();
+            warnings.look_into(&file).unwrap();
+            assert_eq!(file.stream_position().unwrap(), 0);
+        }
         let changed: Vec<_> = (0..12).map(|number| format!("f{number}")).collect();
         let lines = warnings.lines(&BTreeMap::from([("sub".to_owned(), "1".to_owned())]), &changed);
         insta::assert_snapshot!(lines.join("\n"), @r"
-        Files that look like secrets are in the package, as they are in git: a.py. Remove them from the project, and replace the secrets
+        Files that look like secrets are in the package: a.py, model/config.json. Remove them from the project, and replace the secrets
         Files are pointers of Git LFS, and their contents are not in the package: w.bin. Keep data in the bucket, or in git itself
         Submodules are not in the package: sub. Add their files to the project
         Files differ from the commit, which is what is packed: f0, f1, f2, f3, f4, f5, f6, f7, f8, f9, 2 more. Commit the changes, or drop them

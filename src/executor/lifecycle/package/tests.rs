@@ -9,12 +9,13 @@ use test_case::test_case;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
-use super::metadata::{FileMode, PackageMetadata, SCHEMA};
+use super::metadata::{FileMode, MODEL_ARCHIVE, PackageMetadata, SCHEMA, canonical};
 use super::reading::OpenedPackage;
 use super::writing::{PackageWriter, Packing};
 use crate::base::failure::render;
 
 fn origin() -> PackageMetadata {
+    let digest = format!("sha256:{}", "1".repeat(64));
     serde_json::from_value(json!({
         "schema": SCHEMA,
         "name": "stable-20261129T045233Z.zip",
@@ -23,8 +24,8 @@ fn origin() -> PackageMetadata {
         "program_version": "0.1.0",
         "commit": {"id": "0123456789abcdef0123456789abcdef01234567", "created_at": "2026-11-29T04:52:33Z"},
         "model": {
-            "group": "wine", "image": "r/i@sha256:0", "image_digest": "sha256:0", "environment": {}, "content_types": [],
-            "response_types": [], "archive": {"sha256": "0"},
+            "group": "wine", "image": format!("r/i@{digest}"), "image_digest": digest, "environment": {}, "content_types": [],
+            "response_types": [], "archive": {"sha256": "0".repeat(64)},
         },
         "metrics": {},
         "submodules": {},
@@ -37,13 +38,17 @@ fn origin() -> PackageMetadata {
 fn package() -> Vec<u8> {
     let file = tempfile::NamedTempFile::new().unwrap();
     let mut writer = PackageWriter::new(file.as_file());
-    writer.add_text("deploy/model.json", b"{}\n").unwrap();
     let weights = vec![7; 300_000];
+    let mut metadata = origin();
+    let archive = &mut metadata.model.archive;
+    archive.sha256 = super::hex(&super::writing::sha256(&weights[..]).unwrap());
+    (archive.bytes, archive.file) = (Some(300_000), Some(MODEL_ARCHIVE.to_owned()));
+    writer.add_text("deploy/model.json", &canonical(&metadata.model).unwrap()).unwrap();
     writer.add("model/model.tar.gz", FileMode::Plain, &weights[..], 300_000, Packing::AsIs).unwrap();
     let script = vec![b'x'; 50_000];
     writer.add("source/run.sh", FileMode::Executable, &script[..], 50_000, Packing::Compressed).unwrap();
     writer.add("source/sub/link", FileMode::Link, &b"../run.sh"[..], 9, Packing::Compressed).unwrap();
-    writer.finish(origin()).unwrap();
+    writer.finish(metadata).unwrap();
     std::fs::read(file.path()).unwrap()
 }
 
@@ -51,7 +56,11 @@ fn package() -> Vec<u8> {
 fn zip(entries: &[(&str, &str, FileMode)], change: impl FnOnce(&mut Value)) -> Vec<u8> {
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     let mut metadata = serde_json::to_value(origin()).unwrap();
-    for (name, content, mode) in entries {
+    let text = |value: &Value| String::from_utf8(canonical(value).unwrap()).unwrap();
+    let [model, archive] = [&metadata["model"], &metadata["model"]["archive"]].map(text);
+    let claimed =
+        [("deploy/model.json", &*model, FileMode::Plain), ("model/reference.json", &*archive, FileMode::Plain)];
+    for (name, content, mode) in entries.iter().chain(&claimed) {
         let options = SimpleFileOptions::default().unix_permissions(mode.unix() & 0o777);
         if *mode == FileMode::Link {
             zip.add_symlink(*name, *content, options).unwrap();
@@ -104,7 +113,7 @@ fn a_package_is_read_as_it_was_written() {
     assert_eq!(modes, [FileMode::Plain, FileMode::Plain, FileMode::Executable, FileMode::Link]);
     let mut content = Vec::new();
     opened.copy("deploy/model.json", &mut content).unwrap();
-    assert_eq!(content, b"{}\n");
+    assert_eq!(content, canonical(&opened.metadata.model).unwrap());
     assert!(opened.copy("deploy/other", &mut content).is_err());
 }
 
@@ -126,11 +135,45 @@ fn a_link_is_refused(name: &str, target: &str) {
 }
 
 #[test]
+fn a_link_that_leaves_by_way_of_another_is_refused() {
+    let links = [("source/a/l", "..", FileMode::Link), ("source/x", "a/l/../evil", FileMode::Link)];
+    refused(&zip(&links, |_| {}), "source/x is a link that leaves `source/`");
+    let below = [("source/d", "a", FileMode::Link), ("source/d/f", "x", FileMode::Plain)];
+    refused(&zip(&below, |_| {}), "source/d/f lies below a link or a file");
+    assert!(verified(&zip(&links[..1], |_| {})).is_ok());
+}
+
+#[test]
+fn claims_that_do_not_hold_are_refused() {
+    let with = |change: fn(&mut Value)| zip(&[], change);
+    assert!(verified(&with(|_| {})).is_ok());
+    let another = "metadata.json has another name than kind, commit and time give";
+    refused(&with(|metadata| metadata["name"] = json!("../../../etc/x.zip")), another);
+    refused(&with(|metadata| metadata["name"] = json!("\u{1b}[2K")), another);
+    refused(&with(|metadata| metadata["created_at"] = json!("2026-11-29T04:52:34Z")), another);
+    refused(&with(|metadata| metadata["merge_request"] = json!("\n1")), "no number of a merge request");
+    refused(&with(|metadata| metadata["commit"]["id"] = json!("\u{1b}]0;x\u{7}")), "no id of a commit");
+    let image = format!("x\u{1b}[31m@sha256:{}", "1".repeat(64));
+    let mut changed = zip(&[], |metadata| metadata["model"]["image"] = json!(image));
+    refused(&changed, "an image without its digest");
+    refused(&with(|metadata| metadata["model"]["image_digest"] = json!("sha256:2")), "an image without its digest");
+    let model = "names another model than the one in the package";
+    refused(&with(|metadata| metadata["model"]["archive"]["sha256"] = json!("2".repeat(64))), model);
+    refused(&with(|metadata| metadata["model"]["archive"]["file"] = json!(MODEL_ARCHIVE)), model);
+    changed = zip(&[(MODEL_ARCHIVE, "another", FileMode::Plain)], |_| {});
+    refused(&changed, model);
+    refused(&with(|metadata| metadata["model"]["group"] = json!("other")), "deploy/model.json is not the model");
+}
+
+#[test]
 fn files_and_metadata_that_differ_are_refused() {
     let file = ("source/a", "text", FileMode::Plain);
     let with = |change: fn(&mut Value)| zip(&[file], change);
     assert!(verified(&with(|_| {})).is_ok());
-    refused(&with(|metadata| metadata["files"] = json!({})), "metadata.json does not name source/a");
+    refused(
+        &with(|metadata| drop(metadata["files"].as_object_mut().unwrap().remove("source/a"))),
+        "metadata.json does not name source/a",
+    );
     refused(
         &with(|metadata| metadata["files"]["source/a"]["bytes"] = json!(3)),
         "source/a is not the file that metadata.json names",

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::metadata::PackageMetadata;
 use super::reading::OpenedPackage;
+use crate::base::plain;
 use crate::lifecycle::CommandInputs;
 use crate::lifecycle::output::{Data, OutputArgs};
 
@@ -36,7 +37,7 @@ impl Data for VerifiedPackage {
             self.sha256,
             commit.id,
             model.archive.sha256,
-            model.image,
+            plain::line(&model.image, 300),
             files.len()
         )
     }
