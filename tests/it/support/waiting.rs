@@ -5,7 +5,7 @@ use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 /// Number of scenarios that run at the same time.
-const SCENARIOS_AT_ONCE: usize = 6;
+const SCENARIOS_AT_ONCE: usize = 5;
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Polls until there is an answer; `None` after the deadline.

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::ownership::{ENVIRONMENT, is_ours, owner_trouble};
-use super::specification::{DeploymentSpecification, VARIANT, is_same_alarm};
+use super::scaling::VARIANT;
+use super::specification::{DeploymentSpecification, is_same_alarm};
 use super::survey::{EndpointSurvey, Needed};
 use crate::base::exit_codes;
 use crate::base::failure::Failure;

@@ -8,13 +8,14 @@ use std::time::Duration;
 use backon::BackoffBuilder as _;
 use serde::{Deserialize, Serialize};
 
-use super::specification::VARIANT;
 use crate::base::backoff::backoff;
 use crate::base::exit_codes;
 use crate::base::failure::Failure;
 use crate::cloud::{EndpointScaling, ScalableTarget, ScaledQuantity, ScaledVariant, ScalingPolicy, ScalingPolicyKind};
 use crate::lifecycle::manifest::Endpoint;
 
+/// The one variant of an endpoint.
+pub(super) const VARIANT: &str = "AllTraffic";
 /// Looks for what was written: AWS shows it late.
 const LOOKS: usize = 6;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);

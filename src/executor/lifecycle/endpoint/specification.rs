@@ -8,7 +8,7 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::ownership::{self, SPECIFICATION, VERSION, tag_value};
-use super::scaling::SavedScaling;
+use super::scaling::{SavedScaling, VARIANT};
 use crate::base::failure::Failure;
 use crate::cloud::{
     AlarmMetric, AsynchronousOutput, EndpointAlarm, EndpointConfiguration, ModelSource, ModelVersion, RolloutSpec,
@@ -19,8 +19,6 @@ use crate::lifecycle::manifest::{Asynchronous, Endpoint, Strategy};
 use crate::lifecycle::model::version_image;
 use crate::lifecycle::target::ProjectTarget;
 
-/// The one variant.
-pub(super) const VARIANT: &str = "AllTraffic";
 /// Longest name of a model, configuration or endpoint.
 const LONGEST_NAME: usize = 63;
 /// Digits of the hash in names.

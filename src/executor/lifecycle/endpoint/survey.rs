@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::ledger::{Ledger, LedgerEntry, LedgerKind};
 use super::ownership::is_ours;
-use super::scaling::SavedScaling;
-use super::specification::{DeploymentSpecification, VARIANT, is_same_alarm, own_alarms};
+use super::scaling::{SavedScaling, VARIANT};
+use super::specification::{DeploymentSpecification, is_same_alarm, own_alarms};
 use crate::cloud::{
     AccountQuotas, AlarmSight, CloudError, CloudErrorKind, EndpointConfiguration, EndpointLogs, EndpointScaling,
     EndpointSight, EndpointState, ImageRegistry, InputData, InputPrefix, MetricAlarms, ModelEndpoints, ModelRegistry,
