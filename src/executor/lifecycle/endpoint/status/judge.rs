@@ -13,8 +13,8 @@ use crate::cloud::{
     AlarmSight, AlarmState, Approval, EndpointSight, EndpointState, ModelVersion, ScalableTarget, VariantCapacity,
 };
 use crate::lifecycle::endpoint::ledger::{LedgerEntry, LedgerKind, LedgerScaling};
-use crate::lifecycle::endpoint::plan::is_same_alarm;
 use crate::lifecycle::endpoint::scaling;
+use crate::lifecycle::endpoint::specification::is_same_alarm;
 use crate::lifecycle::endpoint::specification::own_alarms;
 use crate::lifecycle::model::approvals::{ApprovalRecords, ApprovalRule, Standing};
 
