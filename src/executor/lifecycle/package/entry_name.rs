@@ -40,7 +40,8 @@ pub(super) fn unsafe_name<'a>(entries: &'a BTreeMap<String, Option<String>>) -> 
 
 /// Whether a link stays in `source/`, as a system follows it.
 fn stays(link: &str, target: &str, entries: &BTreeMap<String, Option<String>>, steps: &mut usize) -> bool {
-    let Some((parent, _)) = link.strip_prefix("source").and_then(|below| below.rsplit_once('/')) else { return false };
+    let below = link.strip_prefix("source").filter(|below| below.starts_with('/'));
+    let Some((parent, _)) = below.and_then(|below| below.rsplit_once('/')) else { return false };
     let mut place = format!("source{parent}");
     let is_possible = |target: &str| !target.is_empty() && !target.starts_with('/') && !target.contains(['\\', '\0']);
     if !is_possible(target) {
