@@ -26,7 +26,7 @@ pub(super) fn mistake(name: &str) -> Option<&'static str> {
 
 /// The first name that no system could extract safely, and why: one below a link or a file, or a link that leaves `source/`, also by
 /// way of other links. Keys are the names of all files, values the targets of those that are links.
-pub(super) fn unsafe_name<'a>(entries: &'a BTreeMap<String, Option<String>>) -> Option<(&'a str, &'static str)> {
+pub(super) fn unsafe_name(entries: &BTreeMap<String, Option<String>>) -> Option<(&str, &'static str)> {
     let mut steps = MOST_STEPS;
     entries.iter().find_map(|(name, target)| {
         let above = name.match_indices('/').filter_map(|(end, _)| name.get(..end));
@@ -53,7 +53,7 @@ fn stays(link: &str, target: &str, entries: &BTreeMap<String, Option<String>>, s
         let Some(fewer) = steps.checked_sub(1) else { return false };
         *steps = fewer;
         match part {
-            "" | "." => continue,
+            "" | "." => {}
             ".." => match place.rfind('/') {
                 Some(end) => place.truncate(end),
                 None => return false,
