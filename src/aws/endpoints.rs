@@ -15,6 +15,7 @@ use super::errors::AwsCall;
 use super::tags;
 
 mod found;
+mod listing;
 mod wanted;
 
 /// Names of one page of configurations or endpoints; the service's maximum.
@@ -131,14 +132,7 @@ impl ModelEndpoints for AwsEndpoints {
     }
 
     async fn all_endpoints(&self) -> Result<Vec<String>, CloudError> {
-        let call = self.clients.call("list", "the endpoints".to_owned(), "sagemaker:ListEndpoints");
-        let mut pages = self.clients.sagemaker().list_endpoints().max_results(PAGE).into_paginator().send();
-        let mut names = Vec::new();
-        while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| call.failed(&error))?;
-            names.extend(page.endpoints.unwrap_or_default().into_iter().filter_map(|one| one.endpoint_name));
-        }
-        Ok(names)
+        listing::endpoints(&self.clients).await
     }
 
     async fn endpoint(&self, name: &str) -> Result<Option<EndpointSight>, CloudError> {

@@ -12,6 +12,7 @@ use super::{Ended, run};
 use crate::conformance::{can_run_containers, skipped};
 use crate::support::emulator::{BUCKET, Emulator};
 use crate::support::id_tokens::{self, TokenKey};
+use crate::support::serving::serving_role;
 use crate::support::waiting::find_program;
 
 const DEPLOY: &str = include_str!("../../../runner-config/iam/lifecycle/endpoint-deploy.json");
@@ -58,7 +59,7 @@ fn account() -> String {
         "Arn": "arn:aws:iam::000000000000:role/deploy",
         "AssumeRolePolicyDocument": of_account(TRUST),
         "RolePolicyList": [{"PolicyName": "deploy", "PolicyDocument": of_account(DEPLOY)}],
-    }]})
+    }, serving_role("example-serving")]})
     .to_string()
 }
 
@@ -187,7 +188,7 @@ fn versions_go_live_and_a_wrong_one_comes_back() {
     desk.register("bad");
     let plan = desk.deploy(&["--plan"]);
     assert!(
-        plan.code == 0 && plan.stdout.contains("traffic        moves at once and is watched for 10 s"),
+        plan.code == 0 && plan.stdout.contains("traffic        moves at once and is watched for 1 min"),
         "{}{}",
         plan.stdout,
         plan.stderr

@@ -8,7 +8,7 @@ use super::{Ended, run};
 use crate::conformance::{can_run_containers, skipped};
 use crate::support::emulator::{BUCKET, Emulator};
 use crate::support::id_tokens::{self, TokenKey};
-use crate::support::serving::serving_image;
+use crate::support::serving::{serving_image, serving_role};
 use crate::support::waiting::find_program;
 
 const STATUS: &str = include_str!("../../../runner-config/iam/lifecycle/endpoint-status.json");
@@ -58,6 +58,7 @@ fn account() -> String {
         })
     };
     let roles = [("status", STATUS), ("rollback", ROLLBACK), ("delete", DELETE)].map(role);
+    let roles = [&roles[..], &[serving_role("serving")]].concat();
     json!({ "RoleDetailList": roles }).to_string()
 }
 

@@ -205,6 +205,22 @@ impl Ledger {
         Ok(taken_up)
     }
 
+    /// Writes that a deployment goes back. What another run wrote is as good.
+    pub(crate) async fn begin_back(&self, number: u64, back: &LedgerBack) -> anyhow::Result<()> {
+        self.put(number, Half::Back, &bytes_of(back)?).await.map(drop)
+    }
+
+    /// Whether a deployment goes back.
+    ///
+    /// # Errors
+    /// The object is none of this program.
+    pub(crate) async fn back(&self, number: u64) -> anyhow::Result<Option<LedgerBack>> {
+        if self.store.get_range(&self.key(number, Half::Back), 0, 1).await?.is_none() {
+            return Ok(None);
+        }
+        self.object(number, Half::Back).await.map(Some)
+    }
+
     async fn index(&self) -> anyhow::Result<LedgerIndex> {
         let folder = self.folder();
         let mut index = LedgerIndex::default();

@@ -5,8 +5,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::record::FORMAT;
-use super::{Half, Ledger, LedgerTest, bytes_of};
+use super::record::{FORMAT, LedgerTest};
 
 /// A way back, written before it begins.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,23 +27,5 @@ impl LedgerBack {
 
     pub(crate) fn modified(&self) -> Option<SystemTime> {
         humantime::parse_rfc3339(self.modified.as_deref()?).ok()
-    }
-}
-
-impl Ledger {
-    /// Writes that a deployment goes back. What another run wrote is as good.
-    pub(crate) async fn begin_back(&self, number: u64, back: &LedgerBack) -> anyhow::Result<()> {
-        self.put(number, Half::Back, &bytes_of(back)?).await.map(drop)
-    }
-
-    /// Whether a deployment goes back.
-    ///
-    /// # Errors
-    /// The object is none of this program.
-    pub(crate) async fn back(&self, number: u64) -> anyhow::Result<Option<LedgerBack>> {
-        if self.store.get_range(&self.key(number, Half::Back), 0, 1).await?.is_none() {
-            return Ok(None);
-        }
-        self.object(number, Half::Back).await.map(Some)
     }
 }
