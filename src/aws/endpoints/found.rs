@@ -1,4 +1,4 @@
-//! What SageMaker describes, in the types of the port.
+//! Turns SageMaker's descriptions into the types of the port.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;

@@ -12,7 +12,7 @@ use crate::protocol::{ApiError, epoch_seconds, text};
 pub(crate) const INSTANCES: &str = "sagemaker:variant:DesiredInstanceCount";
 pub(crate) const CONCURRENCY: &str = "sagemaker:variant:DesiredProvisionedConcurrency";
 
-/// What is registered; endpoints ask for it too.
+/// The registered targets; endpoints ask for them too.
 #[derive(Debug, Default)]
 pub(crate) struct ScalableTargets(Mutex<TargetMap>);
 
@@ -77,7 +77,7 @@ impl ScalableTargets {
     }
 }
 
-/// What is left of a removed target for other services to remove.
+/// The parts of a removed target that other services remove.
 pub(crate) struct RemovedTarget {
     pub(crate) arn: String,
     pub(crate) alarms: Vec<String>,

@@ -95,7 +95,7 @@ pub struct EndpointConfiguration {
     pub tags: BTreeMap<String, String>,
 }
 
-/// What serves a variant's requests.
+/// Instances or serverless containers of a variant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VariantCapacity {
     Instances { instance_type: String, count: u32 },

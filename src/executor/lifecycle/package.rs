@@ -57,7 +57,7 @@ enum PackageCommand {
 struct MakingArgs {
     #[command(flatten)]
     target: TargetArgs,
-    /// What the package is for; `stable` on the default branch when absent, else `candidate`
+    /// Purpose of the package; `stable` on the default branch when absent, else `candidate`
     #[arg(long, value_name = "KIND")]
     kind: Option<PackageKind>,
     /// Folder in which the package is written

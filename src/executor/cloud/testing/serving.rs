@@ -64,7 +64,7 @@ impl MemoryServing {
         self.inner().service.changes.clone()
     }
 
-    /// What becomes of the next creations and updates, in their order; those after them succeed.
+    /// Ends of the next creations and updates, in their order; those after them succeed.
     pub fn fates(&self, fates: impl IntoIterator<Item = EndpointFate>) {
         self.inner().service.fates = fates.into_iter().collect();
     }

@@ -49,7 +49,7 @@ pub(super) struct DeleteArgs {
     output: OutputArgs,
 }
 
-/// What the command did.
+/// The command's result.
 #[derive(Debug, Serialize)]
 struct DeletionData {
     endpoint: String,

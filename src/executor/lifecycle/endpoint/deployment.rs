@@ -262,7 +262,7 @@ impl Deploying<'_> {
         self.inputs.printer.line(line);
     }
 
-    /// What a rollback brought back answers wrongly too. It stays: what was there before was no better.
+    /// The configuration that a rollback brought back answers wrongly too. It stays: the one before was no better.
     async fn stay(&self, entry: &Entry, verdict: &TestVerdict) -> anyhow::Result<()> {
         self.scale(saved(&entry.begin)).await?;
         let (endpoint, config) = (&self.wanted.endpoint, &self.wanted.config.name);

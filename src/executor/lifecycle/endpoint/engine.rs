@@ -49,7 +49,7 @@ impl From<BringError> for anyhow::Error {
     }
 }
 
-/// What moves an endpoint.
+/// Changes an endpoint, and waits for the change.
 pub(super) struct EndpointEngine<'a> {
     pub(super) endpoints: Arc<dyn ModelEndpoints>,
     pub(super) scaling: ScalingKeeper,

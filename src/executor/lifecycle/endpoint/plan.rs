@@ -1,4 +1,4 @@
-//! What a deployment will do: the difference between what is there and what is wanted. Pure.
+//! The plan of a deployment: the difference between the things that exist and the wanted ones. Pure.
 
 use std::fmt::Write as _;
 use std::time::Duration;

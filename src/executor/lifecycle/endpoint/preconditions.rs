@@ -1,4 +1,4 @@
-//! What must hold before a deployment writes anything. Pure: all that does not hold is told at once.
+//! The preconditions of a deployment, checked before anything is written. Pure: all that do not hold are told at once.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::lifecycle::manifest::Endpoint;
 /// Longest text of AWS in a line, in bytes.
 const LONGEST: usize = 400;
 
-/// What the command line and the job add to the manifest.
+/// Settings that the command line and the job add to the manifest.
 #[derive(Debug, Clone, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is another condition")]
 pub(super) struct DeployOptions {
@@ -96,7 +96,7 @@ pub(super) fn refusals(
     refusals
 }
 
-/// What stands in the way of any change of the endpoint in service.
+/// Preconditions of any change of the endpoint in service.
 pub(super) fn refusals_of_change(
     manifest: &Endpoint,
     wanted: &DeploymentSpecification,
@@ -112,7 +112,7 @@ pub(super) fn refusals_of_change(
     refusals
 }
 
-/// What stands in the way of a deployment that goes back to the old configuration already.
+/// Preconditions of a deployment that goes back to the old configuration already.
 pub(super) fn refusals_of_way_back(
     wanted: &DeploymentSpecification,
     survey: &EndpointSurvey,

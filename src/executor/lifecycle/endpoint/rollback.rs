@@ -42,7 +42,7 @@ const DEPLOYMENTS: usize = 50;
 pub(super) struct RollbackArgs {
     #[command(flatten)]
     target: TargetArgs,
-    /// What to bring back: `previous`, which was in service before the newest deployment, or the number of a deployment
+    /// The deployment to go back to: `previous`, which was in service before the newest deployment, or the number of a deployment
     #[arg(long, value_name = "DEPLOYMENT", default_value = "previous")]
     to: RollbackTo,
     /// Why, for the record of deployments
@@ -137,7 +137,7 @@ impl Rollback<'_> {
         let (mut history, mut choice) = self.choose(to, sight.as_ref()).await?;
         let newest = history.first().cloned();
         if !newest.as_ref().is_some_and(|entry| goes_on(entry, LedgerKind::Rollback, &choice.config)) {
-            // What another command asked for comes first.
+            // The request of another command comes first.
             let settled = self.engine.settled(&endpoint.name).await?;
             let later = self.ports.ledger.after(newest.clone(), settled.has_changed).await?;
             sight = settled.sight;

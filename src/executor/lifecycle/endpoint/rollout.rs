@@ -55,7 +55,7 @@ pub(super) struct RolloutMemory {
     before: Option<EndpointBefore>,
 }
 
-/// What to do next.
+/// The next step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum RolloutStep {
     /// AWS is at work, or does not show yet what was asked for.

@@ -46,7 +46,7 @@ struct SavedPolicy {
 }
 
 impl SavedScaling {
-    /// What AWS shows; `None` when one of the policies is of a form that cannot be written again.
+    /// Scaling as AWS shows it; `None` when one of the policies is of a form that cannot be written again.
     pub(super) fn of(variant: &ScaledVariant, target: ScalableTarget, policies: &[ScalingPolicy]) -> Option<Self> {
         let saved = |policy: &ScalingPolicy| match &policy.kind {
             ScalingPolicyKind::Tracking { metric, target, scale_in_cooldown, scale_out_cooldown } => {
@@ -70,7 +70,7 @@ impl SavedScaling {
         })
     }
 
-    /// What the manifest says; `None` without autoscaling.
+    /// Scaling as the manifest says; `None` without autoscaling.
     pub(super) fn wanted(endpoint: &Endpoint, variant: &str) -> Option<Self> {
         let scaling = endpoint.autoscaling.as_ref()?;
         let of_concurrency = endpoint.instances.is_none();
@@ -194,7 +194,7 @@ pub(super) fn is_same(wanted: &ScalingPolicy, shown: &ScalingPolicy) -> bool {
 pub(super) struct ScalingKeeper(pub(super) Arc<dyn EndpointScaling>);
 
 impl ScalingKeeper {
-    /// What AWS shows, in a form that can be kept; `None` when there is no such thing.
+    /// Scaling as AWS shows it, in a form that can be kept; `None` when there is none.
     pub(super) async fn saved(&self, variant: &ScaledVariant) -> anyhow::Result<Option<SavedScaling>> {
         let Some(target) = self.0.target(variant).await? else { return Ok(None) };
         Ok(SavedScaling::of(variant, target, &self.0.policies(variant).await?))

@@ -1,4 +1,4 @@
-//! What a deployment makes: model, configuration, alarms, scaling and rollout, from the manifest and a version. Pure.
+//! The things that a deployment makes: model, configuration, alarms, scaling and rollout, from the manifest and a version. Pure.
 //!
 //! Model and configuration have the hash of their content in their names, so that equal ones have equal names.
 

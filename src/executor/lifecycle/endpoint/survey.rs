@@ -79,7 +79,7 @@ pub(super) struct EndpointSurvey {
     pub(super) scaling: ScalingSight,
     /// The newest deployment without an end.
     pub(super) open: Option<LedgerEntry>,
-    /// What the command does.
+    /// The command's kind.
     pub(super) kind: Option<LedgerKind>,
     pub(super) image: Needed,
     pub(super) data: Needed,

@@ -89,7 +89,7 @@ pub(crate) struct PackagedFile {
     pub(crate) mode: FileMode,
 }
 
-/// What a file is. The content of a link is its target.
+/// The kind of a file. The content of a link is its target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum FileMode {

@@ -30,7 +30,7 @@ pub(super) struct FoundModel {
     pub(super) image: Option<String>,
 }
 
-/// What a registered version says of its model.
+/// The model as a registered version describes it.
 struct RegisteredModel {
     uri: String,
     /// With its digest; `None` when the registry was not asked.

@@ -1,4 +1,4 @@
-//! What a package is called: its kind, its merge request and its time. Pure.
+//! The name of a package: its kind, its merge request and its time. Pure.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,7 +10,7 @@ use crate::config::env::Environment;
 /// Digits of a commit in a name, as in `CI_COMMIT_SHORT_SHA`.
 const SHORT_COMMIT: usize = 8;
 
-/// What a package is for.
+/// The purpose of a package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum PackageKind {

@@ -99,7 +99,7 @@ fn globs(patterns: &[String], key: &str) -> Result<GlobSet, Failure> {
     set.build().map_err(refused)
 }
 
-/// What people should know about the packed files.
+/// Warnings about the packed files.
 #[derive(Debug, Default)]
 pub(super) struct SourceWarnings {
     secrets: Vec<String>,

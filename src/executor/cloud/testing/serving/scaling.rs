@@ -12,7 +12,7 @@ use crate::cloud::{
     ScaledVariant, ScalingPolicy,
 };
 
-/// What stands before the name in the ARN of an alarm.
+/// Begin of the ARN of an alarm, up to its name.
 const ALARM: &str = "arn:aws:cloudwatch:eu-west-1:123456789012:alarm:";
 
 fn error(kind: CloudErrorKind, operation: String, message: &str) -> CloudError {

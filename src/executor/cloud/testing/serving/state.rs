@@ -15,7 +15,7 @@ use crate::cloud::{
     RolloutSpec, ScalableTarget, ScalingPolicy, ServedModel, VariantCapacity, VariantSight,
 };
 
-/// What becomes of a creation or an update of an endpoint.
+/// The end of a creation or an update of an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EndpointFate {
     /// The new instances do not come into service, for this reason: a new endpoint is `Failed`, an old one rolls back.

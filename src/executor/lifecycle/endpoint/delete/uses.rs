@@ -18,7 +18,7 @@ pub(super) struct EndpointUses {
 }
 
 impl EndpointUses {
-    /// What all endpoints of the account but this one use now, and what they will when their update ends.
+    /// The things that all other endpoints of the account use now, or will use when their update ends.
     pub(super) async fn of_others_than(endpoint: &str, endpoints: &dyn ModelEndpoints) -> Result<Self, CloudError> {
         let mut names = endpoints.all_endpoints().await?;
         names.retain(|name| name != endpoint);

@@ -47,7 +47,7 @@ struct Ended {
 }
 
 impl Ended {
-    /// What the command printed as JSON.
+    /// The output of the command, as JSON.
     fn data(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|_| panic!("{}{}", self.error, self.out))
     }

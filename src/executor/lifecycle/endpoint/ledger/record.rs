@@ -17,7 +17,7 @@ const MOST_POLICIES: usize = 50;
 /// Version of both objects.
 pub(super) const FORMAT: u32 = 1;
 
-/// What a deployment set out to do, written before anything is changed.
+/// The plan of a deployment, written before anything is changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct LedgerBegin {
     pub(crate) format: u32,

@@ -30,7 +30,7 @@ impl FromStr for RollbackTo {
     }
 }
 
-/// What a rollback brings back.
+/// The deployment that a rollback brings back.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct RollbackChoice {
     pub(super) config: String,
@@ -52,7 +52,7 @@ pub(super) fn choose(
     named: Option<&LedgerEntry>,
     in_service: &str,
 ) -> Result<RollbackChoice, Failure> {
-    // What was before a deletion is gone.
+    // Everything from before a deletion is gone.
     let is_deletion = |entry: &&LedgerEntry| entry.begin.kind == LedgerKind::Delete && entry.has_succeeded();
     let history: Vec<_> = history.iter().take_while(|entry| !is_deletion(entry)).collect();
     let newest = history.iter().find(|entry| entry.begin.kind == LedgerKind::Deploy);

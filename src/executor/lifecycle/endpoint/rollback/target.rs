@@ -21,12 +21,12 @@ use crate::ui::Printer;
 
 const ELSEWHERE: &str = "name another deployment with `--to NUMBER`, or deploy a version again";
 
-/// What a rollback brings back, as far as it exists.
+/// The things that a rollback brings back, as far as they exist.
 pub(super) struct RollbackTarget<'a> {
     choice: &'a RollbackChoice,
     config: Option<EndpointConfiguration>,
     model: Option<ServedModel>,
-    /// What is wrong with the origin of configuration and model.
+    /// The mistake in the origin of configuration and model.
     foreign: Option<String>,
     /// ARN of the version, as AWS says; `None` when nobody knows it.
     arn: Option<String>,
@@ -238,7 +238,7 @@ fn is_of_version(source: &ModelSource, version: &ModelVersion) -> bool {
     }
 }
 
-/// What the deployment that comes back said of itself.
+/// The record of the deployment that comes back.
 pub(super) fn serving(deployment: Option<&LedgerEntry>) -> Option<&LedgerServing> {
     deployment?.begin.serving.as_ref()
 }

@@ -113,7 +113,7 @@ impl EndpointFacts {
         self.history.known()?.iter().find(brought)
     }
 
-    /// What that deployment says of itself.
+    /// The record of that deployment.
     pub(super) fn serving(&self) -> Option<&LedgerServing> {
         self.in_service()?.begin.serving.as_ref()
     }

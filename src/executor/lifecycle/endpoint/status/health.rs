@@ -19,7 +19,7 @@ const SHOWN: usize = 10;
 /// Longest text in a cell, in bytes.
 const LONGEST: usize = 100;
 
-/// What the command found.
+/// The command's findings.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct HealthReport {
     pub(super) endpoints: Vec<EndpointHealth>,
@@ -216,7 +216,7 @@ impl HealthReport {
         report.to_string().context("failed to write the test cases as JUnit")
     }
 
-    /// What is unknown has no value.
+    /// An unknown fact has no value.
     pub(super) fn openmetrics(&self) -> String {
         let mut text = String::new();
         let mut family = |name: &str, value: &dyn Fn(&EndpointHealth) -> Vec<(String, u32)>| {

@@ -168,7 +168,7 @@ impl TestVerdict {
         self.result == TestResult::Passed
     }
 
-    /// What does not hold, in one line.
+    /// The rules and limits that do not hold, in one line.
     pub(crate) fn reason(&self) -> Option<String> {
         let samples = self.samples.iter().filter(|sample| sample.result == TestResult::Failed);
         let limits = self.limits.iter().filter(|limit| limit.result == TestResult::Failed);

@@ -242,7 +242,7 @@ async fn an_alarm_that_is_on_is_shown_without_a_record_of_it() {
     assert!(ended.out.contains(" alarm wine-5xx  bad "), "{}", ended.out);
 }
 
-/// What cannot be read is not known, and nothing else is hidden by it.
+/// A fact that cannot be read is unknown, and hides no other.
 #[test_case("alarms", "alarm wine-5xx"; "alarms")]
 #[test_case("target", "autoscaling"; "scaling")]
 #[test_case("config", "model"; "configuration")]

@@ -155,7 +155,7 @@ async fn the_version_that_goes_is_rejected_by_the_user_of_the_token() {
     };
     assert_eq!(rejected(&desk), [false, true]);
     assert_eq!(desk.record("00000003.begin")["user"], json!({"login": "jane", "id": "42@bf08810b", "is_proven": true}));
-    // What the record says was not done yet.
+    // The step of the record was not done yet.
     let arn = desk.memory.registry.all()[1].arn.clone();
     desk.memory.registry.change(&arn, |version| version.approval = Approval::Approved);
     desk.rollback(&["--reject"]).await.good();
