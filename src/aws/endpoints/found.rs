@@ -9,6 +9,7 @@ use aws_sdk_sagemaker::operation::describe_model::DescribeModelOutput;
 use aws_sdk_sagemaker::primitives::DateTime;
 use aws_sdk_sagemaker::types::{
     AsyncInferenceConfig, ContainerDefinition, EndpointStatus, ProductionVariant, ProductionVariantStatus,
+    VariantStatus,
 };
 use executor::base::plain;
 use executor::cloud::{
@@ -139,7 +140,7 @@ pub(super) fn endpoint(name: &str, reply: DescribeEndpointOutput) -> EndpointSig
 /// The last status of a variant, with its message.
 fn status(all: &[ProductionVariantStatus]) -> Option<String> {
     let last = all.iter().max_by_key(|status| status.start_time().copied())?;
-    let word = last.status().map(|status| status.as_str()).unwrap_or_default();
+    let word = last.status().map(VariantStatus::as_str).unwrap_or_default();
     let text = last.status_message().filter(|text| !text.is_empty());
     Some(plain::line(&text.map_or_else(|| word.to_owned(), |text| format!("{word}: {text}")), LONGEST_TEXT))
 }

@@ -194,9 +194,9 @@ impl Flow {
                     let (status, body) = self.emulator.invoke("wine", "text/csv", &self.row);
                     let is_good = status == 200 && body.contains("\"predictions\"");
                     if is_good {
-                        answers.good += 1
+                        answers.good += 1;
                     } else {
-                        answers.failed += 1
+                        answers.failed += 1;
                     }
                     pause(THINKS);
                 }
