@@ -53,7 +53,7 @@ pub(crate) struct LedgerEntry {
 }
 
 impl LedgerEntry {
-    /// Whether it brought its configuration into service.
+    /// `true` when it brought its configuration into service.
     pub(crate) fn has_succeeded(&self) -> bool {
         self.end.as_ref().is_some_and(|end| end.outcome == LedgerOutcome::Succeeded)
     }

@@ -100,7 +100,7 @@ impl SavedScaling {
         !self.policies.is_empty() && self.policies.iter().all(|policy| policy.name == policy_name(&self.endpoint))
     }
 
-    /// Whether it is of the endpoint's variant.
+    /// `true` for the endpoint's own variant.
     pub(super) fn is_of(&self, endpoint: &str) -> bool {
         self.endpoint == endpoint && self.variant == VARIANT
     }
