@@ -13,10 +13,10 @@ use crate::conformance::{can_run_containers, skipped};
 use crate::support::emulator::{BUCKET, Emulator};
 use crate::support::id_tokens::{self, TokenKey};
 use crate::support::serving::serving_role;
+use crate::support::shipped_roles::shipped_role;
 use crate::support::waiting::find_program;
 
 const DEPLOY: &str = include_str!("../../../runner-config/iam/lifecycle/endpoint-deploy.json");
-const TRUST: &str = include_str!("../../../runner-config/iam/lifecycle/model-approve-trust.json");
 
 /// Answers every request as a variable of its version says.
 const SERVE: &str = r#"
@@ -46,21 +46,7 @@ struct Desk {
 
 /// The account's role with the shipped policy.
 fn account() -> String {
-    let of_account = |policy: &str| -> Value {
-        let policy = policy
-            .replace("123456789012", "000000000000")
-            .replace("example-models", BUCKET)
-            .replace("example-endpoint", "wine");
-        serde_json::from_str(&policy.replace("eu-west-1", "us-east-1")).unwrap()
-    };
-    json!({"RoleDetailList": [{
-        "RoleName": "deploy",
-        "RoleId": "AROADEPLOY",
-        "Arn": "arn:aws:iam::000000000000:role/deploy",
-        "AssumeRolePolicyDocument": of_account(TRUST),
-        "RolePolicyList": [{"PolicyName": "deploy", "PolicyDocument": of_account(DEPLOY)}],
-    }, serving_role("example-serving")]})
-    .to_string()
+    json!({"RoleDetailList": [shipped_role(("deploy", DEPLOY)), serving_role("example-serving")]}).to_string()
 }
 
 impl Desk {

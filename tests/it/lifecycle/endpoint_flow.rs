@@ -14,6 +14,7 @@ use crate::scenarios::sagemaker_registered::{train, with_scikit_learn};
 use crate::support::emulator::{BUCKET, Emulator};
 use crate::support::id_tokens::{self, TokenKey};
 use crate::support::serving::{serving_image, serving_role};
+use crate::support::shipped_roles::shipped_role;
 use crate::support::waiting::{find_program, pause, poll};
 
 const HANDLER: &str = include_str!("../../../docs/examples/inference_handler.py");
@@ -46,7 +47,6 @@ import boto3, json
 answer = boto3.client("sagemaker-runtime").invoke_endpoint(EndpointName="wine", ContentType="text/csv", Body=open("row.csv").read())
 assert json.loads(answer["Body"].read())["predictions"] == [0], answer
 "#;
-const TRUST: &str = include_str!("../../../runner-config/iam/lifecycle/model-approve-trust.json");
 /// Policies of the roles.
 const POLICIES: [(&str, &str); 4] = [
     ("register", include_str!("../../../runner-config/iam/lifecycle/model-register.json")),
@@ -63,23 +63,7 @@ const THINKS: Duration = Duration::from_millis(100);
 
 /// The account with the shipped policies. The containers may do nothing but read the model.
 fn account() -> Value {
-    let of_account = |policy: &str| -> Value {
-        let policy = policy
-            .replace("123456789012", "000000000000")
-            .replace("example-models", BUCKET)
-            .replace("example-endpoint", "wine");
-        serde_json::from_str(&policy.replace("eu-west-1", "us-east-1")).unwrap()
-    };
-    let role = |(name, policy): (&str, &str)| {
-        json!({
-            "RoleName": name,
-            "RoleId": format!("AROA{}", name.to_uppercase().replace('-', "")),
-            "Arn": format!("arn:aws:iam::000000000000:role/{name}"),
-            "AssumeRolePolicyDocument": of_account(TRUST),
-            "RolePolicyList": [{"PolicyName": name, "PolicyDocument": of_account(policy)}],
-        })
-    };
-    let roles = [&POLICIES.map(role)[..], &[serving_role(SERVING)]].concat();
+    let roles = [&POLICIES.map(shipped_role)[..], &[serving_role(SERVING)]].concat();
     json!({ "RoleDetailList": roles })
 }
 

@@ -9,12 +9,12 @@ use crate::conformance::{can_run_containers, skipped};
 use crate::support::emulator::{BUCKET, Emulator};
 use crate::support::id_tokens::{self, TokenKey};
 use crate::support::serving::{serving_image, serving_role};
+use crate::support::shipped_roles::shipped_role;
 use crate::support::waiting::find_program;
 
 const STATUS: &str = include_str!("../../../runner-config/iam/lifecycle/endpoint-status.json");
 const ROLLBACK: &str = include_str!("../../../runner-config/iam/lifecycle/endpoint-rollback.json");
 const DELETE: &str = include_str!("../../../runner-config/iam/lifecycle/endpoint-delete.json");
-const TRUST: &str = include_str!("../../../runner-config/iam/lifecycle/model-approve-trust.json");
 /// Answers with what the model's file says.
 const HANDLER: &str = r#"
 from pathlib import Path
@@ -41,23 +41,7 @@ struct UpkeepDesk {
 
 /// Roles with the shipped policies, for the account and the bucket of the emulator.
 fn account() -> String {
-    let of_account = |policy: &str| -> Value {
-        let policy = policy
-            .replace("123456789012", "000000000000")
-            .replace("example-models", BUCKET)
-            .replace("example-endpoint", "wine");
-        serde_json::from_str(&policy.replace("eu-west-1", "us-east-1")).unwrap()
-    };
-    let role = |(name, policy): (&str, &str)| {
-        json!({
-            "RoleName": name,
-            "RoleId": format!("AROA{}", name.to_uppercase()),
-            "Arn": format!("arn:aws:iam::000000000000:role/{name}"),
-            "AssumeRolePolicyDocument": of_account(TRUST),
-            "RolePolicyList": [{"PolicyName": name, "PolicyDocument": of_account(policy)}],
-        })
-    };
-    let roles = [("status", STATUS), ("rollback", ROLLBACK), ("delete", DELETE)].map(role);
+    let roles = [("status", STATUS), ("rollback", ROLLBACK), ("delete", DELETE)].map(shipped_role);
     let roles = [&roles[..], &[serving_role("serving")]].concat();
     json!({ "RoleDetailList": roles }).to_string()
 }

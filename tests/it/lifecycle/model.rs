@@ -13,6 +13,7 @@ use super::{Ended, run};
 use crate::conformance::skipped;
 use crate::support::emulator::{BUCKET, Emulator};
 use crate::support::id_tokens::{self, TokenKey};
+use crate::support::shipped_roles::shipped_role;
 use crate::support::snapshot::assert_snapshot;
 use crate::support::waiting::poll;
 
@@ -20,7 +21,6 @@ const REGISTER: &str = include_str!("../../../runner-config/iam/lifecycle/model-
 const APPROVE: &str = include_str!("../../../runner-config/iam/lifecycle/model-approve.json");
 const GATE: &str = include_str!("../../../runner-config/iam/lifecycle/gate.json");
 const LATEST: &str = include_str!("../../../runner-config/iam/lifecycle/model-latest.json");
-const TRUST: &str = include_str!("../../../runner-config/iam/lifecycle/model-approve-trust.json");
 
 /// The region in which the emulator's own requests are.
 const REGION: &str = "us-east-1";
@@ -38,21 +38,7 @@ struct Desk {
 
 /// Roles by name. Training jobs and versions are in the account that the emulator has by itself.
 fn account() -> String {
-    let of_account = |policy: &str| -> Value {
-        let policy = policy.replace("123456789012", "000000000000").replace("example-models", BUCKET);
-        let policy = policy.replace("eu-west-1", REGION);
-        serde_json::from_str(&policy).unwrap()
-    };
-    let role = |(name, policy): (&str, &str)| {
-        json!({
-            "RoleName": name,
-            "RoleId": format!("AROA{}", name.to_uppercase()),
-            "Arn": format!("arn:aws:iam::000000000000:role/{name}"),
-            "AssumeRolePolicyDocument": of_account(TRUST),
-            "RolePolicyList": [{"PolicyName": name, "PolicyDocument": of_account(policy)}],
-        })
-    };
-    let roles = [("register", REGISTER), ("approve", APPROVE), ("gate", GATE), ("latest", LATEST)].map(role);
+    let roles = [("register", REGISTER), ("approve", APPROVE), ("gate", GATE), ("latest", LATEST)].map(shipped_role);
     json!({ "RoleDetailList": roles }).to_string()
 }
 

@@ -31,6 +31,7 @@ pub(crate) mod real_runner;
 pub(crate) mod runner_double;
 pub(crate) mod scenario;
 pub(crate) mod serving;
+pub(crate) mod shipped_roles;
 pub(crate) mod snapshot;
 pub(crate) mod tls;
 pub(crate) mod waiting;
