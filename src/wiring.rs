@@ -14,6 +14,7 @@ use executor::lifecycle::{self, CommandInputs};
 use executor::stages::{self, StageInputs, arguments, caller_watch};
 use executor::ui::{self, Printer};
 use executor::{agent, operate, sandbox};
+use gitlab::GitLab;
 
 use crate::cli::{Cli, Command};
 
@@ -37,8 +38,13 @@ pub(crate) fn run(cli: Cli, env: Environment) -> ExitCode {
         connect: connect.clone(),
         clock: Arc::clone(&clock),
     };
-    let command_inputs =
-        |env| CommandInputs { env, connect: connect.clone(), clock: Arc::clone(&clock), printer: printer.clone() };
+    let command_inputs = |env| CommandInputs {
+        env,
+        connect: connect.clone(),
+        gitlab: Arc::new(GitLab),
+        clock: Arc::clone(&clock),
+        printer: printer.clone(),
+    };
     match command {
         Command::Config => {
             small(stages::bounded(stage_inputs(env, config), async |context| stages::config::run(&context)))

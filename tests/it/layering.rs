@@ -27,6 +27,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
             "boundary",
             "cloud",
             "config::env",
+            "gitlab",
             "ui",
         ],
     ),
@@ -92,7 +93,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
             "protocol",
         ],
     ),
-    ("gitlab", &["base::failure"]),
+    ("gitlab", &["base::failure", "cloud"]),
     ("ui", &["base::failure", "base::human", "base::plain"]),
     ("cloud", &["base::clock", "base::failure", "base::metric", "base::plain"]),
     (

@@ -1,5 +1,6 @@
-//! The GitLab job and the runner's build stages.
+//! The GitLab job and the runner's build stages; GitLab's API as a port.
 
+pub mod api;
 mod payload;
 mod stage;
 

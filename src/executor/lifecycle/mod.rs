@@ -31,12 +31,14 @@ use crate::base::signals::Cancellation;
 use crate::boundary;
 use crate::cloud::{CloudError, CloudErrorKind, Connect};
 use crate::config::env::Environment;
+use crate::gitlab::api::ConnectGitLab;
 use crate::ui::Printer;
 
 /// Everything that a command gets from outside.
 pub struct CommandInputs {
     pub env: Environment,
     pub connect: Arc<dyn Connect>,
+    pub gitlab: Arc<dyn ConnectGitLab>,
     pub clock: Arc<dyn Clock>,
     pub printer: Printer,
 }

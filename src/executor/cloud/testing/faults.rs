@@ -75,6 +75,17 @@ pub enum FaultDecision {
     Hangs,
 }
 
+/// An error of a port that a plan can make.
+pub trait PlannedError {
+    fn planned(kind: CloudErrorKind, operation: String, message: String) -> Self;
+}
+
+impl PlannedError for CloudError {
+    fn planned(kind: CloudErrorKind, operation: String, message: String) -> Self {
+        Self { kind, operation, message, action: "fake:Action" }
+    }
+}
+
 /// A port in memory: the state `S` of its service, the recorded calls, and a fault plan.
 #[derive(Debug, Default)]
 pub struct Fake<S> {
@@ -82,8 +93,8 @@ pub struct Fake<S> {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Inner<S> {
-    pub(super) service: S,
+pub(crate) struct Inner<S> {
+    pub(crate) service: S,
     seen: Vec<String>,
     plan: Vec<Fault>,
     watch: Option<Arc<dyn Watch>>,
@@ -124,22 +135,22 @@ impl<S> Fake<S> {
     }
 
     /// Ignores poisoning: the test that panicked has failed already.
-    pub(super) fn inner(&self) -> MutexGuard<'_, Inner<S>> {
+    pub(crate) fn inner(&self) -> MutexGuard<'_, Inner<S>> {
         self.inner.lock()
     }
 
     /// Performs the call, with its fault before or after it.
-    pub(super) async fn call<R>(
+    pub(crate) async fn call<R, E: PlannedError>(
         &self,
         method: &'static str,
         thing: &str,
-        act: impl FnOnce(&mut S) -> Result<R, CloudError> + Send,
-    ) -> Result<R, CloudError> {
+        act: impl FnOnce(&mut S) -> Result<R, E> + Send,
+    ) -> Result<R, E> {
         let (call, effect) = self.inner().count(method);
         let fault = |kind| {
             let thing = thing.split([' ', ',']).next().unwrap_or_default();
             let (operation, message) = (format!("{method} {thing}"), format!("planned fault in call {call}"));
-            CloudError { kind, operation, message, action: "fake:Action" }
+            E::planned(kind, operation, message)
         };
         match effect {
             Some(Effect::Fails(When::Before, kind)) => return Err(fault(kind)),

@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 pub use account::MemoryAccount;
-pub use faults::{Fake, Fault, FaultDecision, Watch, When};
+pub use faults::{Fake, Fault, FaultDecision, PlannedError, Watch, When};
 pub use jobs::{MemoryJobs, example_job, example_spec};
 pub use logs::MemoryLogs;
 pub use objects::MemoryObjects;

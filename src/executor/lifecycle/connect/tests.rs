@@ -37,6 +37,7 @@ async fn validated(memory: &Memory, arguments: &[&str]) -> (String, Option<anyho
     std::fs::write(&file, MANIFEST.replace("\"models\"", &format!("\"{bucket}\""))).unwrap();
     let (printer, captured) = Printer::captured();
     let inputs = CommandInputs {
+        gitlab: Arc::new(crate::gitlab::api::testing::MemoryGitLabConnect::default()),
         env: Environment::from_pairs([("COUNT".into(), "3".into()), ("TEAM".into(), "risk".into())]),
         connect: Arc::new(memory.clone()),
         clock: Arc::new(HostClock),

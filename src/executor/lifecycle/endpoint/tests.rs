@@ -204,6 +204,7 @@ impl ServedDesk {
         let (printer, captured) = Printer::captured();
         let variables = [("CI_PROJECT_PATH", "group/project"), ("CI_PIPELINE_ID", "7"), ("CI_JOB_ID", "8")];
         let inputs = CommandInputs {
+            gitlab: Arc::new(crate::gitlab::api::testing::MemoryGitLabConnect::default()),
             env: Environment::from_pairs(variables.map(|(name, value)| (name.into(), value.into()))),
             connect: Arc::new(self.memory.clone()),
             clock: Arc::new(Noon),

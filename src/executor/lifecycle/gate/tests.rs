@@ -103,6 +103,7 @@ impl Bench {
         let line = Line::try_parse_from(["gate"].iter().chain(arguments).chain(&end)).unwrap();
         let (printer, captured) = Printer::captured();
         let inputs = CommandInputs {
+            gitlab: Arc::new(crate::gitlab::api::testing::MemoryGitLabConnect::default()),
             env: Environment::default(),
             connect: Arc::new(self.memory.clone()),
             clock: Arc::new(HostClock),

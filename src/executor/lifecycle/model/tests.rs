@@ -114,6 +114,7 @@ impl Desk {
         }
         let (printer, captured) = Printer::captured();
         let inputs = CommandInputs {
+            gitlab: Arc::new(crate::gitlab::api::testing::MemoryGitLabConnect::default()),
             env: Environment::from_pairs(env.into_iter().map(|(name, value)| (name.into(), value.into()))),
             connect: Arc::new(self.memory.clone()),
             clock: Arc::new(Noon),

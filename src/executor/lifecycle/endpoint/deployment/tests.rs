@@ -181,6 +181,7 @@ impl EndpointDesk {
         let (printer, captured) = Printer::captured();
         let env = self.env.clone().into_iter();
         let inputs = CommandInputs {
+            gitlab: Arc::new(crate::gitlab::api::testing::MemoryGitLabConnect::default()),
             env: Environment::from_pairs(env.map(|(name, value)| (name.into(), value.into()))),
             connect: Arc::new(self.memory.clone()),
             clock: Arc::new(TestClock::at(SystemTime::UNIX_EPOCH + Duration::from_hours(12))),

@@ -1,0 +1,185 @@
+//! Fake of GitLab's API: one project, in memory. Keeps what the port promises; `Fault` plans failures.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{
+    ConnectGitLab, GitLabAccess, GitLabApi, GitLabError, GitLabErrorKind, NewRelease, Note, PackageFile,
+    PackageFilePlace, Release, ReleaseLink, Upload,
+};
+use crate::cloud::CloudErrorKind;
+use crate::cloud::testing::{Fake, PlannedError};
+
+/// Packages, tags, releases and notes in maps.
+pub type MemoryGitLab = Fake<ProjectState>;
+
+/// Number of the user whose token is used.
+pub const OWN_USER: u64 = 7;
+
+#[derive(Debug, Default)]
+pub struct ProjectState {
+    files: Vec<(PackageFilePlace, PackageFile, Vec<u8>)>,
+    tags: BTreeMap<String, String>,
+    releases: BTreeMap<String, Release>,
+    notes: BTreeMap<u64, Vec<Note>>,
+}
+
+impl MemoryGitLab {
+    /// The uploaded files, in their order.
+    pub fn files(&self) -> Vec<(PackageFilePlace, Vec<u8>)> {
+        self.inner().service.files.iter().map(|(place, _, content)| (place.clone(), content.clone())).collect()
+    }
+
+    pub fn releases(&self) -> Vec<Release> {
+        self.inner().service.releases.values().cloned().collect()
+    }
+
+    /// Makes a tag by hand.
+    pub fn tag(&self, name: &str, commit: &str) {
+        self.inner().service.tags.insert(name.to_owned(), commit.to_owned());
+    }
+
+    /// The notes of a merge request.
+    pub fn notes_of(&self, merge_request: u64) -> Vec<Note> {
+        self.inner().service.notes.get(&merge_request).cloned().unwrap_or_default()
+    }
+
+    /// Writes a note by hand.
+    pub fn note(&self, merge_request: u64, author: u64, body: &str) {
+        self.inner().service.add_note(merge_request, author, body);
+    }
+}
+
+impl ProjectState {
+    fn add_note(&mut self, merge_request: u64, author: u64, body: &str) -> Note {
+        let id = 1 + self.notes.values().map(Vec::len).sum::<usize>() as u64;
+        let note = Note { id, body: body.to_owned(), author, is_system: false };
+        self.notes.entry(merge_request).or_default().push(note.clone());
+        note
+    }
+}
+
+fn error(kind: GitLabErrorKind, operation: String, message: &str) -> GitLabError {
+    GitLabError { kind, operation, message: message.to_owned() }
+}
+
+fn release_of(new: &NewRelease, commit: String) -> Release {
+    let url = Some(format!("https://gitlab.example.com/group/project/-/releases/{}", new.tag));
+    Release { tag: new.tag.clone(), commit, description: new.description.clone(), links: new.links.clone(), url }
+}
+
+impl PlannedError for GitLabError {
+    fn planned(kind: CloudErrorKind, operation: String, message: String) -> Self {
+        let kind = match kind {
+            CloudErrorKind::NotFound => GitLabErrorKind::NotFound,
+            CloudErrorKind::Exists => GitLabErrorKind::Exists,
+            CloudErrorKind::Throttled => GitLabErrorKind::Throttled,
+            CloudErrorKind::Denied => GitLabErrorKind::Denied,
+            CloudErrorKind::Unauthenticated => GitLabErrorKind::Unauthenticated,
+            CloudErrorKind::Quota => GitLabErrorKind::TooLarge,
+            CloudErrorKind::Transient => GitLabErrorKind::Transient,
+            _ => GitLabErrorKind::Invalid,
+        };
+        Self { kind, operation, message }
+    }
+}
+
+#[async_trait]
+impl GitLabApi for MemoryGitLab {
+    async fn package_files(&self, place: &PackageFilePlace) -> Result<Vec<PackageFile>, GitLabError> {
+        let act = |project: &mut ProjectState| {
+            let meant = project.files.iter().filter(|(known, ..)| known == place);
+            Ok(meant.map(|(_, file, _)| file.clone()).collect())
+        };
+        self.call("package_files", &place.to_string(), act).await
+    }
+
+    async fn upload(&self, place: &PackageFilePlace, file: Upload<'_>) -> Result<(), GitLabError> {
+        let operation = || format!("upload {place}");
+        let content = std::fs::read(file.path)
+            .map_err(|cause| error(GitLabErrorKind::Invalid, operation(), &cause.to_string()))?;
+        let act = |project: &mut ProjectState| {
+            let id = project.files.len() as u64 + 1;
+            let bytes = content.len() as u64;
+            let (name, sha256, url) = (place.file.clone(), Some(file.sha256.to_owned()), self.file_url(place));
+            project.files.push((place.clone(), PackageFile { id, name, bytes, sha256, url }, content));
+            Ok(())
+        };
+        self.call("upload", &place.to_string(), act).await
+    }
+
+    fn file_url(&self, place: &PackageFilePlace) -> String {
+        format!("https://gitlab.example.com/api/v4/projects/42/packages/generic/{place}")
+    }
+
+    async fn tag_commit(&self, tag: &str) -> Result<Option<String>, GitLabError> {
+        self.call("tag_commit", tag, |project| Ok(project.tags.get(tag).cloned())).await
+    }
+
+    async fn release(&self, tag: &str) -> Result<Option<Release>, GitLabError> {
+        self.call("release", tag, |project| Ok(project.releases.get(tag).cloned())).await
+    }
+
+    async fn create_release(&self, new: &NewRelease) -> Result<Release, GitLabError> {
+        let act = |project: &mut ProjectState| {
+            if project.releases.contains_key(&new.tag) {
+                let operation = format!("create release {}", new.tag);
+                return Err(error(GitLabErrorKind::Exists, operation, "Release already exists"));
+            }
+            let commit = project.tags.entry(new.tag.clone()).or_insert_with(|| new.commit.clone()).clone();
+            let release = release_of(new, commit);
+            project.releases.insert(new.tag.clone(), release.clone());
+            Ok(release)
+        };
+        self.call("create_release", &new.tag, act).await
+    }
+
+    async fn add_link(&self, tag: &str, link: &ReleaseLink) -> Result<(), GitLabError> {
+        let act = |project: &mut ProjectState| {
+            let operation = || format!("add a link to release {tag}");
+            let Some(release) = project.releases.get_mut(tag) else {
+                return Err(error(GitLabErrorKind::NotFound, operation(), "404 Not Found"));
+            };
+            if release.links.iter().any(|known| known.name == link.name || known.url == link.url) {
+                return Err(error(GitLabErrorKind::Exists, operation(), "Name has already been taken"));
+            }
+            release.links.push(link.clone());
+            Ok(())
+        };
+        self.call("add_link", tag, act).await
+    }
+
+    async fn notes(&self, merge_request: u64) -> Result<Vec<Note>, GitLabError> {
+        let act = |project: &mut ProjectState| Ok(project.notes.get(&merge_request).cloned().unwrap_or_default());
+        self.call("notes", &merge_request.to_string(), act).await
+    }
+
+    async fn create_note(&self, merge_request: u64, body: &str) -> Result<Note, GitLabError> {
+        let act = |project: &mut ProjectState| Ok(project.add_note(merge_request, OWN_USER, body));
+        self.call("create_note", &merge_request.to_string(), act).await
+    }
+
+    async fn edit_note(&self, merge_request: u64, note: u64, body: &str) -> Result<(), GitLabError> {
+        let act = |project: &mut ProjectState| {
+            let notes = project.notes.entry(merge_request).or_default();
+            let Some(known) = notes.iter_mut().find(|known| known.id == note) else {
+                return Err(error(GitLabErrorKind::NotFound, format!("edit note {note}"), "404 Not Found"));
+            };
+            body.clone_into(&mut known.body);
+            Ok(())
+        };
+        self.call("edit_note", &note.to_string(), act).await
+    }
+}
+
+/// Gives out one fake, whatever the access.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryGitLabConnect(pub Arc<MemoryGitLab>);
+
+impl ConnectGitLab for MemoryGitLabConnect {
+    fn gitlab(&self, _: &GitLabAccess) -> anyhow::Result<Arc<dyn GitLabApi>> {
+        Ok(self.0.clone())
+    }
+}
