@@ -270,7 +270,7 @@ impl RootLayout {
     /// Shows `from` at `at`: by one overlay when possible, else a directory of ours with entry after entry.
     fn compose(&mut self, from: &Path, at: &Path) -> anyhow::Result<()> {
         let Ok(entries) = fs::read_dir(from) else {
-            return create_dir(&self.inside(at), 0o755); // Not readable for us: the container gets an empty one.
+            return self.add_empty(at); // Not readable for us.
         };
         if self.overlay.is_some() && self.below(from).next().is_none() {
             return self.add_overlay(from, at);
@@ -293,6 +293,15 @@ impl RootLayout {
                 self.binds.push(BindMount { from, at, writable: false });
             }
         }
+        Ok(())
+    }
+
+    /// A writable directory, empty unless a container before has left files in it; kept like the layer of an overlay.
+    fn add_empty(&mut self, at: &Path) -> anyhow::Result<()> {
+        let from = self.scratch.join("upper").join(format!("empty-{}", self.binds.len()));
+        create_dir(&from, 0o755)?;
+        create_dir(&self.inside(at), 0o755)?;
+        self.binds.push(BindMount { from, at: at.to_owned(), writable: true });
         Ok(())
     }
 

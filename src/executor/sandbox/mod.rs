@@ -11,6 +11,7 @@ mod head;
 pub mod init;
 mod privileges;
 mod proxy;
+mod ssh;
 mod system_calls;
 pub mod tunnel;
 mod view;
@@ -27,6 +28,8 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio_util::task::AbortOnDropHandle;
 
+pub use ssh::{SshFile, ssh_files};
+
 use crate::base::destination::AllowedDestinations;
 use crate::base::failure::Failure;
 use crate::base::process::WaitsForItsChildren;
@@ -39,11 +42,6 @@ use crate::sandbox::proxy::{HostResolver, Proxy, Upstreams};
 use crate::sandbox::view::{BUBBLEWRAP, View};
 use crate::ui::Printer;
 
-/// The configuration of ssh, to be written into [`SandboxedScript::ssh_config`].
-pub fn ssh_config() -> String {
-    tunnel::ssh_config(view::HOSTS_SSH_CONFIG)
-}
-
 /// A stage's script, and the directories that it works in.
 pub struct SandboxedScript<'a> {
     /// Shell and script.
@@ -52,8 +50,8 @@ pub struct SandboxedScript<'a> {
     pub files: Vec<PathBuf>,
     /// Programs outside `/usr` that it calls.
     pub programs: Vec<PathBuf>,
-    /// File with [`ssh_config`].
-    pub ssh_config: &'a Path,
+    /// Files with the texts of [`ssh_files`], each with its path in the sandbox.
+    pub ssh_config: Vec<(PathBuf, PathBuf)>,
     /// Directories of the job, each with its path in the sandbox.
     pub writable: Vec<(PathBuf, PathBuf)>,
     /// A directory is shared with other jobs at the same time. Through a socket in it they could hand each other what only one of them has.
@@ -234,8 +232,6 @@ fn view_of(
     // A link is followed outside, where it leads to the program.
     let placed = script.programs.iter().filter(|path| !path.starts_with("/usr"));
     let placed = placed.filter_map(|path| Some((path.canonicalize().ok()?, path.clone())));
-    let ssh = [(Path::new(view::SSH_CONFIG), view::HOSTS_SSH_CONFIG), (script.ssh_config, view::SSH_CONFIG)];
-    let ssh = ssh.into_iter().filter(|(from, _)| from.exists()).map(|(from, to)| (from.to_owned(), PathBuf::from(to)));
     let beside =
         script.programs.iter().filter_map(|path| path.canonicalize().ok()).filter(|path| !path.starts_with("/usr"));
     Ok(View {
@@ -244,7 +240,7 @@ fn view_of(
         is_root: is_root(),
         proc: proc_entries(),
         readable: readable.chain(beside).chain(script.files.iter().cloned()).collect(),
-        placed: placed.chain(ssh).collect(),
+        placed: placed.chain(script.ssh_config.iter().cloned()).collect(),
         writable: script.writable.clone(),
     })
 }

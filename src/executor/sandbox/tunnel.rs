@@ -10,7 +10,6 @@ use clap::Args;
 
 use crate::config::env::Environment;
 use crate::sandbox::head::Upstream;
-use crate::sandbox::view::INIT;
 
 /// Longest reply of the proxy before the tunnel begins.
 const MOST_BYTES: usize = 64 << 10;
@@ -20,11 +19,6 @@ const MOST_BYTES: usize = 64 << 10;
 pub struct SandboxTunnelArgs {
     host: String,
     port: u16,
-}
-
-/// The configuration of ssh in a sandbox. `hosts` is the place of the host's own.
-pub(super) fn ssh_config(hosts: &str) -> String {
-    format!("Host *\n    ProxyCommand {INIT} sandbox-tunnel %h %p\nInclude {hosts}\n")
 }
 
 /// Connects standard input and output with a host.

@@ -10,9 +10,6 @@ use crate::sandbox::privileges;
 pub(super) const BUBBLEWRAP: &str = "bwrap";
 /// Where this program lies in the sandbox.
 pub(super) const INIT: &str = "/sandbox-init";
-/// The configuration of ssh, and the place of the host's own in the sandbox.
-pub(super) const SSH_CONFIG: &str = "/etc/ssh/ssh_config";
-pub(super) const HOSTS_SSH_CONFIG: &str = "/etc/ssh/ssh_config.host";
 /// A directory of the sandbox that is empty at the start of each stage.
 pub(super) const HOME: &str = "/tmp/home";
 
@@ -46,7 +43,7 @@ const PROC_HIDDEN: [&str; 9] = [
 /// Directories of the system that exist below `/usr` as well, where they are links.
 const SYSTEM_LINKS: [&str; 5] = ["/bin", "/sbin", "/lib", "/lib32", "/lib64"];
 /// Files of `/etc` that programs of a host stage read. None of it is secret, and of `/etc/ssl` it leaves out the private keys.
-const ETC: [&str; 24] = [
+const ETC: [&str; 23] = [
     "/etc/alternatives",
     "/etc/bash.bashrc",
     "/etc/ca-certificates",
@@ -66,7 +63,6 @@ const ETC: [&str; 24] = [
     "/etc/pki/tls/cert.pem",
     "/etc/pki/tls/openssl.cnf",
     "/etc/profile",
-    "/etc/ssh/ssh_config.d",
     "/etc/ssh/ssh_known_hosts",
     "/etc/ssl/certs",
     "/etc/ssl/cert.pem",

@@ -5,6 +5,7 @@ mod host_rows;
 mod rows;
 mod rule_rows;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
 use host_rows::{HOST, OF_AWS};
@@ -36,7 +37,6 @@ struct Called {
 
 impl Bench {
     fn new() -> Self {
-        use std::os::unix::fs::PermissionsExt as _;
         let desk = Desk::new(&Job::new().script(["true"]));
         let operator = std::fs::read_to_string(desk.operator_file()).unwrap();
         std::fs::set_permissions(desk.root(), std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -161,8 +161,11 @@ impl Bench {
     fn clear(&self, session: Option<&str>) -> Result<(), String> {
         self.desk.emulator.set_faults(&json!({}));
         for folder in ["state", "builds", "cache"] {
-            if self.desk.root().join(folder).is_file() {
-                std::fs::remove_file(self.desk.root().join(folder)).unwrap();
+            let path = self.desk.root().join(folder);
+            if path.is_file() {
+                std::fs::remove_file(&path).unwrap();
+            } else if path.is_dir() {
+                std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
             }
         }
         let _ = std::fs::remove_file(self.desk.operator_file());

@@ -357,6 +357,24 @@ fn ssh_reaches_what_the_operator_allows() {
     play(&scenario, With::RealRunner, driver);
 }
 
+/// ssh refuses an included file of another user. Root's files have no owner in the namespace of an ordinary user.
+#[test]
+fn the_configuration_of_ssh_belongs_to_an_ordinary_user() {
+    let look = |world: &World| {
+        let repository = world.repository("ml/churn");
+        let sha = repository.commit("main", &[("a.txt", "a")]);
+        let hook = "cat /etc/ssh/ssh_config >/dev/null && echo it-is-there
+            find /etc/ssh/ssh_config* -type f '(' ! -user \"$(id -u)\" -o -perm /022 ')' | sed 's/^/refused: /'
+            grep -ihs '^ *include' /etc/ssh/ssh_config* -r | grep -v 'Include /etc/ssh/ssh_config.host/' | sed 's/^/led out: /' || true";
+        let job = Job::new().sources(&repository, "main", &sha);
+        one(world, &job.hook("pre_get_sources_script", [hook]).script(["true"]))
+    };
+    let expect = |_: &World, outcomes: &[Outcome]| {
+        outcomes[0].succeeded().shows("\nit-is-there").hides("\nrefused: ").hides("\nled out: ");
+    };
+    play(&scenario("ssh configuration", look, expect), With::RealRunner, sandboxed());
+}
+
 /// A host that cannot make the sandbox runs no job without it.
 #[test]
 fn a_job_is_refused_where_no_sandbox_can_be_made() {

@@ -264,13 +264,14 @@ async fn start_sandboxed(
     }
     let first = first.map(|file| file.path().to_owned());
     let variables = first.iter().map(|path| ("BASH_ENV".to_owned(), path.to_string_lossy().into_owned())).collect();
-    let ssh_config =
-        write_beside(script, &sandbox::ssh_config()).context("failed to write the configuration of ssh")?;
+    let ssh_files = sandbox::ssh_files().into_iter().map(|file| Ok((write_beside(script, &file.text)?, file.path)));
+    let ssh_files =
+        ssh_files.collect::<anyhow::Result<Vec<_>>>().context("failed to write the configuration of ssh")?;
     let sandboxed = SandboxedScript {
         command: [Path::new(&settings.runner.shell), script],
         files: std::iter::once(script.to_owned()).chain(first).collect(),
         programs: prepare::find(context.env.path(), prepare::HELPER).into_iter().collect(),
-        ssh_config: ssh_config.path(),
+        ssh_config: ssh_files.iter().map(|(file, path)| (file.path().to_owned(), path.clone())).collect(),
         shares_directory: stage.uses_cache(),
         writable,
         variables,

@@ -1,5 +1,6 @@
 //! Mistakes of the runner's host and of the AWS account, a row each.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use super::rows::{
@@ -13,6 +14,12 @@ const ANEW: Make = Line("storage", "prefix = \"anew\"");
 fn block(path: &Path) {
     let _ = std::fs::remove_dir_all(path);
     std::fs::write(path, "").unwrap();
+}
+
+/// A directory that its owner may not write.
+fn close(path: &Path) {
+    std::fs::create_dir_all(path).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o555)).unwrap();
 }
 
 /// The runner's service, its host, and the job.
@@ -52,8 +59,8 @@ pub(super) const HOST: &[Mistake] = &[
         &["/state", "make `runner.state_dir` a directory that the runner's user can write"],
     ),
     row(
-        "state_dir of root",
-        &[Ordinary(|_| {})],
+        "state_dir that the runner's user cannot write",
+        &[Ordinary(|root| close(&root.join("state")))],
         Config,
         &["Permission denied", "make `runner.state_dir` a directory that the runner's user can write"],
     ),
