@@ -205,14 +205,13 @@ async fn read(mut response: Response, most: usize) -> Result<(Vec<u8>, bool), re
 /// A line of the program's log for a request: path, answer, duration, request ID. No header of the request, no query, no body.
 fn log(url: &Url, begun: Instant, response: &Result<Response, reqwest::Error>) {
     let (path, milliseconds) = (url.path(), begun.elapsed().as_millis());
-    match response {
-        Ok(response) => {
-            let id = response.headers().get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or("none");
-            let (status, id) = (response.status().as_u16(), plain::line(id, 64));
-            tracing::debug!("GitLab {path}: {status} after {milliseconds} ms, request {id}");
-        }
-        Err(_) => tracing::debug!("GitLab {path}: no answer after {milliseconds} ms"),
-    }
+    let Ok(response) = response else {
+        tracing::debug!("GitLab {path}: no answer after {milliseconds} ms");
+        return;
+    };
+    let id = response.headers().get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or("none");
+    let (status, id) = (response.status().as_u16(), plain::line(id, 64));
+    tracing::debug!("GitLab {path}: {status} after {milliseconds} ms, request {id}");
 }
 
 /// The address of the API.

@@ -86,13 +86,18 @@ impl Stub {
 
 /// The port as in the program, without proxies and with short pauses.
 pub(crate) fn project(access: &GitLabAccess) -> HttpProject {
+    project_behind(access, Proxies::None)
+}
+
+/// The port with short pauses.
+pub(crate) fn project_behind(access: &GitLabAccess, proxies: Proxies) -> HttpProject {
     let limits = Limits {
         first: Duration::from_millis(1),
         longest: Duration::from_millis(1),
-        total: Duration::from_secs(60),
+        total: Duration::from_mins(1),
         without_answer: 2,
     };
-    let connection = Connection::new(access, Proxies::None).unwrap().with_limits(limits);
+    let connection = Connection::new(access, proxies).unwrap().with_limits(limits);
     HttpProject::new(connection, access)
 }
 

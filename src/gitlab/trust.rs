@@ -28,9 +28,10 @@ pub(super) fn authorities(path: &Path) -> Result<Vec<Certificate>, Failure> {
     let mut usable = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(&text) {
         let certificate = certificate.ok().filter(|found| RootCertStore::empty().add(found.clone()).is_ok());
-        match certificate.and_then(|found| Certificate::from_der(&found).ok()) {
-            Some(certificate) => usable.push(certificate),
-            None => tracing::warn!(path = %path.display(), "a certificate of `CI_SERVER_TLS_CA_FILE` cannot be used"),
+        if let Some(certificate) = certificate.and_then(|found| Certificate::from_der(&found).ok()) {
+            usable.push(certificate);
+        } else {
+            tracing::warn!(path = %path.display(), "a certificate of `CI_SERVER_TLS_CA_FILE` cannot be used");
         }
     }
     if usable.is_empty() { Err(unusable("it holds no certificate that TLS can use")) } else { Ok(usable) }

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use axum::body::Body;
-use executor::gitlab::api::{ConnectGitLab as _, GitLabAccess, GitLabApi as _, GitLabErrorKind, GitLabToken, Upload};
+use executor::config::env::Environment;
+use executor::gitlab::api::{GitLabAccess, GitLabApi as _, GitLabErrorKind, GitLabToken, Upload};
 use futures::TryStreamExt as _;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -15,8 +16,8 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use super::calls::place;
-use crate::GitLab;
-use crate::stub::{Stub, TOKEN, project, reply};
+use crate::connection::Proxies;
+use crate::stub::{Stub, TOKEN, project, project_behind, reply};
 
 fn openssl(folder: &Path, arguments: &str) {
     let output = std::process::Command::new("openssl").args(arguments.split(' ')).current_dir(folder).output().unwrap();
@@ -86,8 +87,9 @@ async fn an_own_authority_is_trusted_when_it_is_named() {
 #[tokio::test]
 #[ignore = "started by other tests with variables of its own"]
 async fn as_a_process() {
-    let variable = |name: &str| std::env::var(name).ok();
-    let project = GitLab::default().gitlab(&access(variable("TEST_API_URL").unwrap())).unwrap();
+    let env = Environment::of_process();
+    let variable = |name: &str| env.get(name).map(str::to_owned);
+    let project = project_behind(&access(variable("TEST_API_URL").unwrap()), Proxies::OfEnvironment);
     let Some(path) = variable("TEST_FILE") else {
         project.release("v1").await.unwrap();
         return;
