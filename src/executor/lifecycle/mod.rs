@@ -5,6 +5,7 @@
 
 mod connect;
 pub mod endpoint;
+mod fetching;
 pub mod gate;
 mod hex;
 mod identity;

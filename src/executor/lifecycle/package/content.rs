@@ -78,10 +78,7 @@ impl PackageContent {
         let evidence: Vec<_> = model::metrics(target)?.iter().map(model::MetricsFile::source).collect();
         let metrics = gate::numbers(model, &evidence)?;
         for (name, source) in model.metrics.iter().zip(evidence) {
-            let name = name.trim_start_matches("./");
-            let packed =
-                entry_name::mistake(name).map_or_else(|| name.to_owned(), |_| name.replace(['/', '\\', '.'], "_"));
-            put(&mut others, format!("model/metrics/{packed}"), OtherFile::Text(source.bytes))?;
+            put(&mut others, packed_metrics(name), OtherFile::Text(source.bytes))?;
         }
         let (packaged, archive) = packaged(model, found)?;
         if archive.is_none() {
@@ -198,6 +195,13 @@ fn put_documents(
     texts
         .into_iter()
         .try_for_each(|(name, text)| put(others, format!("docs/{name}"), OtherFile::Text(text.into_bytes())))
+}
+
+/// Name in the package of a file of metrics that the manifest names.
+pub(super) fn packed_metrics(name: &str) -> String {
+    let name = name.trim_start_matches("./");
+    let packed = entry_name::mistake(name).map_or_else(|| name.to_owned(), |_| name.replace(['/', '\\', '.'], "_"));
+    format!("model/metrics/{packed}")
 }
 
 /// The samples that the manifest names, in each of its environments.
