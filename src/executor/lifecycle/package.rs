@@ -11,6 +11,7 @@ mod git;
 mod metadata;
 mod model_archive;
 mod naming;
+mod placing;
 mod reading;
 mod samples;
 mod selection;

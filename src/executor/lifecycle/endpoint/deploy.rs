@@ -95,7 +95,8 @@ pub(super) async fn run(inputs: &CommandInputs, args: DeployArgs, _: Cancellatio
     target.require_account()?;
     let endpoint = target.endpoint()?.clone();
     target.require_bucket()?;
-    let changes = TestChanges::default();
+    let within = source.as_ref().map(|_| target.folder.clone());
+    let changes = TestChanges { within, ..TestChanges::default() };
     let mut read = endpoint.test.as_ref().map(|test| changes.paths(test, &target.folder)).unwrap_or_default();
     read.push(source.as_ref().map_or_else(|| args.target.manifest.clone(), |package| package.file().to_owned()));
     args.output.check(&read)?;

@@ -24,7 +24,7 @@ use crate::lifecycle::model::{self, MOST_BYTES, PackageOrigin, PackagedVersion, 
 use crate::lifecycle::package::{self, PackageMetadata, UnpackedPackage};
 use crate::lifecycle::pipeline::Pipeline;
 use crate::lifecycle::target::{ProjectTarget, TargetArgs};
-use crate::lifecycle::{CommandInputs, fetching, version_arn};
+use crate::lifecycle::{CommandInputs, fetching, tier, version_arn};
 
 /// The hash of a package, as `package --dotenv` leaves it for later jobs.
 const PACKAGE_SHA256: &str = "PACKAGE_SHA256";
@@ -153,13 +153,17 @@ impl PackageSource {
         &self.file
     }
 
-    /// The package's manifest with the entry of the environment.
+    /// The package's manifest with the entry of the environment. Anybody may have packed another manifest than the reviewed one, so that
+    /// its `tier` makes no production of an environment's name anything less.
     ///
     /// # Errors
     /// The manifest has no such environment, or a mistake.
     pub(super) fn target(&self, args: &TargetArgs, inputs: &CommandInputs) -> anyhow::Result<ProjectTarget> {
         let package = self.package.lock();
-        let target = args.load_text(&package.manifest()?, inputs)?;
+        let mut target = args.load_text(&package.manifest()?, inputs)?;
+        if tier::needs_approval(None, target.environment.as_deref().unwrap_or_default(), None) {
+            target.manifest.target.tier = None;
+        }
         Ok(ProjectTarget { folder: package.folder().to_owned(), ..target })
     }
 
@@ -181,10 +185,9 @@ impl PackageSource {
         let message = format!(
             "the environment {environment} has the image {own}, and the package {name} was made for {expected}"
         );
-        let hint = format!(
-            "copy that image to a registry of the environment, name it with this digest in `environments.{environment}.patch.model.image` of the manifest, and make the package again"
-        );
-        Err(Failure::user(message).hint(hint).into())
+        Err(Failure::user(message)
+            .hint(format!("copy that image to a registry of the environment, name it with this digest in `environments.{environment}.patch.model.image` of the manifest, and make the package again"))
+            .into())
     }
 
     /// The version of the package in the environment's registry: the one that the package names, if it is there and the same, else the

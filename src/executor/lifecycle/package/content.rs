@@ -16,6 +16,7 @@ use super::metadata::{
 };
 use super::model_archive::FoundModel;
 use super::naming::{self, PackageKind};
+use super::placing::UnplacedFile;
 use super::reading::LARGEST_LINK;
 use super::samples;
 use super::selection::{self, LARGEST_SEARCHED, SelectedSources, SourceFile, SourceWarnings};
@@ -118,13 +119,8 @@ impl PackageContent {
                 .hint("make room there, or change `--output-dir`")
                 .caused_by(error)
         };
-        let temporary = tempfile::Builder::new()
-            .prefix(&format!("{name}."))
-            .suffix(".tmp")
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
-            .tempfile_in(folder)
-            .map_err(failed)?;
-        let mut writer = PackageWriter::new(temporary.as_file());
+        let unplaced = UnplacedFile::new(folder, &name).map_err(failed)?;
+        let mut writer = PackageWriter::new(unplaced.file());
         let mut contents = repository.contents()?;
         check_links(&mut contents, &sources.files)?;
         others.into_iter().try_for_each(|(name, file)| file.write(&name, &mut writer, &mut contents, &mut warnings))?;
@@ -142,8 +138,7 @@ impl PackageContent {
             let failure = Failure::user(format!("{} exists, and is no regular file", file.display()));
             return Err(failure.hint("remove it, or change `--output-dir`").into());
         }
-        let written = temporary.persist(&file).map_err(|error| failed(error.error))?;
-        drop(written);
+        unplaced.place(folder, &name).map_err(failed)?;
         let written = File::open(&file)?;
         let bytes = written.metadata()?.len();
         let hash = writing::sha256(&written).context("failed to read the package")?;

@@ -43,8 +43,9 @@ impl UnpackedPackage {
             if *hash != opened.sha256 {
                 let shown = plain::line(name, 300);
                 let message = format!("the package {shown} has the SHA-256 {}, and {place} says {hash}", opened.sha256);
-                let hint = "let `needs:artifacts` bring the package of the job that set the hash, or give the hash of the one that you mean with `--package-sha256`";
-                return Err(Failure::user(message).hint(hint).into());
+                return Err(Failure::user(message)
+                    .hint("let `needs:artifacts` bring the package of the job that set the hash, or give the hash of the one that you mean with `--package-sha256`")
+                    .into());
             }
         }
         check_size(name, file.metadata()?.len())?;

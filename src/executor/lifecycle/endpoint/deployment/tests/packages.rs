@@ -119,6 +119,25 @@ async fn an_environment_without_approvals_shows_its_package_and_goes_back_to_it(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_package_lowers_no_tier_and_reads_no_file_of_the_job() {
+    let (desk, file, _) = EndpointDesk::packed(|package| {
+        package.manifest["environments"]["prod"]["tier"] = json!("development");
+    })
+    .await;
+    assert_eq!(desk.deploy_package("prod", file.to_str().unwrap(), &[]).await.verdict(), 30);
+    let outside = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(outside.path(), "secret").unwrap();
+    for (name, sample) in [("samples.json", outside.path().display().to_string()), ("..", String::new())] {
+        let (desk, file, _) = EndpointDesk::packed(|package| {
+            package.manifest["endpoint"]["test"]["samples"] = json!([name]);
+            package.files = vec![("deploy/samples.json", json!([{"body_file": sample}]).to_string())];
+        })
+        .await;
+        refused(&desk, "dev", file.to_str().unwrap(), &[], "it is no file of the package").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_plan_of_a_package_writes_nothing() {
     let (desk, file, _) = EndpointDesk::packed(|_| {}).await;
     let (desk, writes) = (desk.with([("CI_ENVIRONMENT_TIER", "production")]), 0);
