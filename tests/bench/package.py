@@ -64,9 +64,10 @@ def model(folder, size):
     """A model whose parts repeat at a distance that gzip does not see."""
     shutil.rmtree(folder / "model", ignore_errors=True)
     (folder / "model").mkdir()
-    part = random.Random(1).randbytes(min(size, 64 * MIB))
+    # No larger: the memory of a new process counts with that of this one.
+    part = random.Random(1).randbytes(MIB)
     with open(folder / "model/weights.bin", "wb") as file:
-        for _ in range(size // len(part)):
+        for _ in range(size // MIB):
             file.write(part)
 
 

@@ -84,7 +84,40 @@ pub(super) fn place(uri: &str) -> Option<(&str, &str)> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::base::clock::HostClock;
+    use crate::base::failure::{self, Kind};
+    use crate::cloud::testing::Memory;
+    use crate::config::env::Environment;
+    use crate::ui::Printer;
+
+    #[tokio::test]
+    async fn an_object_that_ends_early_is_no_content() {
+        let memory = Memory::new();
+        memory.objects.insert("x.zip", "content");
+        let inputs = CommandInputs {
+            gitlab: Arc::new(crate::gitlab::api::testing::MemoryGitLabConnect::default()),
+            env: Environment::from_pairs([]),
+            connect: Arc::new(memory),
+            clock: Arc::new(HostClock),
+            printer: Printer::captured().0,
+        };
+        let object = |bytes| SourceObject {
+            bucket: "memory".to_owned(),
+            key: "x.zip".to_owned(),
+            bytes,
+            etag: String::new(),
+            hash: None,
+        };
+        let fetched = fetch(&inputs, &Access::default(), &object(7)).await.unwrap();
+        assert_eq!(std::fs::read(path_of(&fetched.file)).unwrap(), b"content");
+        assert_eq!(fetched.hash, Sha256Hash::from(Sha256::digest("content")));
+        let error = fetch(&inputs, &Access::default(), &object(8)).await.unwrap_err();
+        assert_eq!(failure::kind_of(&error), Kind::System);
+        assert!(error.to_string().starts_with("s3://memory/x.zip ends after 7 of 8 bytes"), "{error}");
+    }
 
     #[test]
     fn an_object_has_a_bucket_and_a_key() {

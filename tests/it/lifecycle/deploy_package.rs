@@ -196,6 +196,9 @@ fn the_same_bytes_go_from_one_account_to_the_next() {
     let objects = prod.emulator.objects();
     assert!(objects.contains(&format!("packages/{sha256}/{name}")), "{objects:?}");
     assert_eq!(data(&promote(&[]))["outcome"], "unchanged");
+    // From the environment's own bucket, whose region nothing names.
+    let stored = deploy(&prod, &job, &[], &["--package", live["package"]["uri"].as_str().unwrap()]);
+    assert_eq!(data(&stored)["outcome"], "unchanged");
     assert_eq!(prod.emulator.objects(), objects);
     assert_eq!(prod.emulator.requests("CreateModelPackage"), 1);
     for role in ["deploy", "approve"] {
