@@ -3,11 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use regex::{Captures, Regex};
 use serde_json::{Map, Value};
 
 use super::yaml::documents;
+
+/// A place for the value of an input.
+static PLACE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\$\[\[ inputs\.([a-z_0-9-]+) \]\]").unwrap());
 
 /// Keywords at the top of a pipeline that are no jobs.
 pub(super) const GLOBAL: [&str; 10] = [
@@ -67,8 +71,7 @@ impl Component {
 
     /// The inputs that the text takes.
     pub(super) fn used(&self) -> Vec<String> {
-        let used = place();
-        used.captures_iter(&self.body).map(|found| found[1].to_owned()).collect()
+        PLACE.captures_iter(&self.body).map(|found| found[1].to_owned()).collect()
     }
 
     /// Values of all inputs: those of `given`, else the default, else for a required one a text that nothing else has.
@@ -90,7 +93,7 @@ impl Component {
             Some(value) => value.to_string(),
             None => panic!("{}: the input {} is not declared", self.name, &found[1]),
         };
-        let text = place().replace_all(&self.body, put_in);
+        let text = PLACE.replace_all(&self.body, put_in);
         documents(&text, &self.name).remove(0)
     }
 
@@ -160,9 +163,4 @@ fn merge(into: &mut Value, from: Value) {
         }
         (into, from) => *into = from,
     }
-}
-
-/// A place for the value of an input.
-fn place() -> Regex {
-    Regex::new(r"\$\[\[ inputs\.([a-z_0-9-]+) \]\]").unwrap()
 }

@@ -2,6 +2,7 @@
 //! rule. Reads parsed YAML and text alone.
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use regex::Regex;
 use serde_json::{Map, Value};
@@ -25,6 +26,18 @@ const WRITTEN: [(&str, &[&str]); 6] = [
 const READ: [(&str, &str); 2] = [("model approve", "MODEL_PACKAGE_ARN"), ("model reject", "MODEL_PACKAGE_ARN")];
 /// Options that write a file, and the report of the job that takes it.
 const REPORTS: [(&str, &str); 3] = [("--dotenv", "dotenv"), ("--junit", "junit"), ("--openmetrics", "metrics")];
+
+/// Texts that no component has, by their rules.
+static PATTERNS: LazyLock<[(&str, Regex); 5]> = LazyLock::new(|| {
+    [
+        ("literal-arn", r"\barn:aws"),
+        ("literal-account", r"\b[0-9]{12}\b"),
+        ("latest", r"[:@~]latest\b"),
+        ("literal-host", r"\b[a-z0-9-]+\.(com|org|net|io|dev|cloud)\b"),
+        ("input-in-flow-mapping", r#"\{[^{}"']*\$\[\["#),
+    ]
+    .map(|(rule, pattern)| (rule, Regex::new(pattern).unwrap()))
+});
 
 pub(super) fn written() -> impl Iterator<Item = &'static str> {
     WRITTEN.iter().flat_map(|(_, names)| names.iter().copied())
@@ -97,16 +110,9 @@ fn text(component: &Component) -> Vec<String> {
     let defaults = component.inputs.iter().filter(|(name, _)| *name != "id_token_audience");
     let defaults = defaults.flat_map(|(_, entry)| all_texts(&entry["default"])).map(str::to_owned);
     let content = component.body.lines().filter(|line| !line.trim_start().starts_with('#')).map(str::to_owned);
-    let rules = [
-        ("literal-arn", r"\barn:aws"),
-        ("literal-account", r"\b\d{12}\b"),
-        ("latest", r"[:@~]latest\b"),
-        ("literal-host", r"\b[a-z0-9-]+\.(com|org|net|io|dev|cloud)\b"),
-        ("input-in-flow-mapping", r#"\{[^{}"']*\$\[\["#),
-    ];
     for line in content.chain(defaults) {
-        for (rule, pattern) in rules {
-            if Regex::new(pattern).unwrap().is_match(&line) {
+        for (rule, pattern) in &*PATTERNS {
+            if pattern.is_match(&line) {
                 found.push(format!("{rule}: {}", line.trim()));
             }
         }
@@ -229,8 +235,7 @@ fn commands(job: &Value) -> Vec<String> {
 /// A variable of another job's dotenv report comes from a job in `needs`, with its artifacts.
 fn dotenv(name: &str, job: &Value, pipeline: &Map<String, Value>) -> Vec<String> {
     let lines = script_lines(job).join("\n");
-    let mut read: BTreeSet<&str> =
-        written().filter(|variable| Regex::new(&format!(r"\$\{{?{variable}\b")).unwrap().is_match(&lines)).collect();
+    let mut read: BTreeSet<&str> = written().filter(|variable| names(&lines, variable)).collect();
     for words in script(job) {
         read.extend(READ.iter().filter(|(command, _)| is_command(&words, command)).map(|(_, variable)| *variable));
     }
@@ -251,6 +256,15 @@ fn dotenv(name: &str, job: &Value, pipeline: &Map<String, Value>) -> Vec<String>
     let own = |variable: &str| job["variables"].get(variable).is_some();
     let lacks = read.into_iter().filter(|variable| !gives(variable) && !own(variable));
     lacks.map(|variable| format!("variable-of-no-job: {variable} in {name}")).collect()
+}
+
+/// Whether a script has `$VARIABLE` or `${VARIABLE`.
+fn names(script: &str, variable: &str) -> bool {
+    let is_end = |rest: &str| !rest.starts_with(|next: char| next.is_ascii_alphanumeric() || next == '_');
+    script.split('$').skip(1).any(|text| {
+        let text = text.strip_prefix('{').unwrap_or(text);
+        text.strip_prefix(variable).is_some_and(is_end)
+    })
 }
 
 fn is_command(words: &[String], command: &str) -> bool {
