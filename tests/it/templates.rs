@@ -6,6 +6,7 @@ mod compiler;
 mod component;
 mod examples;
 mod lint;
+mod scripts;
 mod shell;
 mod yaml;
 
