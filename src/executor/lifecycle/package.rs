@@ -193,4 +193,4 @@ async fn store(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -53,6 +53,7 @@ struct ReleasedPackage {
     registry_package: String,
     version: String,
     file: String,
+    /// Absent for a package of an earlier pipeline.
     sha256: Option<String>,
     /// Where GitLab's API serves the file.
     url: String,
@@ -125,7 +126,8 @@ pub async fn run(inputs: &CommandInputs, args: ReleaseArgs, _: Cancellation) -> 
     let env = &inputs.env;
     let made = env.get("PACKAGE_FILE").map(PathBuf::from);
     let file = args.package.clone().or_else(|| made.clone()).ok_or_else(|| {
-        Failure::user("no package is named").hint("name it with `--package`, or run after a job that leaves `PACKAGE_FILE`, as `package --dotenv` does")
+        Failure::user("no package is named")
+            .hint("name it with `--package`, or run after a job that leaves `PACKAGE_FILE`, as `package --dotenv` does")
     })?;
     args.output.check(std::slice::from_ref(&file))?;
     let project = GitLabProject::with_job_token(env)?;
@@ -139,34 +141,28 @@ pub async fn run(inputs: &CommandInputs, args: ReleaseArgs, _: Cancellation) -> 
     let api = project.connect(inputs)?;
     let url = |place: &PackageFilePlace| api.file_url(place);
     let names = ChosenNames { tag: args.tag, name: args.name, registry_package: args.registry_package };
-    let verified = VerifiedFile {
-        metadata,
-        sha256: &package.sha256,
-        bytes: package.bytes,
-        description: &package.description,
-    };
+    let verified =
+        VerifiedFile { metadata, sha256: &package.sha256, bytes: package.bytes, description: &package.description };
     let wanted = Publication::of(verified, &names, url)?;
     if let Some(tag) = env.get("CI_COMMIT_TAG") {
         if let Some(data) = released_before(&project, &*api, tag, metadata, &wanted.place).await? {
-            inputs.printer.line(format!("This is the pipeline of the tag {}, which a release has: nothing is left to do", plain::line(tag, 255)));
+            inputs.printer.line(format!(
+                "This is the pipeline of the tag {}, which a release has: nothing is left to do",
+                plain::line(tag, 255)
+            ));
             return args.output.leave(&data, &inputs.printer);
         }
         wanted.check_pipeline_of_tag(tag)?;
     }
-    let publisher = Publisher { project: &project, api: &*api, wanted: &wanted, file: &file };
-    let published = publisher.publish().await?;
+    let published = Publisher { project: &project, api: &*api, wanted: &wanted, file: &file }.publish().await?;
     if published.likeness == Likeness::SizeAlone {
-        inputs.printer.warn(format!(
-            "GitLab tells no SHA-256 of {}: its size alone was compared",
-            wanted.place
-        ));
+        inputs.printer.warn(format!("GitLab tells no SHA-256 of {}: its size alone was compared", wanted.place));
     }
     args.output.leave(&data(metadata.kind, wanted, published), &inputs.printer)
 }
 
 fn data(kind: PackageKind, wanted: Publication, published: Published) -> ReleasedPackage {
-    let status =
-        if published.has_written { ReleaseStatus::Published } else { ReleaseStatus::AlreadyPublished };
+    let status = if published.has_written { ReleaseStatus::Published } else { ReleaseStatus::AlreadyPublished };
     let page = published.release_url.map(|url| plain::line(&url, 1000));
     ReleasedPackage {
         status,
@@ -203,7 +199,8 @@ fn check_hash(file: &Path, sha256: &str, told: Option<&str>) -> Result<(), Failu
         .hint("fetch the artifact of the job that left `PACKAGE_SHA256` again, or name the package with `--package` and unset `PACKAGE_FILE`"))
 }
 
-/// The release of a pipeline's tag, if `release` made it: for this package of the registry, at the package's commit.
+/// The release of a pipeline's tag, if it has another package of this name in the registry, at the package's commit: one that `release`
+/// made with the tag.
 async fn released_before(
     project: &GitLabProject,
     api: &dyn GitLabApi,
@@ -215,22 +212,22 @@ async fn released_before(
     let Some(release) = found.filter(|release| release.commit.eq_ignore_ascii_case(&metadata.commit.id)) else {
         return Ok(None);
     };
-    let Some((earlier, link)) = wanted::carried(&release, &place.package, |place| api.file_url(place)) else {
-        return Ok(None);
-    };
-    let line = |text: &str| plain::line(text, 1000);
+    let carried = wanted::carried(&release, &place.package, |place| api.file_url(place));
+    // Its own file is looked at as in any pipeline.
+    let Some((earlier, link)) = carried.filter(|(earlier, _)| earlier != place) else { return Ok(None) };
+    let safe = |text: &str| plain::line(text, 1000);
     Ok(Some(ReleasedPackage {
         status: ReleaseStatus::AlreadyPublished,
         kind: PackageKind::Stable,
-        registry_package: line(&earlier.package),
-        version: line(&earlier.version),
-        file: line(&earlier.file),
-        sha256: (earlier == *place).then_some(None).flatten(),
-        url: line(&link.url),
+        registry_package: safe(&earlier.package),
+        version: safe(&earlier.version),
+        file: safe(&earlier.file),
+        sha256: None,
+        url: safe(&link.url),
         release: Some(MadeRelease {
-            tag: line(&release.tag),
+            tag: safe(&release.tag),
             commit: metadata.commit.id.clone(),
-            url: release.url.as_deref().map(line),
+            url: release.url.as_deref().map(safe),
         }),
     }))
 }

@@ -42,7 +42,9 @@ pub(super) fn merge_request(env: &Environment) -> Option<String> {
     // `group/project!1,group/fork!2`
     let open = env.get("CI_OPEN_MERGE_REQUESTS")?.split(',').filter_map(|one| one.trim().rsplit_once('!'));
     let own = env.get("CI_PROJECT_PATH");
-    let numbers = open.filter_map(|(project, number)| Some((Some(project) != own, project, number.parse::<u64>().ok()?, digits(number)?)));
+    let numbers = open.filter_map(|(project, number)| {
+        Some((Some(project) != own, project, number.parse::<u64>().ok()?, digits(number)?))
+    });
     numbers.min().map(|(.., number)| number)
 }
 

@@ -68,11 +68,12 @@ pub(super) fn likeness(wanted: &Publication, files: &[PackageFile]) -> Result<Op
 }
 
 fn other_file(wanted: &Publication, file: &PackageFile) -> Failure {
-    let found = file.sha256.as_ref().map_or_else(
-        || format!("{} bytes", file.bytes),
-        |sha256| format!("SHA-256 {}", plain::line(sha256, 64)),
-    );
-    let own = if file.sha256.is_some() { format!("SHA-256 {}", wanted.sha256) } else { format!("{} bytes", wanted.bytes) };
+    let found = file
+        .sha256
+        .as_ref()
+        .map_or_else(|| format!("{} bytes", file.bytes), |sha256| format!("SHA-256 {}", plain::line(sha256, 64)));
+    let own =
+        if file.sha256.is_some() { format!("SHA-256 {}", wanted.sha256) } else { format!("{} bytes", wanted.bytes) };
     Failure::user(format!("the package registry has another file as {}: {found}, this package has {own}", wanted.place))
         .hint("a name is published once: run `package` and `release` in a new pipeline, whose time makes another name, or delete the file (Deploy > Package registry)")
 }
@@ -167,7 +168,12 @@ mod tests {
         };
         refused(Some(&other), None, "the tag stable-20261129T045233Z is of commit 1111");
         refused(Some(COMMIT), Some(release(|found| found.commit.clone_from(&other))), "the release stable-2026");
-        let link = ReleaseLink { name: "stable-20261129T045233Z.zip".to_owned(), url: "https://x/\u{1b}[2K".to_owned() };
-        refused(Some(COMMIT), Some(release(|found| found.links = vec![link])), "another file as stable-20261129T045233Z.zip: https://x/\\x1b");
+        let link =
+            ReleaseLink { name: "stable-20261129T045233Z.zip".to_owned(), url: "https://x/\u{1b}[2K".to_owned() };
+        refused(
+            Some(COMMIT),
+            Some(release(|found| found.links = vec![link])),
+            "another file as stable-20261129T045233Z.zip: https://x/\\x1b",
+        );
     }
 }

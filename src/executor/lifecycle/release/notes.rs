@@ -58,6 +58,9 @@ mod tests {
             digits("0")
         );
         assert_eq!(text, expected);
-        assert!(description(None, &metadata, "", 0).starts_with("# Release notes\n\n`docs/RELEASE_NOTES.md` in the package"));
+        assert!(
+            description(None, &metadata, "", 0)
+                .starts_with("# Release notes\n\n`docs/RELEASE_NOTES.md` in the package")
+        );
     }
 }

@@ -46,7 +46,11 @@ impl Publisher<'_> {
             let step = decide::next_step(self.wanted, &found)?;
             if step == Step::Nothing {
                 let likeness = decide::likeness(self.wanted, &found.files)?.unwrap_or(Likeness::SizeAlone);
-                return Ok(Published { likeness, release_url: found.release.and_then(|release| release.url), has_written });
+                return Ok(Published {
+                    likeness,
+                    release_url: found.release.and_then(|release| release.url),
+                    has_written,
+                });
             }
             if confirmed == Some(step) {
                 let Some(pause) = pauses.next() else { return Err(unseen(self.wanted, step)) };
@@ -58,7 +62,9 @@ impl Publisher<'_> {
                 Ok(()) => confirmed = Some(step),
                 Err(error) => {
                     let may_be_done = matches!(error.kind, GitLabErrorKind::Transient | GitLabErrorKind::Exists);
-                    let Some(pause) = pauses.next().filter(|_| may_be_done) else { return Err(self.failure(step, error)) };
+                    let Some(pause) = pauses.next().filter(|_| may_be_done) else {
+                        return Err(self.failure(step, error));
+                    };
                     tokio::time::sleep(*pause).await;
                 }
             }
@@ -117,5 +123,6 @@ fn unseen(wanted: &Publication, step: Step) -> Failure {
             format!("the release {}", wanted.release.iter().map(|release| &*release.tag).collect::<String>())
         }
     };
-    Failure::system(format!("GitLab took {what}, but does not show it")).hint("run the same command again a little later")
+    Failure::system(format!("GitLab took {what}, but does not show it"))
+        .hint("run the same command again a little later")
 }

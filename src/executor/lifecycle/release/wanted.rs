@@ -104,7 +104,7 @@ pub(super) fn carried<'a>(
 ) -> Option<(PackageFilePlace, &'a ReleaseLink)> {
     release.links.iter().find_map(|link| {
         let place = place(package, &link.name);
-        (link.name.ends_with(".zip") && url(&place) == link.url).then_some((place, link))
+        (url(&place) == link.url).then_some((place, link))
     })
 }
 
@@ -179,7 +179,11 @@ mod tests {
     fn publication(kind: PackageKind, names: &ChosenNames) -> Result<Publication, Failure> {
         let metadata = metadata(kind);
         let sha256 = "5".repeat(64);
-        Publication::of(VerifiedFile { metadata: &metadata, sha256: &sha256, bytes: 7, description: "notes" }, names, url)
+        Publication::of(
+            VerifiedFile { metadata: &metadata, sha256: &sha256, bytes: 7, description: "notes" },
+            names,
+            url,
+        )
     }
 
     #[test]
