@@ -15,7 +15,7 @@ use clap::Args;
 use serde::Serialize;
 
 use self::decide::Likeness;
-use self::publish::{Published, Publisher};
+use self::publish::{PublicationRun, Published};
 use self::wanted::{ChosenNames, Publication, VerifiedFile};
 use super::CommandInputs;
 use super::gitlab::{GitLabProject, GitLabWork};
@@ -154,7 +154,7 @@ pub async fn run(inputs: &CommandInputs, args: ReleaseArgs, _: Cancellation) -> 
         }
         wanted.check_pipeline_of_tag(tag)?;
     }
-    let published = Publisher { project: &project, api: &*api, wanted: &wanted, file: &file }.publish().await?;
+    let published = PublicationRun { project: &project, api: &*api, wanted: &wanted, file: &file }.publish().await?;
     if published.likeness == Likeness::SizeAlone {
         inputs.printer.warn(format!("GitLab tells no SHA-256 of {}: its size alone was compared", wanted.place));
     }

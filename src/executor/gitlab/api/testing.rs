@@ -28,12 +28,19 @@ pub struct ProjectState {
     notes: BTreeMap<u64, Vec<Note>>,
     refuses_duplicates: bool,
     hides_hashes: bool,
+    /// Looks at files that still show none.
+    blind_looks: usize,
 }
 
 impl MemoryGitLab {
     /// Refuses a second file of a name, as a group may.
     pub fn refuse_duplicates(&self, refuses: bool) {
         self.inner().service.refuses_duplicates = refuses;
+    }
+
+    /// Shows no file to this many looks, as a replica that is behind.
+    pub fn hide_files(&self, looks: usize) {
+        self.inner().service.blind_looks = looks;
     }
 
     /// Tells no SHA-256 of files, as an old version.
@@ -104,6 +111,10 @@ impl PlannedError for GitLabError {
 impl GitLabApi for MemoryGitLab {
     async fn package_files(&self, place: &PackageFilePlace) -> Result<Vec<PackageFile>, GitLabError> {
         let act = |project: &mut ProjectState| {
+            if let Some(left) = project.blind_looks.checked_sub(1) {
+                project.blind_looks = left;
+                return Ok(Vec::new());
+            }
             let meant = project.files.iter().filter(|(known, ..)| known == place);
             Ok(meant.map(|(_, file, _)| file.clone()).collect())
         };

@@ -7,7 +7,7 @@ use crate::gitlab::api::{NewRelease, PackageFile, Release};
 
 /// What GitLab has of a publication.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct FoundPublication {
     /// Files of the place, of all uploads.
     pub(super) files: Vec<PackageFile>,
     /// Commit of the tag. `None` for a candidate.
@@ -18,7 +18,7 @@ pub(super) struct Found {
 
 /// A write, or the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum PublicationStep {
     Upload,
     CreateRelease,
     AddLink,
@@ -37,13 +37,13 @@ pub(super) enum Likeness {
 ///
 /// # Errors
 /// Failures of the user: something else has a name of this publication. They come before the first write.
-pub(super) fn next_step(wanted: &Publication, found: &Found) -> Result<Step, Failure> {
+pub(super) fn next_step(wanted: &Publication, found: &FoundPublication) -> Result<PublicationStep, Failure> {
     let file = likeness(wanted, &found.files)?;
     let release = wanted.release.as_ref().map(|release| of_release(release, found)).transpose()?;
     Ok(match (file, release) {
-        (None, _) => Step::Upload,
+        (None, _) => PublicationStep::Upload,
         (Some(_), Some(step)) => step,
-        (Some(_), None) => Step::Nothing,
+        (Some(_), None) => PublicationStep::Nothing,
     })
 }
 
@@ -79,7 +79,7 @@ fn other_file(wanted: &Publication, file: &PackageFile) -> Failure {
 }
 
 /// The step that is left of a release.
-fn of_release(wanted: &NewRelease, found: &Found) -> Result<Step, Failure> {
+fn of_release(wanted: &NewRelease, found: &FoundPublication) -> Result<PublicationStep, Failure> {
     let tag = plain::line(&wanted.tag, 255);
     let elsewhere = |thing: &str, commit: &str| {
         let commit = plain::line(commit, 64);
@@ -89,14 +89,14 @@ fn of_release(wanted: &NewRelease, found: &Found) -> Result<Step, Failure> {
     if let Some(commit) = found.tag_commit.as_ref().filter(|commit| !commit.eq_ignore_ascii_case(&wanted.commit)) {
         return Err(elsewhere("tag", commit));
     }
-    let Some(release) = &found.release else { return Ok(Step::CreateRelease) };
+    let Some(release) = &found.release else { return Ok(PublicationStep::CreateRelease) };
     if !release.commit.eq_ignore_ascii_case(&wanted.commit) {
         return Err(elsewhere("release", &release.commit));
     }
     let missing = wanted.links.iter().find(|link| release.links.iter().all(|known| known.url != link.url));
-    let Some(link) = missing else { return Ok(Step::Nothing) };
+    let Some(link) = missing else { return Ok(PublicationStep::Nothing) };
     match release.links.iter().find(|known| known.name == link.name) {
-        None => Ok(Step::AddLink),
+        None => Ok(PublicationStep::AddLink),
         Some(other) => Err(Failure::user(format!(
             "the release {tag} has another file as {}: {}",
             plain::line(&link.name, 255),
@@ -126,24 +126,34 @@ mod tests {
         release
     }
 
-    fn step(files: Vec<PackageFile>, tag: Option<&str>, release: Option<Release>) -> Result<Step, String> {
-        let found = Found { files, tag_commit: tag.map(str::to_owned), release };
+    fn step(files: Vec<PackageFile>, tag: Option<&str>, release: Option<Release>) -> Result<PublicationStep, String> {
+        let found = FoundPublication { files, tag_commit: tag.map(str::to_owned), release };
         next_step(&publication(), &found).map_err(|failure| render(&failure.into()))
     }
 
     #[test]
     fn each_step_comes_when_the_ones_before_are_done() {
         let file = || vec![file(Some("5"), 7)];
-        assert_eq!(step(Vec::new(), None, None), Ok(Step::Upload));
-        assert_eq!(step(file(), None, None), Ok(Step::CreateRelease));
-        assert_eq!(step(file(), Some(COMMIT), None), Ok(Step::CreateRelease));
-        assert_eq!(step(file(), Some(COMMIT), Some(release(|found| found.links.clear()))), Ok(Step::AddLink));
-        assert_eq!(step(file(), Some(COMMIT), Some(release(|_| {}))), Ok(Step::Nothing));
-        assert_eq!(step(Vec::new(), Some(COMMIT), Some(release(|_| {}))), Ok(Step::Upload), "the file was deleted");
+        assert_eq!(step(Vec::new(), None, None), Ok(PublicationStep::Upload));
+        assert_eq!(step(file(), None, None), Ok(PublicationStep::CreateRelease));
+        assert_eq!(step(file(), Some(COMMIT), None), Ok(PublicationStep::CreateRelease));
+        assert_eq!(
+            step(file(), Some(COMMIT), Some(release(|found| found.links.clear()))),
+            Ok(PublicationStep::AddLink)
+        );
+        assert_eq!(step(file(), Some(COMMIT), Some(release(|_| {}))), Ok(PublicationStep::Nothing));
+        assert_eq!(
+            step(Vec::new(), Some(COMMIT), Some(release(|_| {}))),
+            Ok(PublicationStep::Upload),
+            "the file was deleted"
+        );
         let renamed = release(|found| found.links[0].name = "by hand".to_owned());
-        assert_eq!(step(file(), Some(COMMIT), Some(renamed)), Ok(Step::Nothing), "GitLab takes a URL once");
+        assert_eq!(step(file(), Some(COMMIT), Some(renamed)), Ok(PublicationStep::Nothing), "GitLab takes a URL once");
         let candidate = Publication { release: None, ..publication() };
-        assert_eq!(next_step(&candidate, &Found { files: file(), ..Found::default() }).unwrap(), Step::Nothing);
+        assert_eq!(
+            next_step(&candidate, &FoundPublication { files: file(), ..FoundPublication::default() }).unwrap(),
+            PublicationStep::Nothing
+        );
     }
 
     #[test]

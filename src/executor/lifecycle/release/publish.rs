@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::decide::{self, Found, Likeness, Step};
+use super::decide::{self, FoundPublication, Likeness, PublicationStep};
 use super::wanted::Publication;
 use crate::base::failure::Failure;
 use crate::gitlab::api::{GitLabApi, GitLabError, GitLabErrorKind, Upload};
@@ -25,14 +25,14 @@ pub(super) struct Published {
 
 /// The project, with its client.
 #[derive(Clone, Copy)]
-pub(super) struct Publisher<'a> {
+pub(super) struct PublicationRun<'a> {
     pub(super) project: &'a GitLabProject,
     pub(super) api: &'a dyn GitLabApi,
     pub(super) wanted: &'a Publication,
     pub(super) file: &'a Path,
 }
 
-impl Publisher<'_> {
+impl PublicationRun<'_> {
     /// Makes what is missing. A write whose reply is lost is looked for before it is repeated; one that GitLab confirmed is never repeated.
     ///
     /// # Errors
@@ -44,7 +44,7 @@ impl Publisher<'_> {
         loop {
             let found = self.look().await?;
             let step = decide::next_step(self.wanted, &found)?;
-            if step == Step::Nothing {
+            if step == PublicationStep::Nothing {
                 let likeness = decide::likeness(self.wanted, &found.files)?.unwrap_or(Likeness::SizeAlone);
                 return Ok(Published {
                     likeness,
@@ -71,7 +71,7 @@ impl Publisher<'_> {
         }
     }
 
-    async fn look(self) -> Result<Found, Failure> {
+    async fn look(self) -> Result<FoundPublication, Failure> {
         let files = async { self.api.package_files(&self.wanted.place).await.map_err(|e| (GitLabWork::Packages, e)) };
         let about_release = async {
             let Some(release) = &self.wanted.release else { return Ok((None, None)) };
@@ -80,34 +80,34 @@ impl Publisher<'_> {
         };
         let found = tokio::try_join!(files, about_release);
         let (files, (tag_commit, release)) = found.map_err(|(work, error)| self.project.failure(work, error))?;
-        Ok(Found { files, tag_commit, release })
+        Ok(FoundPublication { files, tag_commit, release })
     }
 
-    async fn write(self, step: Step) -> Result<(), GitLabError> {
+    async fn write(self, step: PublicationStep) -> Result<(), GitLabError> {
         let Publication { place, sha256, bytes, release, .. } = self.wanted;
         let upload = Upload { path: self.file, bytes: *bytes, sha256 };
         match (step, release) {
-            (Step::Upload, _) => self.api.upload(place, upload).await,
-            (Step::CreateRelease, Some(release)) => self.api.create_release(release).await.map(|_| ()),
-            (Step::AddLink, Some(release)) => {
+            (PublicationStep::Upload, _) => self.api.upload(place, upload).await,
+            (PublicationStep::CreateRelease, Some(release)) => self.api.create_release(release).await.map(|_| ()),
+            (PublicationStep::AddLink, Some(release)) => {
                 for link in &release.links {
                     self.api.add_link(&release.tag, link).await?;
                 }
                 Ok(())
             }
-            (Step::CreateRelease | Step::AddLink, None) | (Step::Nothing, _) => Ok(()),
+            (PublicationStep::CreateRelease | PublicationStep::AddLink, None) | (PublicationStep::Nothing, _) => Ok(()),
         }
     }
 
-    fn failure(self, step: Step, error: GitLabError) -> Failure {
+    fn failure(self, step: PublicationStep, error: GitLabError) -> Failure {
         let kind = error.kind;
-        let work = if step == Step::Upload { GitLabWork::Packages } else { GitLabWork::Releases };
+        let work = if step == PublicationStep::Upload { GitLabWork::Packages } else { GitLabWork::Releases };
         let failure = self.project.failure(work, error);
         match (step, kind) {
-            (Step::Upload, GitLabErrorKind::Exists) => failure.hint(
+            (PublicationStep::Upload, GitLabErrorKind::Exists) => failure.hint(
                 "GitLab shows no file of this name: let the project's group allow duplicates (Settings > Packages and registries), or wait until a deletion there is over",
             ),
-            (Step::CreateRelease | Step::AddLink, _) => failure.hint(format!(
+            (PublicationStep::CreateRelease | PublicationStep::AddLink, _) => failure.hint(format!(
                 "the package is in the package registry as {}, without its release: the same command goes on there",
                 self.wanted.place
             )),
@@ -116,10 +116,10 @@ impl Publisher<'_> {
     }
 }
 
-fn unseen(wanted: &Publication, step: Step) -> Failure {
+fn unseen(wanted: &Publication, step: PublicationStep) -> Failure {
     let what = match step {
-        Step::Upload => format!("the file {}", wanted.place),
-        Step::CreateRelease | Step::AddLink | Step::Nothing => {
+        PublicationStep::Upload => format!("the file {}", wanted.place),
+        PublicationStep::CreateRelease | PublicationStep::AddLink | PublicationStep::Nothing => {
             format!("the release {}", wanted.release.iter().map(|release| &*release.tag).collect::<String>())
         }
     };

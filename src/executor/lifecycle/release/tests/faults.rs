@@ -130,3 +130,22 @@ async fn an_old_gitlab_that_tells_no_hash_is_compared_by_size() {
     assert!(ended.lines.contains("GitLab tells no SHA-256 of wine/"), "{}", ended.lines);
     desk.only();
 }
+
+/// GitLab answers from a replica that is behind.
+#[tokio::test(start_paused = true)]
+async fn a_file_that_gitlab_took_is_not_uploaded_again() {
+    let desk = Desk::stable();
+    desk.gitlab.hide_files(4);
+    desk.run(&[]).await.good();
+    desk.only();
+    let desk = Desk::stable();
+    desk.gitlab.hide_files(100);
+    let ended = desk.run(&[]).await;
+    assert_eq!(ended.kind, Some(Kind::System));
+    assert!(
+        ended.error.contains("GitLab took the file wine/") && ended.error.contains("does not show it"),
+        "{}",
+        ended.error
+    );
+    assert_eq!((desk.gitlab.count("upload"), desk.gitlab.releases().len()), (1, 0));
+}
