@@ -10,6 +10,7 @@ use executor::lifecycle::gate::GateArgs;
 use executor::lifecycle::init::InitArgs;
 use executor::lifecycle::model::ModelArgs;
 use executor::lifecycle::package::PackageArgs;
+use executor::lifecycle::release::ReleaseArgs;
 use executor::lifecycle::validate::ValidateArgs;
 use executor::operate::policy::PolicyArgs;
 use executor::operate::sweep::SweepArgs;
@@ -72,6 +73,10 @@ pub(crate) enum Command {
     /// The same commit, model and pipeline give the same bytes.
     #[command(visible_alias = "bundle")]
     Package(Box<PackageArgs>),
+    /// Publish a package in GitLab's package registry, and a stable one as a release
+    ///
+    /// With the job's own token. A release that is there already is left as it is; another file or tag of the same name is an error.
+    Release(Box<ReleaseArgs>),
     /// Run an emulator of SageMaker, CloudWatch Logs, S3 and STS on this machine
     #[cfg(feature = "emulator")]
     Emulator(Box<emulator::EmulatorArgs>),

@@ -26,8 +26,11 @@ use serde::Serialize;
 
 use self::committed::CommittedProject;
 use self::content::PackageContent;
+pub(crate) use self::documents::inline;
+pub(crate) use self::metadata::PackageMetadata;
 use self::model_archive::ModelSearch;
-use self::naming::PackageKind;
+pub(crate) use self::naming::PackageKind;
+pub(crate) use self::reading::OpenedPackage;
 use super::CommandInputs;
 use super::hex::hex;
 use super::identity::IdentityArgs;
@@ -190,4 +193,4 @@ async fn store(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
