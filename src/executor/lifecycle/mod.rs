@@ -6,6 +6,7 @@
 mod connect;
 pub mod endpoint;
 pub mod gate;
+pub mod gitlab;
 mod hex;
 mod identity;
 pub mod init;
