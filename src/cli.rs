@@ -10,6 +10,7 @@ use executor::lifecycle::gate::GateArgs;
 use executor::lifecycle::init::InitArgs;
 use executor::lifecycle::model::ModelArgs;
 use executor::lifecycle::package::PackageArgs;
+use executor::lifecycle::report::ReportArgs;
 use executor::lifecycle::validate::ValidateArgs;
 use executor::operate::policy::PolicyArgs;
 use executor::operate::sweep::SweepArgs;
@@ -72,6 +73,10 @@ pub(crate) enum Command {
     /// The same commit, model and pipeline give the same bytes.
     #[command(visible_alias = "bundle")]
     Package(Box<PackageArgs>),
+    /// Show reviewers a model: a page, values for GitLab, and a note of the merge request
+    ///
+    /// It judges as `gate` does, and ends with 0 whatever the verdict is.
+    Report(Box<ReportArgs>),
     /// Run an emulator of SageMaker, CloudWatch Logs, S3 and STS on this machine
     #[cfg(feature = "emulator")]
     Emulator(Box<emulator::EmulatorArgs>),

@@ -16,6 +16,7 @@ pub mod output;
 pub mod package;
 mod pipeline;
 mod region;
+pub mod report;
 mod target;
 mod tier;
 pub mod validate;

@@ -23,9 +23,10 @@ pub use model::{
     MetricState, ModelReport, ModelVerdict, PlannedDeployment, ReportLink, TrainingFigures,
 };
 pub use model_note::{model_note, note_marker, note_pipeline};
-pub use model_page::{MODEL_PAGE_START, model_page};
+pub use model_page::model_page;
 pub use model_values::model_values;
 pub use page::{JobPage, PAGE_START, page};
 pub use parts::{JobPhase, LONGEST_NAME, LONGEST_TEXT};
 pub use spark::{better, metric_line};
 pub use values::{FinalValues, METRICS_JSON_START, METRICS_TEXT_START, open_metrics, values_json};
+pub use words::{change as change_words, state as state_words};

@@ -195,7 +195,24 @@ mod tests {
             history: Vec::new(),
             ..row("f1")
         };
-        insta::assert_snapshot!(model_note(&report(vec![row("accuracy"), missing]), &note_marker("wine"), Some(12)), @"");
+        let text = model_note(&report(vec![row("accuracy"), missing]), &note_marker("wine"), Some(12));
+        insta::assert_snapshot!(text, @r"
+        <!-- sagemaker-executor report wine -->
+        <!-- pipeline 12 -->
+        ### ✅ Model `wine` passes the gate
+
+        `ml/wine at 0123abcd, pipeline 12`
+
+        `Compared with version 3, approved`
+
+        | Metric | Value | Bar | Earlier | Change | Result | Versions |
+        | --- | --- | --- | --- | --- | --- | --- |
+        | `accuracy` | `0.9778` | `>= 0.9` | `0.96` | ↑ 0.0178, better | ✓ passed | ▁▅▆█ |
+        | `f1` | `no number` | `>= 0.9` | - | - | ✗ failed: `no file has this metric` | - |
+
+
+        [Job](<https://gitlab.example.com/ml/wine/-/jobs/1>)
+        ");
     }
 
     #[test]

@@ -11,45 +11,79 @@ use super::versions;
 use super::words::{change, shown, state, value};
 use crate::base::human::human_number;
 
-/// How every page begins, by which an earlier one is known.
-pub const MODEL_PAGE_START: &str = "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"generator\" content=\"sagemaker-executor report\">";
+/// How every page begins.
+const MODEL_PAGE_START: &str = "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"generator\" content=\"sagemaker-executor report\">";
 /// Forbids a browser all but the styles inside.
 const POLICY: &str =
     "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">";
 const MODEL_STYLE: &str = include_str!("model.css");
-/// Most of each that are shown.
-const MOST_METRICS: usize = 60;
-const MOST_CURVES: usize = 12;
-const MOST_VERSIONS: usize = 9;
-const MOST_ENDPOINTS: usize = 4;
-const MOST_CHECKS: usize = 12;
-const MOST_STEPS: usize = 40;
-/// Bytes of all learning curves together.
-const CURVES_BYTES: usize = 90_000;
+/// Upper bound of a page in bytes.
+const MOST_BYTES: usize = 290_000;
 
-/// The whole page as one file of less than 300 KB.
+/// Most of each that a page shows.
+#[derive(Debug, Clone, Copy)]
+struct PageBounds {
+    metrics: usize,
+    curves: usize,
+    /// Bytes of all learning curves together.
+    curve_bytes: usize,
+    versions: usize,
+    endpoints: usize,
+    checks: usize,
+    steps: usize,
+}
+
+const FULL: PageBounds =
+    PageBounds { metrics: 60, curves: 12, curve_bytes: 90_000, versions: 9, endpoints: 4, checks: 12, steps: 40 };
+
+impl PageBounds {
+    fn halved(self) -> Self {
+        Self {
+            metrics: self.metrics / 2,
+            curves: self.curves / 2,
+            curve_bytes: self.curve_bytes / 2,
+            versions: self.versions / 2,
+            endpoints: self.endpoints,
+            checks: self.checks / 2,
+            steps: self.steps / 2,
+        }
+    }
+}
+
+/// The whole page as one file of less than 300 KB. Names and sentences at their longest make lists shorter.
 pub fn model_page(report: &ModelReport) -> String {
+    let mut bounds = FULL;
+    loop {
+        let text = page(report, bounds);
+        if text.len() <= MOST_BYTES || bounds.metrics == 0 {
+            return text;
+        }
+        bounds = bounds.halved();
+    }
+}
+
+fn page(report: &ModelReport, bounds: PageBounds) -> String {
     let mut html = Html::default();
     html.raw(MODEL_PAGE_START).raw(POLICY);
     html.raw("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>");
     html.text(&short(&report.title)).raw("</title>\n<style>\n").raw(STYLE).raw(MODEL_STYLE);
     html.raw("</style></head>\n<body><main>\n");
     head(&mut html, report);
-    metrics(&mut html, report);
+    metrics(&mut html, report, bounds.metrics);
     if let Some(content) = &report.matrix {
         html.raw("<h2>Confusion matrix</h2>\n");
         matrix(&mut html, content);
     }
-    curves(&mut html, report);
-    history(&mut html, report);
-    for endpoint in report.endpoints.iter().take(MOST_ENDPOINTS) {
-        test(&mut html, endpoint);
+    curves(&mut html, report, bounds);
+    history(&mut html, report, bounds.versions);
+    for endpoint in report.endpoints.iter().take(bounds.endpoints) {
+        test(&mut html, endpoint, bounds.checks);
     }
     if let Some(training) = &report.training {
         self::training(&mut html, training);
     }
     if let Some(plan) = &report.plan {
-        self::plan(&mut html, plan);
+        self::plan(&mut html, plan, bounds.steps);
     }
     html.raw("<footer><p class=\"soft\">Written by sagemaker-executor report.</p></footer>\n</main></body></html>\n");
     html.finish()
@@ -86,7 +120,7 @@ fn tiles(html: &mut Html, facts: &[(&'static str, String)]) {
     html.raw("</dl>\n");
 }
 
-fn metrics(html: &mut Html, report: &ModelReport) {
+fn metrics(html: &mut Html, report: &ModelReport, most: usize) {
     html.raw("<h2>Metrics</h2>\n");
     if report.metrics.is_empty() {
         html.raw("<p class=\"soft\">The files have no metric.</p>\n");
@@ -97,11 +131,11 @@ fn metrics(html: &mut Html, report: &ModelReport) {
         html.raw("<th>Earlier</th><th>Change</th>");
     }
     html.raw("<th>Result</th></tr></thead><tbody>\n");
-    for row in report.metrics.iter().take(MOST_METRICS) {
+    for row in report.metrics.iter().take(most) {
         metric(html, row, report.has_baseline);
     }
     html.raw("</tbody></table>\n");
-    let left_out = report.left_out + report.metrics.len().saturating_sub(MOST_METRICS);
+    let left_out = report.left_out + report.metrics.len().saturating_sub(most);
     if left_out > 0 {
         html.element("<p class=\"soft\">", &format!("{left_out} more metrics are in the files."), "</p>\n");
     }
@@ -136,8 +170,8 @@ fn metric(html: &mut Html, row: &MetricRow, has_baseline: bool) {
     html.raw("</span></td></tr>\n");
 }
 
-fn curves(html: &mut Html, report: &ModelReport) {
-    let shown: Vec<_> = report.curves.iter().take(MOST_CURVES).collect();
+fn curves(html: &mut Html, report: &ModelReport, bounds: PageBounds) {
+    let shown: Vec<_> = report.curves.iter().take(bounds.curves).collect();
     if shown.is_empty() {
         return;
     }
@@ -146,17 +180,17 @@ fn curves(html: &mut Html, report: &ModelReport) {
     let drawn: Vec<Curve<'_>> = (shown.iter().zip(&names))
         .map(|(curve, name)| Curve { name, unit: Unit::Plain, across: curve.across, series: &curve.series })
         .collect();
-    charts_of(html, &drawn, points_of_each(CURVES_BYTES, drawn.len()));
-    if report.curves.len() > MOST_CURVES {
-        let text = format!("{} more curves are in the files.", report.curves.len() - MOST_CURVES);
+    charts_of(html, &drawn, points_of_each(bounds.curve_bytes, drawn.len()));
+    if report.curves.len() > bounds.curves {
+        let text = format!("{} more curves are in the files.", report.curves.len() - bounds.curves);
         html.element("<p class=\"soft\">", &text, "</p>\n");
     }
 }
 
-fn history(html: &mut Html, report: &ModelReport) {
+fn history(html: &mut Html, report: &ModelReport, most: usize) {
     let drawn: Vec<_> = (report.metrics.iter())
         .filter_map(|row| Some((row, versions::drawing(&row.history, row.number)?)))
-        .take(MOST_VERSIONS)
+        .take(most)
         .collect();
     if drawn.is_empty() {
         return;
@@ -173,7 +207,7 @@ fn history(html: &mut Html, report: &ModelReport) {
     html.raw("</div>\n");
 }
 
-fn test(html: &mut Html, endpoint: &EndpointFigures) {
+fn test(html: &mut Html, endpoint: &EndpointFigures, most: usize) {
     html.raw("<h2>Test of the endpoint ").element("", &short(&endpoint.name), "</h2>\n");
     html.raw(if endpoint.has_passed {
         "<p class=\"good\">✓ The endpoint passes its test</p>\n"
@@ -200,7 +234,7 @@ fn test(html: &mut Html, endpoint: &EndpointFigures) {
         return;
     }
     html.raw("<table class=\"stack\"><thead><tr><th>Check</th><th>Result</th><th>Reason</th></tr></thead><tbody>\n");
-    for check in endpoint.checks.iter().take(MOST_CHECKS) {
+    for check in endpoint.checks.iter().take(most) {
         html.element("<tr><th>", &short(&check.name), "</th>");
         html.raw("<td data-name=\"Result\" class=\"").raw(if check.has_passed {
             "good\">✓ passed"
@@ -210,8 +244,8 @@ fn test(html: &mut Html, endpoint: &EndpointFigures) {
         html.element("</td><td data-name=\"Reason\">", &sentence(&check.reason), "</td></tr>\n");
     }
     html.raw("</tbody></table>\n");
-    if endpoint.checks.len() > MOST_CHECKS {
-        let text = format!("{} more checks are in the file.", endpoint.checks.len() - MOST_CHECKS);
+    if endpoint.checks.len() > most {
+        let text = format!("{} more checks are in the file.", endpoint.checks.len() - most);
         html.element("<p class=\"soft\">", &text, "</p>\n");
     }
 }
@@ -225,20 +259,20 @@ fn training(html: &mut Html, training: &TrainingFigures) {
     }
 }
 
-fn plan(html: &mut Html, plan: &PlannedDeployment) {
+fn plan(html: &mut Html, plan: &PlannedDeployment, most: usize) {
     html.raw("<h2>Planned deployment to ").element("", &short(&plan.endpoint), "</h2>\n");
     html.raw(if plan.has_changes {
         "<p>The deployment changes what is in service.</p>\n"
     } else {
         "<p>The deployment changes nothing.</p>\n"
     });
-    for refusal in plan.refusals.iter().take(MOST_CHECKS) {
+    for refusal in plan.refusals.iter().take(most) {
         html.element("<p class=\"bad\">✗ Refused: ", &sentence(refusal), "</p>\n");
     }
     tiles(html, &plan.facts);
     if !plan.differences.is_empty() {
         html.raw("<table class=\"stack\"><thead><tr><th>Setting</th><th>In service</th><th>Planned</th></tr></thead><tbody>\n");
-        for (key, from, to) in plan.differences.iter().take(MOST_STEPS) {
+        for (key, from, to) in plan.differences.iter().take(most) {
             html.element("<tr><th>", &short(key), "</th>");
             html.element("<td data-name=\"In service\">", &sentence(from), "</td>");
             html.element("<td data-name=\"Planned\">", &sentence(to), "</td></tr>\n");
@@ -247,9 +281,96 @@ fn plan(html: &mut Html, plan: &PlannedDeployment) {
     }
     if !plan.steps.is_empty() {
         html.raw("<table><thead><tr><th>Step</th><th>Of</th></tr></thead><tbody>\n");
-        for (action, what) in plan.steps.iter().take(MOST_STEPS) {
+        for (action, what) in plan.steps.iter().take(most) {
             html.element("<tr><th>", &short(action), "</th>").element("<td>", &sentence(what), "</td></tr>\n");
         }
         html.raw("</tbody></table>\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::series::Series;
+    use crate::report::model::{ConfusionMatrix, EndpointCheck, HistoryPoint, LearningCurve, MetricChange, ReportLink};
+    use crate::report::{Across, JobPhase};
+
+    const HOSTILE: &str = "<script src=http://x>\"'&\u{202e}\u{7}</script>";
+
+    /// A report whose texts are markup, with so many things of each kind.
+    fn hostile(many: usize) -> ModelReport {
+        let text = || HOSTILE.repeat(100);
+        let mut series = Series::default();
+        (0..many as u64 * 100).for_each(|at| series.push(at, f64::from(u32::try_from(at % 97).unwrap())));
+        let row = MetricRow {
+            name: text(),
+            value: Some("1e308".to_owned()),
+            number: Some(1e50),
+            bars: vec![text(); 50],
+            baseline: Some("-1e308".to_owned()),
+            change: Some(MetricChange { difference: f64::INFINITY, is_better: Some(false) }),
+            state: MetricState::Failed,
+            reason: Some(text()),
+            history: (1..=50)
+                .map(|version| HistoryPoint { version, value: f64::from(version), is_approved: version % 2 > 0 })
+                .collect(),
+        };
+        let fact = || vec![("Fact", text()); 8];
+        let check = EndpointCheck { name: text(), has_passed: false, reason: text() };
+        let endpoint = EndpointFigures {
+            name: text(),
+            has_passed: false,
+            latencies: vec![("p50", 0.0), ("p95", 1e12), ("p99", f64::NAN)],
+            facts: fact(),
+            checks: vec![check; many],
+        };
+        let classes = 20;
+        ModelReport {
+            title: text(),
+            place: text(),
+            verdict: ModelVerdict::Failed,
+            comparison: text(),
+            has_baseline: true,
+            facts: fact(),
+            links: ReportLink::new("Job", "https://gitlab.example.com/x?a=1&b=2").into_iter().collect(),
+            metrics: vec![row; many],
+            left_out: 7,
+            curves: vec![LearningCurve { name: text(), across: Across::Steps, series }; many],
+            matrix: ConfusionMatrix::new(vec![text(); classes], vec![vec![1e14; classes]; classes]),
+            training: Some(TrainingFigures {
+                facts: fact(),
+                phases: vec![JobPhase { name: text(), from: 0, seconds: 9 }; 100],
+            }),
+            endpoints: vec![endpoint; many],
+            plan: Some(PlannedDeployment {
+                endpoint: text(),
+                has_changes: true,
+                facts: fact(),
+                steps: vec![(text(), text()); many],
+                differences: vec![(text(), text(), text()); many],
+                refusals: vec![text(); many],
+            }),
+        }
+    }
+
+    #[test]
+    fn hostile_texts_are_no_markup_and_the_page_stays_small() {
+        for many in [1, 3, 100] {
+            let page = model_page(&hostile(many));
+            assert!(page.len() < 300_000, "{many}: {} bytes", page.len());
+            let found = page.replace("xmlns=\"http://www.w3.org/2000/svg\"", "");
+            for word in ["<script", "url(", "@import", "src=\"", "onload", "\u{202e}", "\u{7}"] {
+                assert!(!found.contains(word), "{many}: {word}");
+            }
+            assert_eq!(found.matches("href=").count(), 1);
+            assert!(page.contains("default-src 'none'") && page.ends_with("</html>\n"));
+        }
+    }
+
+    #[test]
+    fn a_report_without_anything_is_a_page_too() {
+        let page = model_page(&ModelReport { title: "wine".to_owned(), ..ModelReport::default() });
+        assert!(page.contains("The files have no metric.") && page.contains("has no bars to reach"));
+        assert!(!page.contains("<h2>Learning") && !page.contains("<figure"), "{page}");
     }
 }

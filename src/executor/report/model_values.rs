@@ -33,6 +33,9 @@ pub fn model_values(report: &ModelReport) -> String {
             let _ = writeln!(text, "model_metric_change{{metric=\"{name}\"}} {}", change.difference);
         }
     }
+    if !report.endpoints.is_empty() {
+        text.push_str("# TYPE endpoint_latency_ms gauge\n");
+    }
     for endpoint in &report.endpoints {
         for (figure, time) in endpoint.latencies.iter().filter(|(_, time)| time.is_finite()) {
             let name = label(&endpoint.name);
@@ -76,6 +79,18 @@ mod tests {
             }],
             ..ModelReport::default()
         };
-        insta::assert_snapshot!(model_values(&report), @"");
+        insta::assert_snapshot!(model_values(&report), @r#"
+        # TYPE gate_passed gauge
+        gate_passed 0
+        # TYPE model_metric gauge
+        model_metric{metric="f1"} 0.75
+        model_metric{metric="a\"b; \\"} 2
+        # TYPE model_metric_change gauge
+        model_metric_change{metric="f1"} -0.25
+        model_metric_change{metric="a\"b; \\"} 1
+        # TYPE endpoint_latency_ms gauge
+        endpoint_latency_ms{endpoint="wine",figure="p95"} 12.5
+        # EOF
+        "#);
     }
 }

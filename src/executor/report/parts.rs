@@ -12,6 +12,8 @@ pub(super) const STYLE: &str = include_str!("style.css");
 /// Size of a drawing without its points, and of one point in its line and its band.
 const DRAWING_BYTES: usize = 2_800;
 const POINT_BYTES: usize = 30;
+/// Most phases of a table.
+const MOST_PHASES: usize = 60;
 /// Most points of a drawing, which is 300 pixels wide on a phone, and the fewest that show a form.
 const POINTS: (usize, usize) = (40, 300);
 
@@ -64,8 +66,8 @@ pub(super) fn phases(html: &mut Html, phases: &[JobPhase]) {
     #[expect(clippy::cast_precision_loss, reason = "seconds of a job have less than 52 bits")]
     let percent = |seconds: u64| format!("{:.2}", seconds as f64 / whole as f64 * 100.0);
     html.raw("<table class=\"bars\"><thead><tr><th>Phase</th><th>Time</th><th></th></tr></thead><tbody>\n");
-    for JobPhase { name, from, seconds } in phases {
-        html.element("<tr><th>", name, "</th>").element(
+    for JobPhase { name, from, seconds } in phases.iter().take(MOST_PHASES) {
+        html.element("<tr><th>", &short(name), "</th>").element(
             "<td>",
             &human_duration(Duration::from_secs(*seconds)),
             "</td>",

@@ -10,7 +10,7 @@ use super::curve::Curve;
 
 const SCHEMA: &str = "sagemaker-executor/metrics/1";
 /// Most points of a metric's curve in the file of JSON.
-const CURVE_POINTS: usize = 100;
+const CURVE_POINTS: usize = 60;
 /// How every file of JSON begins, by which an earlier one is known.
 pub const METRICS_JSON_START: &str = "{\n  \"schema\": \"sagemaker-executor/metrics/1\",\n";
 /// The same of a file of text.
@@ -150,6 +150,7 @@ mod tests {
           },
           "details": {
             "val-loss": {
+              "curve": [],
               "first": null,
               "last": "NaN",
               "max": null,
@@ -157,6 +158,22 @@ mod tests {
               "values": 0
             },
             "val/loss": {
+              "curve": [
+                [
+                  0,
+                  1,
+                  0.5,
+                  0.5,
+                  0.5
+                ],
+                [
+                  1,
+                  1,
+                  0.25,
+                  0.25,
+                  0.25
+                ]
+              ],
               "first": 0.5,
               "last": 0.25,
               "max": 0.5,

@@ -20,7 +20,7 @@ pub(super) fn value(row: &MetricRow) -> String {
 }
 
 /// `↑ 0.01, better`: the direction and the judgement in words, so that no colour is needed.
-pub(super) fn change(change: Option<MetricChange>) -> String {
+pub fn change(change: Option<MetricChange>) -> String {
     let Some(MetricChange { difference, is_better }) = change else { return "-".to_owned() };
     if difference == 0.0 {
         return "= same".to_owned();
@@ -34,7 +34,8 @@ pub(super) fn change(change: Option<MetricChange>) -> String {
     format!("{arrow} {}{word}", human_number(difference.abs()))
 }
 
-pub(super) fn state(state: MetricState) -> &'static str {
+/// The state of a metric in a word.
+pub fn state(state: MetricState) -> &'static str {
     match state {
         MetricState::Passed => "✓ passed",
         MetricState::Failed => "✗ failed",
