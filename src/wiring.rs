@@ -41,7 +41,7 @@ pub(crate) fn run(cli: Cli, env: Environment) -> ExitCode {
     let command_inputs = |env| CommandInputs {
         env,
         connect: connect.clone(),
-        gitlab: Arc::new(GitLab),
+        gitlab: Arc::new(GitLab::default()),
         clock: Arc::clone(&clock),
         printer: printer.clone(),
     };

@@ -1,0 +1,320 @@
+//! The connection to one GitLab: address, token, proxies and authorities; sends requests and reads bounded answers.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use executor::base::clock::{Clock, HostClock};
+use executor::base::failure::Failure;
+use executor::base::plain;
+use executor::gitlab::api::{GitLabAccess, GitLabError, GitLabErrorKind, GitLabToken};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue, LOCATION};
+use reqwest::redirect::Policy;
+use reqwest::{Client, Method, RequestBuilder, Response, Url, retry};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::errors::{GitLabCall, asked_pause};
+use super::repetition::{Failed, Limits, Pauses, Repeatable};
+use super::trust;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time limit of an attempt, except of an upload.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_mins(1);
+/// Most bytes of an answer: GitLab's own limit of a note is 1 MB, and a page has at most 100.
+pub(super) const MOST_ANSWER: usize = 64 << 20;
+/// Most bytes of an error's body that are read.
+const MOST_ERROR: usize = 64 << 10;
+
+/// The proxies of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Proxies {
+    /// `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, in both cases.
+    OfEnvironment,
+    #[cfg(test)]
+    None,
+}
+
+/// Sends requests to one GitLab, with one token.
+pub(super) struct Connection {
+    client: Client,
+    /// `https://gitlab.example.com/api/v4`, without a slash at the end.
+    base: Url,
+    header: HeaderName,
+    token: HeaderValue,
+    /// The token's text, which no error may hold.
+    secret: Arc<str>,
+    limits: Limits,
+    clock: Box<dyn Clock>,
+}
+
+/// A successful answer.
+pub(super) struct GitLabAnswer {
+    pub(super) headers: HeaderMap,
+    pub(super) body: Vec<u8>,
+}
+
+impl GitLabAnswer {
+    /// # Errors
+    /// The body has another form.
+    pub(super) fn read<T: DeserializeOwned>(&self, call: &GitLabCall) -> Result<T, GitLabError> {
+        serde_json::from_slice(&self.body).map_err(|error| call.odd(&error.to_string()))
+    }
+}
+
+impl Connection {
+    /// # Errors
+    /// Failures that name the variable: no URL, no token that a header can carry, unusable authorities.
+    pub(super) fn new(access: &GitLabAccess, proxies: Proxies) -> anyhow::Result<Self> {
+        let base = base(&access.api_url)?;
+        let (header, name, secret) = match &access.token {
+            GitLabToken::Job(token) => ("job-token", "`CI_JOB_TOKEN`", token),
+            GitLabToken::Access(token) => ("private-token", "the variable with the access token", token),
+        };
+        let is_token = |letter: u8| letter.is_ascii_graphic();
+        let token = HeaderValue::from_str(secret).ok().filter(|_| !secret.is_empty() && secret.bytes().all(is_token));
+        let Some(mut token) = token else {
+            let failure = Failure::user("the token for GitLab has characters that no token has");
+            return Err(failure.hint(format!("check {name}")).into());
+        };
+        token.set_sensitive(true);
+        Ok(Self {
+            client: client(access, &base, proxies)?,
+            base,
+            header: HeaderName::from_static(header),
+            token,
+            secret: secret.as_str().into(),
+            limits: Limits::default(),
+            clock: Box::new(HostClock),
+        })
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// `true` when the token crosses a network in plain text.
+    pub(super) fn shows_token(&self) -> bool {
+        let host = self.base.host_str().unwrap_or_default();
+        let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        self.base.scheme() == "http" && host != "localhost" && !address.is_ok_and(|address| address.is_loopback())
+    }
+
+    /// The context of a call: verb, noun and name.
+    pub(super) fn call(&self, operation: String) -> GitLabCall {
+        GitLabCall::new(operation, Arc::clone(&self.secret))
+    }
+
+    pub(super) fn pauses(&self, repeatable: Repeatable) -> Pauses {
+        Pauses::new(self.limits, repeatable)
+    }
+
+    /// The API's address with segments of a path, each encoded.
+    pub(super) fn url(&self, segments: &[&str]) -> Url {
+        let mut url = self.base.clone();
+        // An address with a host always has segments.
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(segments);
+        }
+        url
+    }
+
+    /// The origin of the API's address: `https://gitlab.example.com`.
+    pub(super) fn origin(&self) -> String {
+        self.base.origin().ascii_serialization()
+    }
+
+    /// Reads, and repeats what may pass.
+    pub(super) async fn get(&self, call: &GitLabCall, url: &Url) -> Result<GitLabAnswer, GitLabError> {
+        let mut pauses = self.pauses(Repeatable::Always);
+        loop {
+            let request = self.request(Method::GET, url).timeout(ATTEMPT_TIMEOUT);
+            match self.attempt(call, url, request).await {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => pauses.wait(failed).await?,
+            }
+        }
+    }
+
+    /// Sends a JSON object.
+    pub(super) async fn send(
+        &self,
+        call: &GitLabCall,
+        (method, url): (Method, &Url),
+        body: &Value,
+        repeatable: Repeatable,
+    ) -> Result<GitLabAnswer, GitLabError> {
+        let mut pauses = self.pauses(repeatable);
+        loop {
+            let request = self.request(method.clone(), url).timeout(ATTEMPT_TIMEOUT).json(body);
+            match self.attempt(call, url, request).await {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => pauses.wait(failed).await?,
+            }
+        }
+    }
+
+    pub(super) fn request(&self, method: Method, url: &Url) -> RequestBuilder {
+        self.client.request(method, url.clone()).header(self.header.clone(), self.token.clone())
+    }
+
+    /// Sends a request once.
+    pub(super) async fn attempt(
+        &self,
+        call: &GitLabCall,
+        url: &Url,
+        request: RequestBuilder,
+    ) -> Result<GitLabAnswer, Failed> {
+        let begun = Instant::now();
+        let response = request.send().await;
+        log(url, begun, &response);
+        let response = response.map_err(|error| call.broken(error))?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        if status.is_redirection() {
+            let location = headers.get(LOCATION).and_then(|location| location.to_str().ok());
+            return Err(call.redirected(status, url, location));
+        }
+        if !status.is_success() {
+            // A body that breaks off says less, but the status stands.
+            let (body, _) = read(response, MOST_ERROR).await.unwrap_or_default();
+            return Err(call.refused(status, &body, asked_pause(&headers, self.clock.as_ref())));
+        }
+        let (body, is_whole) = read(response, MOST_ANSWER).await.map_err(|error| call.broken(error))?;
+        if !is_whole {
+            let text = format!("the answer is larger than {} MiB", MOST_ANSWER >> 20);
+            return Err(call.final_failure(GitLabErrorKind::Invalid, &text));
+        }
+        Ok(GitLabAnswer { headers, body })
+    }
+}
+
+/// The first bytes of a body, and `true` if these are all.
+async fn read(mut response: Response, most: usize) -> Result<(Vec<u8>, bool), reqwest::Error> {
+    let mut body = Vec::new();
+    while let Some(part) = response.chunk().await? {
+        let room = most - body.len();
+        body.extend_from_slice(part.get(..room).unwrap_or(&part));
+        if part.len() > room {
+            return Ok((body, false));
+        }
+    }
+    Ok((body, true))
+}
+
+/// A line of the program's log for a request: path, answer, duration, request ID. No header of the request, no query, no body.
+fn log(url: &Url, begun: Instant, response: &Result<Response, reqwest::Error>) {
+    let (path, milliseconds) = (url.path(), begun.elapsed().as_millis());
+    let Ok(response) = response else {
+        tracing::debug!("GitLab {path}: no answer after {milliseconds} ms");
+        return;
+    };
+    let id = response.headers().get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or("none");
+    let (status, id) = (response.status().as_u16(), plain::line(id, 64));
+    tracing::debug!("GitLab {path}: {status} after {milliseconds} ms, request {id}");
+}
+
+/// The address of the API.
+fn base(api_url: &str) -> Result<Url, Failure> {
+    let unusable = |what: &str| {
+        Failure::user(format!("`CI_API_V4_URL` is not an address of GitLab's API: {what}"))
+            .hint("run the command in a job of GitLab CI, which sets it as in `https://gitlab.example.com/api/v4`")
+    };
+    let url = Url::parse(api_url.trim()).map_err(|error| unusable(&error.to_string()))?;
+    if !matches!(url.scheme(), "https" | "http") || url.host_str().is_none() {
+        return Err(unusable("it does not begin with `https://` or `http://`, and a host"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(unusable("it has a user or a password"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(unusable("it has a query or a fragment"));
+    }
+    Ok(url)
+}
+
+fn client(access: &GitLabAccess, base: &Url, proxies: Proxies) -> anyhow::Result<Client> {
+    // A process has one provider; whoever was first has installed the same.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let builder = Client::builder()
+        .user_agent(concat!("sagemaker-executor/", env!("CARGO_PKG_VERSION")))
+        .redirect(Policy::none())
+        .retry(retry::never())
+        .connect_timeout(CONNECT_TIMEOUT);
+    let builder = match proxies {
+        Proxies::OfEnvironment => builder,
+        #[cfg(test)]
+        Proxies::None => builder.no_proxy(),
+    };
+    let authorities = access.ca_file.as_deref().map(trust::authorities).transpose()?;
+    let builder = if base.scheme() == "http" {
+        // Without TLS the system's roots are not read.
+        builder.tls_certs_only(authorities.unwrap_or_default())
+    } else {
+        builder.tls_certs_merge(authorities.unwrap_or_default())
+    };
+    let built = builder.build();
+    Ok(built.map_err(|error| {
+        Failure::system("failed to set up the connection to GitLab")
+            .hint("install the package `ca-certificates`, or set `CI_SERVER_TLS_CA_FILE` to a PEM file of certificates")
+            .caused_by(error)
+    })?)
+}
+
+#[cfg(test)]
+mod tests {
+    use executor::base::failure::render;
+    use test_case::test_case;
+
+    use super::*;
+
+    fn access(api_url: &str, token: &str) -> GitLabAccess {
+        GitLabAccess {
+            api_url: api_url.to_owned(),
+            project: "42".to_owned(),
+            token: GitLabToken::Job(token.to_owned()),
+            ca_file: None,
+        }
+    }
+
+    #[test_case("")]
+    #[test_case("gitlab.example.com/api/v4")]
+    #[test_case("ftp://gitlab.example.com/api/v4")]
+    #[test_case("https://")]
+    #[test_case("https://user:s3cret@gitlab.example.com/api/v4")]
+    #[test_case("https://gitlab.example.com/api/v4?private_token=s3cret")]
+    #[test_case("unix:///run/gitlab")]
+    fn an_address_is_refused(api_url: &str) {
+        let error = Connection::new(&access(api_url, "token"), Proxies::None).err().unwrap();
+        let text = render(&error);
+        assert!(text.contains("`CI_API_V4_URL`") && !text.contains("s3cret"), "{text}");
+    }
+
+    #[test_case("")]
+    #[test_case("s3cret\r\nx-header: 1")]
+    #[test_case("s3cret token")]
+    #[test_case("s3crét")]
+    fn a_token_is_refused(token: &str) {
+        let error = Connection::new(&access("http://127.0.0.1/api/v4", token), Proxies::None).err().unwrap();
+        let text = render(&error);
+        assert!(text.contains("`CI_JOB_TOKEN`") && !text.contains("s3cr"), "{text}");
+    }
+
+    #[test_case("http://gitlab.example.com/api/v4" => true)]
+    #[test_case("http://192.0.2.1:8080/api/v4" => true)]
+    #[test_case("http://127.0.0.1:8080/api/v4" => false)]
+    #[test_case("http://[::1]/api/v4" => false)]
+    #[test_case("http://localhost/api/v4" => false)]
+    #[test_case("http://localhost.example.com/api/v4" => true)]
+    #[test_case("https://gitlab.example.com/api/v4" => false)]
+    fn the_network_sees_the_token(api_url: &str) -> bool {
+        Connection::new(&access(api_url, "token"), Proxies::None).unwrap().shows_token()
+    }
+
+    #[test_case("https://a.example/api/v4" => "https://a.example/api/v4/projects/group%2Fproject/releases/v1%3F%23%2F%25")]
+    #[test_case("https://a.example/git/api/v4/" => "https://a.example/git/api/v4/projects/group%2Fproject/releases/v1%3F%23%2F%25")]
+    fn each_segment_of_a_path_is_encoded(api_url: &str) -> String {
+        let connection = Connection::new(&access(api_url, "token"), Proxies::None).unwrap();
+        connection.url(&["projects", "group/project", "releases", "v1?#/%"]).to_string()
+    }
+}
