@@ -113,6 +113,11 @@ pub async fn run(inputs: &CommandInputs, args: ReportArgs, _: Cancellation) -> a
         token.work_as(&mut target.access);
     }
     let appraisal = judging.appraise(inputs, &target, most).await?;
+    if !appraisal.has_metrics && figures.is_empty() {
+        return Err(Failure::user("there is nothing to report: no file with metrics is named")
+            .hint("add `--metrics FILE`, or `model.metrics` to the manifest; or name an endpoint's test or a plan")
+            .into());
+    }
     let content = ReportContent { inputs, target: &target, name: &name, html };
     let report = content.assemble(appraisal, figures);
     if let Some(file) = html {

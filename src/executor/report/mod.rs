@@ -20,7 +20,7 @@ mod words;
 pub use curve::{Across, Curve, Unit};
 pub use model::{
     Better, ConfusionMatrix, EndpointCheck, EndpointFigures, HistoryPoint, LearningCurve, MetricChange, MetricRow,
-    MetricState, ModelReport, ModelVerdict, PlannedDeployment, ReportLink, TrainingFigures,
+    MetricState, ModelReport, ModelVerdict, PAGE_LINK, PlannedDeployment, ReportLink, TrainingFigures,
 };
 pub use model_note::{model_note, note_marker, note_pipeline};
 pub use model_page::model_page;

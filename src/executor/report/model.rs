@@ -49,6 +49,9 @@ impl ModelVerdict {
     }
 }
 
+/// Name of the link to the page itself.
+pub const PAGE_LINK: &str = "Page";
+
 /// An address that a reader may open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReportLink {

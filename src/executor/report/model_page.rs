@@ -4,7 +4,7 @@ use super::curve::{Curve, Unit};
 use super::html::Html;
 use super::matrix::matrix;
 use super::model::{
-    EndpointFigures, MetricRow, MetricState, ModelReport, ModelVerdict, PlannedDeployment, TrainingFigures,
+    EndpointFigures, MetricRow, MetricState, ModelReport, ModelVerdict, PAGE_LINK, PlannedDeployment, TrainingFigures,
 };
 use super::parts::{STYLE, charts_of, phases, points_of_each, sentence, short};
 use super::versions;
@@ -99,9 +99,10 @@ fn head(html: &mut Html, report: &ModelReport) {
     });
     html.raw("The model ").element("", report.verdict.words(), "</p>\n");
     html.element("<p class=\"soft\">", &sentence(&report.comparison), "</p>\n");
-    if !report.links.is_empty() {
+    let links: Vec<_> = report.links.iter().filter(|link| link.name != PAGE_LINK).collect();
+    if !links.is_empty() {
         html.raw("<p class=\"links\">");
-        for link in &report.links {
+        for link in links {
             html.raw("<a rel=\"noreferrer\" href=\"").text(link.url()).raw("\">").element("", link.name, "</a> ");
         }
         html.raw("</p>\n");
@@ -144,16 +145,22 @@ fn metrics(html: &mut Html, report: &ModelReport, most: usize) {
 fn metric(html: &mut Html, row: &MetricRow, has_baseline: bool) {
     html.element("<tr><th>", &short(&row.name), "</th>");
     html.element("<td data-name=\"Value\">", &value(row), "</td>");
-    let bars = if row.bars.is_empty() { "-".to_owned() } else { row.bars.join("; ") };
-    html.element("<td data-name=\"Bar\">", &sentence(&bars), "</td>");
+    if row.bars.is_empty() {
+        html.raw("<td class=\"none\">-</td>");
+    } else {
+        html.element("<td data-name=\"Bar\">", &sentence(&row.bars.join("; ")), "</td>");
+    }
     if has_baseline {
-        let baseline = row.baseline.as_deref().map_or("-".to_owned(), shown);
-        html.element("<td data-name=\"Earlier\">", &baseline, "</td>");
+        match &row.baseline {
+            Some(baseline) => html.element("<td data-name=\"Earlier\">", &shown(baseline), "</td>"),
+            None => html.raw("<td class=\"none\">-</td>"),
+        };
         html.raw("<td data-name=\"Change\"");
-        html.raw(match row.change.and_then(|change| change.is_better) {
-            Some(true) => " class=\"good\">",
-            Some(false) => " class=\"bad\">",
-            None => ">",
+        html.raw(match row.change.map(|change| change.is_better) {
+            Some(Some(true)) => " class=\"good\">",
+            Some(Some(false)) => " class=\"bad\">",
+            Some(None) => ">",
+            None => " class=\"none\">",
         });
         html.element("", &change(row.change), "</td>");
     }
@@ -161,7 +168,8 @@ fn metric(html: &mut Html, row: &MetricRow, has_baseline: bool) {
     html.raw(match row.state {
         MetricState::Passed => " class=\"good\">",
         MetricState::Failed => " class=\"bad\">",
-        MetricState::Skipped | MetricState::Free => ">",
+        MetricState::Skipped => ">",
+        MetricState::Free => " class=\"none\">",
     });
     html.raw("<span>").text(state(row.state));
     if let Some(reason) = &row.reason {
@@ -241,7 +249,8 @@ fn test(html: &mut Html, endpoint: &EndpointFigures, most: usize) {
         } else {
             "bad\">✗ failed"
         });
-        html.element("</td><td data-name=\"Reason\">", &sentence(&check.reason), "</td></tr>\n");
+        html.raw(if check.reason.is_empty() { "</td><td class=\"none\">" } else { "</td><td data-name=\"Reason\">" });
+        html.element("", &sentence(&check.reason), "</td></tr>\n");
     }
     html.raw("</tbody></table>\n");
     if endpoint.checks.len() > most {
@@ -254,7 +263,7 @@ fn training(html: &mut Html, training: &TrainingFigures) {
     html.raw("<h2>Training job</h2>\n");
     tiles(html, &training.facts);
     if !training.phases.is_empty() {
-        html.raw("<h3 class=\"gap\">Phases</h3>\n");
+        html.raw("<h3>Phases</h3>\n");
         phases(html, &training.phases);
     }
 }

@@ -9,7 +9,7 @@ use super::drawn::Drawn;
 use super::judge::{self, Earlier, JudgedRule, RuleState};
 use super::judging::JudgingArgs;
 use super::labels::Selector;
-use super::metrics::{MetricPath, Metrics};
+use super::metrics::{MetricPath, Metrics, MetricsSource};
 use super::rule::{Direction, RegressionLimit, RuleTexts, Rules};
 use crate::base::failure::{self, Kind};
 use crate::base::plain;
@@ -17,8 +17,10 @@ use crate::cloud::{Approval, ModelRegistry, RegistrationState, VersionSummary};
 use crate::lifecycle::CommandInputs;
 use crate::lifecycle::manifest::ModelEntry;
 use crate::lifecycle::target::ProjectTarget;
+use crate::lifecycle::version_arn;
 use crate::report::{Better, HistoryPoint, LONGEST_TEXT, MetricChange, MetricRow, MetricState, ModelVerdict};
 
+const MODEL_PACKAGE_ARN: &str = "MODEL_PACKAGE_ARN";
 /// Most metrics besides those that rules name.
 const MOST_METRICS: usize = 200;
 /// Versions whose metrics are read at once.
@@ -30,6 +32,8 @@ pub(crate) struct Appraisal {
     pub(crate) verdict: ModelVerdict,
     /// A sentence about the earlier model, or why there is none.
     pub(crate) comparison: String,
+    /// There is a file of metrics.
+    pub(crate) has_metrics: bool,
     pub(crate) has_baseline: bool,
     pub(crate) rows: Vec<MetricRow>,
     pub(crate) left_out: usize,
@@ -59,12 +63,16 @@ impl JudgingArgs {
         let of_arguments = RuleTexts { require: &self.require, max_regression: &self.max_regression };
         let rules = Rules::parse(of_manifest, of_arguments)?;
         let paths = self.paths(&model)?;
-        let sources = self.read_sources(&model, &target.folder)?;
+        let sources = if self.metrics_files(&model, &target.folder).is_empty() {
+            registered(inputs, target).await?
+        } else {
+            self.read_sources(&model, &target.folder)?
+        };
         let metrics = Metrics::parse(&sources, &paths)?;
         let (found, comparison) = self.earlier(inputs, target, &model, &paths).await?;
         let has_baseline = found.is_some();
         let earlier = found.map_or(Earlier::None { is_required: false }, Earlier::Model);
-        let judged = judge::judge(&rules, &metrics, &earlier);
+        let judged = if sources.is_empty() { Vec::new() } else { judge::judge(&rules, &metrics, &earlier) };
         let versions =
             if asks_registry(target) { versions(inputs, target, &model, &paths, most).await? } else { Vec::new() };
         let (rows, left_out) = rows(&rules, &judged, &metrics, &earlier, &versions);
@@ -74,7 +82,8 @@ impl JudgingArgs {
             (false, true) => ModelVerdict::Failed,
             (false, false) => ModelVerdict::Passed,
         };
-        Ok(Appraisal { verdict, comparison, has_baseline, rows, left_out, drawn: Drawn::find(&sources) })
+        let drawn = Drawn::find(&sources);
+        Ok(Appraisal { verdict, comparison, has_metrics: !sources.is_empty(), has_baseline, rows, left_out, drawn })
     }
 
     /// The metrics of the earlier model, and a sentence about it.
@@ -113,6 +122,20 @@ impl JudgingArgs {
     }
 }
 
+/// The files of metrics of the version in `MODEL_PACKAGE_ARN`, for a project that deploys what another one trains. Empty without one,
+/// and when it has none that can be used.
+async fn registered(inputs: &CommandInputs, target: &ProjectTarget) -> anyhow::Result<Vec<MetricsSource>> {
+    let named = inputs.env.get(MODEL_PACKAGE_ARN).filter(|_| asks_registry(target));
+    let Some(arn) = named.filter(|arn| version_arn::check(arn, target).is_ok()) else { return Ok(Vec::new()) };
+    baseline::check_place(inputs, target).await?;
+    let registry = inputs.connect.registry(&target.access).await?;
+    let Some(version) = registry.version(arn).await? else { return Ok(Vec::new()) };
+    match baseline::stored_metrics(inputs, &target.access, &version).await {
+        Err(error) if failure::kind_of(&error) == Kind::User => Ok(Vec::new()),
+        found => found,
+    }
+}
+
 /// Whether the environment says in which registry to look.
 pub(crate) fn asks_registry(target: &ProjectTarget) -> bool {
     target.environment.is_some()
@@ -133,7 +156,7 @@ async fn versions(
         return Ok(Vec::new());
     }
     baseline::check_place(inputs, target).await?;
-    let own = inputs.env.get("MODEL_PACKAGE_ARN").unwrap_or_default();
+    let own = inputs.env.get(MODEL_PACKAGE_ARN).unwrap_or_default();
     let registry = inputs.connect.registry(&target.access).await?;
     let page = registry.versions(&model.group, None, None).await?;
     let completed = page.versions.into_iter().filter(|version| version.state == RegistrationState::Completed);
@@ -256,7 +279,6 @@ fn number(value: Decimal) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::metrics::MetricsSource;
     use super::*;
 
     fn metrics(text: &str) -> Metrics {

@@ -7,7 +7,7 @@ use crate::base::plain;
 use crate::lifecycle::CommandInputs;
 use crate::lifecycle::gate::Appraisal;
 use crate::lifecycle::target::ProjectTarget;
-use crate::report::{LONGEST_NAME, LONGEST_TEXT, ModelReport, ReportLink};
+use crate::report::{LONGEST_NAME, LONGEST_TEXT, ModelReport, PAGE_LINK, ReportLink};
 
 /// Digits of a commit that people read.
 const SHORT_COMMIT: usize = 8;
@@ -75,7 +75,7 @@ impl ReportContent<'_> {
         let job = self.variable("CI_JOB_URL");
         let page = job.zip(self.artifact()).map(|(job, file)| format!("{job}/artifacts/file/{file}"));
         let links = [
-            ("Page", page.as_deref()),
+            (PAGE_LINK, page.as_deref()),
             ("Job", job),
             ("Pipeline", self.variable("CI_PIPELINE_URL")),
             ("Package", self.variable("PACKAGE_URL")),

@@ -49,6 +49,12 @@ pub(super) struct ReportFigures {
     pub(super) plan: Option<PlannedDeployment>,
 }
 
+impl ReportFigures {
+    pub(super) fn is_empty(&self) -> bool {
+        self.training.is_none() && self.curves.is_empty() && self.endpoints.is_empty() && self.plan.is_none()
+    }
+}
+
 impl ReportFiles {
     /// All files that are read.
     pub(super) fn named(&self) -> Vec<PathBuf> {

@@ -338,3 +338,24 @@ async fn the_page_is_linked_among_the_artifacts() {
     desk.run(&["--html", &html, "--note", "--name", "b"]).await;
     assert!(!desk.gitlab.notes_of(5)[1].body.contains("javascript"));
 }
+
+#[tokio::test]
+async fn a_project_without_metrics_shows_those_of_its_version() {
+    let mut desk = Desk::new();
+    let manifest = std::fs::read_to_string(desk.path("manifest.json")).unwrap();
+    desk.write("manifest.json", &manifest.replace(r#""metrics":["metrics.json"],"#, ""));
+    let alone = desk.run(&["--environment", "prod"]).await;
+    assert_eq!(alone.kind, Some(Kind::User));
+    assert!(alone.text.contains("there is nothing to report"), "{}", alone.text);
+    let plan = r#"{"endpoint": "wine", "version": "v", "to": "new", "changes": false}"#;
+    let plan = desk.write("plan.json", plan);
+    let planned = desk.run(&["--plan", &plan]).await;
+    assert_eq!(planned.kind, None, "{}", planned.text);
+    assert!(planned.text.ends_with("The model has no bars to reach\n"), "{}", planned.text);
+    let arn = desk.register(Approval::Pending, r#"{"f1": 0.9}"#).await;
+    desk.env.insert("MODEL_PACKAGE_ARN", arn);
+    let registered = desk.run(&["--environment", "prod", "--plan", &plan]).await;
+    assert_eq!(registered.kind, None, "{}", registered.text);
+    assert!(registered.out.contains("0.9"), "{}", registered.out);
+    assert!(registered.text.ends_with("The model passes the gate\n"), "{}", registered.text);
+}
