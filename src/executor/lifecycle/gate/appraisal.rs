@@ -23,6 +23,8 @@ use crate::report::{Better, HistoryPoint, LONGEST_TEXT, MetricChange, MetricRow,
 const MODEL_PACKAGE_ARN: &str = "MODEL_PACKAGE_ARN";
 /// Most metrics besides those that rules name.
 const MOST_METRICS: usize = 200;
+/// Most pages of the registry's list.
+const MOST_PAGES: usize = 5;
 /// Versions whose metrics are read at once.
 const AT_ONCE: usize = 4;
 
@@ -144,7 +146,7 @@ pub(crate) fn asks_registry(target: &ProjectTarget) -> bool {
         && target.manifest.target.account.is_some()
 }
 
-/// The newest versions with usable metrics, the oldest first. Asks for one page, and of each version its files.
+/// The newest versions with usable metrics, the oldest first. Asks for a few pages, and of each version its files.
 async fn versions(
     inputs: &CommandInputs,
     target: &ProjectTarget,
@@ -158,9 +160,17 @@ async fn versions(
     baseline::check_place(inputs, target).await?;
     let own = inputs.env.get(MODEL_PACKAGE_ARN).unwrap_or_default();
     let registry = inputs.connect.registry(&target.access).await?;
-    let page = registry.versions(&model.group, None, None).await?;
-    let completed = page.versions.into_iter().filter(|version| version.state == RegistrationState::Completed);
-    let wanted: Vec<_> = completed.filter(|version| version.arn != own).take(most).collect();
+    let (mut wanted, mut page) = (Vec::new(), None);
+    for _ in 0..MOST_PAGES {
+        let found = registry.versions(&model.group, None, page).await?;
+        let completed = found.versions.into_iter().filter(|version| version.state == RegistrationState::Completed);
+        wanted.extend(completed.filter(|version| version.arn != own));
+        page = found.next;
+        if page.is_none() || wanted.len() >= most {
+            break;
+        }
+    }
+    wanted.truncate(most);
     let read = wanted.into_iter().map(|version| version_metrics(inputs, target, &*registry, version, paths));
     let mut found: Vec<EarlierVersion> =
         futures::stream::iter(read).buffered(AT_ONCE).try_filter_map(async |found| Ok(found)).try_collect().await?;
