@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 use super::run;
 use crate::conformance::skipped;
 use crate::support::emulator::{BUCKET, Emulator};
+use crate::support::gitlab_api::{
+    ACCESS_TOKEN, ApiFault, EXPIRED_TOKEN, FaultEffect, GitLabDouble, JOB_TOKEN, READ_TOKEN,
+};
 use crate::support::shipped_roles::of_test_account;
 use crate::support::snapshot::assert_snapshot;
 use crate::support::waiting::find_program;
@@ -181,4 +184,74 @@ fn the_latest_approved_version_is_compared_under_the_shipped_policy() {
     let versions = page.split("<h2>Versions in the registry").nth(1).unwrap();
     assert_eq!(versions.matches("<circle").count(), 3, "two versions and this model");
     assert_eq!(emulator.decided("report")["denied"], json!({}));
+}
+
+/// The command in a job of merge request 5, with this token for notes.
+fn note(folder: &Path, gitlab: &GitLabDouble, token: &str, pipeline: &str) -> super::Ended {
+    let mut variables = gitlab.variables().to_vec();
+    for (name, value) in [
+        ("CI_MERGE_REQUEST_IID", "5"),
+        ("CI_PIPELINE_ID", pipeline),
+        ("CI_JOB_TOKEN", JOB_TOKEN),
+        ("NOTE_TOKEN", token),
+    ] {
+        variables.push((name, value.to_owned()));
+    }
+    let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    run(folder, &variables, &["report", "--html", "report.html", "--note", "--token-env", "NOTE_TOKEN"])
+}
+
+#[test]
+fn a_merge_request_gets_one_note_that_is_edited() {
+    let folder = folder(&[("manifest.json", MANIFEST), ("metrics.json", METRICS)]);
+    let gitlab = GitLabDouble::start();
+    gitlab.merge_request(5);
+    // A stranger knows the marker, and there are more notes than one page has.
+    gitlab.note(5, 99, "<!-- sagemaker-executor report wine -->\n<!-- pipeline 999 -->\nperfect", false);
+    (0..120).for_each(|number| gitlab.note(5, 98, &format!("comment {number}"), number % 2 > 0));
+    let first = note(folder.path(), &gitlab, ACCESS_TOKEN, "12");
+    assert_eq!(first.code, 0, "{}", first.stderr);
+    assert!(first.stderr.starts_with("Wrote a note into the merge request !5\n"), "{}", first.stderr);
+    std::fs::write(folder.path().join("metrics.json"), r#"{"accuracy": 0.9, "f1": 0.8}"#).unwrap();
+    let second = note(folder.path(), &gitlab, ACCESS_TOKEN, "13");
+    assert!(second.stderr.starts_with("Edited the note of the merge request !5\n"), "{}", second.stderr);
+    let third = note(folder.path(), &gitlab, ACCESS_TOKEN, "13");
+    assert!(third.stderr.starts_with("The note of the merge request !5 is as it must be\n"), "{}", third.stderr);
+    let notes = gitlab.notes(5);
+    assert_eq!(notes.len(), 122);
+    assert!(notes[0].body.ends_with("perfect"));
+    assert_snapshot("report_note", &notes[121].body);
+}
+
+#[test]
+fn a_note_that_gitlab_refuses_is_one_warning_and_the_job_goes_on() {
+    let folder = folder(&[("manifest.json", MANIFEST), ("metrics.json", METRICS)]);
+    let mut shown = String::new();
+    for (name, token) in
+        [("a job token", JOB_TOKEN), ("expired", EXPIRED_TOKEN), ("the scope read_api", READ_TOKEN), ("no token", "")]
+    {
+        let gitlab = GitLabDouble::start();
+        gitlab.merge_request(5);
+        let ended = note(folder.path(), &gitlab, token, "12");
+        assert_eq!((ended.code, gitlab.notes(5).len()), (0, 0), "{name}: {}", ended.stderr);
+        assert_eq!(ended.stderr.matches("warning:").count(), 1, "{name}: {}", ended.stderr);
+        assert!(token.is_empty() || !ended.stderr.contains(token), "{name}");
+        assert!(folder.path().join("report.html").is_file(), "{name}");
+        std::fs::remove_file(folder.path().join("report.html")).unwrap();
+        shown.extend([name, ":\n", &ended.stderr]);
+    }
+    assert_snapshot("report_refused_note", &shown);
+}
+
+#[test]
+fn a_note_is_not_written_twice_when_the_answer_is_lost() {
+    let folder = folder(&[("manifest.json", MANIFEST), ("metrics.json", METRICS)]);
+    let gitlab = GitLabDouble::start();
+    gitlab.merge_request(5);
+    gitlab.plan(ApiFault::new("POST", "/notes", 1, FaultEffect::DropAfter));
+    let lost = note(folder.path(), &gitlab, ACCESS_TOKEN, "12");
+    assert_eq!((lost.code, lost.stderr.matches("warning:").count()), (0, 1), "{}", lost.stderr);
+    let again = note(folder.path(), &gitlab, ACCESS_TOKEN, "12");
+    assert!(again.stderr.starts_with("The note of the merge request !5 is as it must be\n"), "{}", again.stderr);
+    assert_eq!(gitlab.notes(5).len(), 1);
 }
