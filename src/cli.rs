@@ -11,6 +11,7 @@ use executor::lifecycle::init::InitArgs;
 use executor::lifecycle::model::ModelArgs;
 use executor::lifecycle::package::PackageArgs;
 use executor::lifecycle::release::ReleaseArgs;
+use executor::lifecycle::report::ReportArgs;
 use executor::lifecycle::validate::ValidateArgs;
 use executor::operate::policy::PolicyArgs;
 use executor::operate::sweep::SweepArgs;
@@ -77,6 +78,10 @@ pub(crate) enum Command {
     ///
     /// With the job's own token. A release that is there already is left as it is; another file or tag of the same name is an error.
     Release(Box<ReleaseArgs>),
+    /// Show reviewers a model: a page, values for GitLab, and a note of the merge request
+    ///
+    /// It judges as `gate` does, and ends with 0 whatever the verdict is.
+    Report(Box<ReportArgs>),
     /// Run an emulator of SageMaker, CloudWatch Logs, S3 and STS on this machine
     #[cfg(feature = "emulator")]
     Emulator(Box<emulator::EmulatorArgs>),

@@ -36,6 +36,7 @@ const COMMANDS: &[&str] = &[
     "policy iam",
     "prepare",
     "release",
+    "report",
     "run",
     "sweep",
     "try",

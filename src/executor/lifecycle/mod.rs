@@ -17,6 +17,7 @@ pub mod package;
 mod pipeline;
 mod region;
 pub mod release;
+pub mod report;
 mod target;
 mod tier;
 pub mod validate;

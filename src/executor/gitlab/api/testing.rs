@@ -185,6 +185,10 @@ impl GitLabApi for MemoryGitLab {
         self.call("add_link", tag, act).await
     }
 
+    async fn user(&self) -> Result<u64, GitLabError> {
+        self.call("user", "", |_| Ok(OWN_USER)).await
+    }
+
     async fn notes(&self, merge_request: u64) -> Result<Vec<Note>, GitLabError> {
         let act = |project: &mut ProjectState| Ok(project.notes.get(&merge_request).cloned().unwrap_or_default());
         self.call("notes", &merge_request.to_string(), act).await
