@@ -5,6 +5,7 @@
 
 mod connect;
 pub mod endpoint;
+mod fetching;
 pub mod gate;
 pub mod gitlab;
 mod hex;

@@ -73,6 +73,18 @@ const POLICIES: &[(&str, &[&str], &[&str])] = &[
         ],
     ),
     (
+        "endpoint-deploy-package.json",
+        &[],
+        &[
+            "s3:GetObject",
+            "s3:PutObject",
+            "sagemaker:AddTags",
+            "sagemaker:CreateModelPackage",
+            "sagemaker:CreateModelPackageGroup",
+            "sagemaker:DescribeModelPackageGroup",
+        ],
+    ),
+    (
         "endpoint-rollback.json",
         &["endpoint_logs", "images", "inference", "quotas", "scaling"],
         &[

@@ -25,7 +25,7 @@ const PIPELINE: [(&str, &str); 7] = [
     ("CI_COMMIT_REF_NAME", "better"),
 ];
 
-fn git(folder: &Path, arguments: &[&str]) -> String {
+pub(super) fn git(folder: &Path, arguments: &[&str]) -> String {
     let mut git = Command::new("git");
     git.args(arguments).current_dir(folder).env_clear().env("PATH", path());
     git.env("HOME", "/nonexistent").env("GIT_CONFIG_NOSYSTEM", "1").env("LC_ALL", "C");
@@ -38,12 +38,12 @@ fn git(folder: &Path, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-fn path() -> &'static str {
+pub(super) fn path() -> &'static str {
     static PATH: LazyLock<String> = LazyLock::new(search_path);
     &PATH
 }
 
-fn put(folder: &Path, name: &str, text: &str) {
+pub(super) fn put(folder: &Path, name: &str, text: &str) {
     let path = folder.join(name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(path, text).unwrap();

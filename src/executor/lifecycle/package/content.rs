@@ -16,6 +16,7 @@ use super::metadata::{
 };
 use super::model_archive::FoundModel;
 use super::naming::{self, PackageKind};
+use super::placing::UnplacedFile;
 use super::reading::LARGEST_LINK;
 use super::samples;
 use super::selection::{self, LARGEST_SEARCHED, SelectedSources, SourceFile, SourceWarnings};
@@ -78,10 +79,7 @@ impl PackageContent {
         let evidence: Vec<_> = model::metrics(target)?.iter().map(model::MetricsFile::source).collect();
         let metrics = gate::numbers(model, &evidence)?;
         for (name, source) in model.metrics.iter().zip(evidence) {
-            let name = name.trim_start_matches("./");
-            let packed =
-                entry_name::mistake(name).map_or_else(|| name.to_owned(), |_| name.replace(['/', '\\', '.'], "_"));
-            put(&mut others, format!("model/metrics/{packed}"), OtherFile::Text(source.bytes))?;
+            put(&mut others, packed_metrics(name), OtherFile::Text(source.bytes))?;
         }
         let (packaged, archive) = packaged(model, found)?;
         if archive.is_none() {
@@ -122,13 +120,8 @@ impl PackageContent {
                 .hint("make room there, or change `--output-dir`")
                 .caused_by(error)
         };
-        let temporary = tempfile::Builder::new()
-            .prefix(&format!("{name}."))
-            .suffix(".tmp")
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
-            .tempfile_in(folder)
-            .map_err(failed)?;
-        let mut writer = PackageWriter::new(temporary.as_file());
+        let unplaced = UnplacedFile::new(folder, &name).map_err(failed)?;
+        let mut writer = PackageWriter::new(unplaced.file());
         let mut contents = repository.contents()?;
         check_links(&mut contents, &sources.files)?;
         others.into_iter().try_for_each(|(name, file)| file.write(&name, &mut writer, &mut contents, &mut warnings))?;
@@ -146,8 +139,7 @@ impl PackageContent {
             let failure = Failure::user(format!("{} exists, and is no regular file", file.display()));
             return Err(failure.hint("remove it, or change `--output-dir`").into());
         }
-        let written = temporary.persist(&file).map_err(|error| failed(error.error))?;
-        drop(written);
+        unplaced.place(folder, &name).map_err(failed)?;
         let written = File::open(&file)?;
         let bytes = written.metadata()?.len();
         let hash = writing::sha256(&written).context("failed to read the package")?;
@@ -199,6 +191,13 @@ fn put_documents(
     texts
         .into_iter()
         .try_for_each(|(name, text)| put(others, format!("docs/{name}"), OtherFile::Text(text.into_bytes())))
+}
+
+/// Name in the package of a file of metrics that the manifest names.
+pub(super) fn packed_metrics(name: &str) -> String {
+    let name = name.trim_start_matches("./");
+    let packed = entry_name::mistake(name).map_or_else(|| name.to_owned(), |_| name.replace(['/', '\\', '.'], "_"));
+    format!("model/metrics/{packed}")
 }
 
 /// The samples that the manifest names, in each of its environments.

@@ -50,7 +50,12 @@ impl OpenedPackage {
     /// # Errors
     /// Failures of the user: the file is no package, or was changed.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
-        let name = plain::line(&path.display().to_string(), 300);
+        Self::open_as(path, &path.display().to_string())
+    }
+
+    /// As [`OpenedPackage::open`], with the package's name for messages.
+    pub(crate) fn open_as(path: &Path, name: &str) -> anyhow::Result<Self> {
+        let name = plain::line(name, 300);
         Self::read(path, &name).map_err(|why| unusable(&name, &format!("{why:#}")).into())
     }
 
