@@ -94,6 +94,17 @@ impl Schedule {
     #[track_caller]
     pub(super) fn play(&mut self, name: &str) {
         assert_eq!(self.state(name), JobState::Manual, "{name} cannot be started: {:?}", self.states);
+        self.start(name);
+    }
+
+    /// Runs a job again that has ended, and those after it that were skipped.
+    #[track_caller]
+    pub(super) fn retry(&mut self, name: &str) {
+        assert!(matches!(self.state(name), JobState::Succeeded | JobState::Failed), "{name} has not ended");
+        self.start(name);
+    }
+
+    fn start(&mut self, name: &str) {
         self.states.insert(name.to_owned(), JobState::Started);
         for state in self.states.values_mut().filter(|state| **state == JobState::Skipped) {
             *state = JobState::Waiting;
