@@ -7,6 +7,7 @@ mod docs;
 mod fuzz;
 mod layering;
 mod lifecycle;
+mod pipelines;
 mod scenarios;
 mod selection;
 mod support;

@@ -17,6 +17,8 @@ pub mod output;
 pub mod package;
 mod pipeline;
 mod region;
+pub mod release;
+pub mod report;
 mod target;
 mod tier;
 pub mod validate;

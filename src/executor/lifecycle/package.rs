@@ -30,9 +30,11 @@ use serde::Serialize;
 
 use self::committed::CommittedProject;
 use self::content::PackageContent;
+pub(crate) use self::documents::inline;
 pub(crate) use self::metadata::{ArchiveReference, PackageMetadata};
 use self::model_archive::ModelSearch;
-use self::naming::PackageKind;
+pub(crate) use self::naming::PackageKind;
+pub(crate) use self::reading::OpenedPackage;
 pub(crate) use self::unpacked::UnpackedPackage;
 use super::CommandInputs;
 use super::hex::hex;
@@ -217,4 +219,4 @@ pub(crate) fn is_hash(text: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -24,6 +24,11 @@ const POLICIES: &[(&str, &[&str], &[&str])] = &[
         &["s3:GetObject", "s3:ListBucket", "sagemaker:DescribeModelPackage", "sagemaker:ListModelPackages"],
     ),
     (
+        "report.json",
+        &[],
+        &["s3:GetObject", "s3:ListBucket", "sagemaker:DescribeModelPackage", "sagemaker:ListModelPackages"],
+    ),
+    (
         "model-register.json",
         &["source_objects"],
         &[

@@ -221,6 +221,11 @@ fn what_cannot_be_packed_is_one_error_and_leaves_nothing() {
     let arn = "arn:aws:sagemaker:eu-west-1:000000000000:model-package/other/1";
     said.push(refused(&["--model-package", arn]));
     said.push(refused(&["--model-package", &arn.replace("other", "wine")]));
+    let twin = git(folder.path(), &["rev-parse", "HEAD:run.sh"]);
+    git(folder.path(), &["update-index", "--add", "--cacheinfo", &format!("100644,{twin},RUN.sh")]);
+    git(folder.path(), &["commit", "-qm", "Add a twin"]);
+    said.push(refused(&[]));
+    git(folder.path(), &["rm", "-q", "--cached", "RUN.sh"]);
     symlink("/etc/passwd", folder.path().join("passwords")).unwrap();
     git(folder.path(), &["add", "passwords"]);
     git(folder.path(), &["commit", "-qm", "Link"]);

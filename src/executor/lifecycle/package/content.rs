@@ -114,6 +114,7 @@ impl PackageContent {
     pub(super) fn write(self, folder: &Path) -> anyhow::Result<WrittenPackage> {
         let Self { repository, sources, others, archive, metadata, changed, mut warnings } = self;
         let name = metadata.name.clone();
+        check_names(sources.files.iter().map(|file| format!("source/{}", file.path)).chain(others.keys().cloned()))?;
         let failed = |error: std::io::Error| {
             Failure::user(format!("failed to write the package into {}", folder.display()))
                 .hint("make room there, or change `--output-dir`")
@@ -293,6 +294,14 @@ fn add_committed(
         writer.add(name, mode, content, bytes, Packing::Compressed)?;
     }
     contents.close()
+}
+
+/// Refuses names that would overwrite each other where the package is unpacked.
+fn check_names(names: impl Iterator<Item = String>) -> Result<(), Failure> {
+    let names: Vec<_> = names.collect();
+    let Some((one, other)) = entry_name::alike(names.iter().map(String::as_str)) else { return Ok(()) };
+    Err(Failure::user(entry_name::alike_text(one, other))
+        .hint("rename one of them, or leave it out by `package.exclude` in the manifest"))
 }
 
 /// Refuses links that leave the project, also by way of other links.

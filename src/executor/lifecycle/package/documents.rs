@@ -68,7 +68,7 @@ pub(super) fn usage(metadata: &PackageMetadata) -> String {
 }
 
 /// Text of others in Markdown: one line, and no markup.
-fn inline(text: &str) -> String {
+pub(crate) fn inline(text: &str) -> String {
     let line = plain::line(text, LONGEST_SUBJECT);
     line.chars().fold(String::with_capacity(line.len()), |mut text, letter| {
         if "\\`*_{}[]<>#|!~".contains(letter) {

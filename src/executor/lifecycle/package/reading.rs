@@ -40,6 +40,8 @@ pub(crate) struct OpenedPackage {
     pub(crate) metadata: PackageMetadata,
     /// Of the whole file.
     pub(crate) sha256: String,
+    /// Its size.
+    pub(crate) bytes: u64,
 }
 
 impl OpenedPackage {
@@ -60,6 +62,7 @@ impl OpenedPackage {
     fn read(path: &Path, name: &str) -> anyhow::Result<Self> {
         anyhow::ensure!(path.metadata()?.is_file(), "it is no regular file");
         let mut file = File::open(path)?;
+        let bytes = file.metadata()?.len();
         let sha256 = hex(&writing::sha256(&file)?);
         check_list(&mut file)?;
         let mut archive = ZipArchive::new(file).context("it is no zip file")?;
@@ -70,7 +73,7 @@ impl OpenedPackage {
         let metadata = metadata(&mut archive, &entries)?;
         compare(&entries, &metadata.files)?;
         claims::check(&metadata)?;
-        Ok(Self { name: name.to_owned(), archive, metadata, sha256 })
+        Ok(Self { name: name.to_owned(), archive, metadata, sha256, bytes })
     }
 
     /// Compares the content of every file with its hash.
@@ -186,8 +189,11 @@ fn entries(archive: &mut ZipArchive<File>) -> anyhow::Result<BTreeMap<String, Pa
         targets.insert(name.clone(), target);
         found.insert(name, PackagedFile { sha256: String::new(), bytes, mode });
     }
-    match entry_name::unsafe_name(&targets) {
-        Some((name, why)) => Err(anyhow::anyhow!("{} {why}", plain::line(name, 300))),
+    if let Some((name, why)) = entry_name::unsafe_name(&targets) {
+        anyhow::bail!("{} {why}", plain::line(name, 300));
+    }
+    match entry_name::alike(found.keys().map(String::as_str)) {
+        Some((one, other)) => Err(anyhow::anyhow!("{}", entry_name::alike_text(one, other))),
         None => Ok(found),
     }
 }
