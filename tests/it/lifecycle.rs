@@ -8,6 +8,7 @@ mod gate;
 mod init;
 mod model;
 mod package;
+mod release;
 mod validate;
 
 use std::path::Path;

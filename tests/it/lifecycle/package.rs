@@ -25,7 +25,7 @@ const PIPELINE: [(&str, &str); 7] = [
     ("CI_COMMIT_REF_NAME", "better"),
 ];
 
-fn git(folder: &Path, arguments: &[&str]) -> String {
+pub(super) fn git(folder: &Path, arguments: &[&str]) -> String {
     let mut git = Command::new("git");
     git.args(arguments).current_dir(folder).env_clear().env("PATH", path());
     git.env("HOME", "/nonexistent").env("GIT_CONFIG_NOSYSTEM", "1").env("LC_ALL", "C");
@@ -43,7 +43,7 @@ fn path() -> &'static str {
     &PATH
 }
 
-fn put(folder: &Path, name: &str, text: &str) {
+pub(super) fn put(folder: &Path, name: &str, text: &str) {
     let path = folder.join(name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(path, text).unwrap();
@@ -67,7 +67,7 @@ fn manifest() -> Value {
 }
 
 /// A project with its history, whose repository would start programs that leave a file.
-fn project(folder: &Path) {
+pub(super) fn project(folder: &Path) {
     std::fs::create_dir_all(folder).unwrap();
     git(folder, &["init", "-q", "-b", "main"]);
     put(folder, "manifest.json", &manifest().to_string());
@@ -119,7 +119,7 @@ fn arm(folder: &Path) {
     std::fs::copy(trap, folder.join(".git/hooks/post-index-change")).unwrap();
 }
 
-fn package(folder: &Path, variables: &[(&str, &str)], arguments: &[&str]) -> Ended {
+pub(super) fn package(folder: &Path, variables: &[(&str, &str)], arguments: &[&str]) -> Ended {
     let variables: Vec<_> = PIPELINE.iter().chain(variables).copied().chain([("PATH", path())]).collect();
     run(folder, &variables, &[&["package"][..], arguments].concat())
 }
@@ -180,7 +180,7 @@ fn a_commit_gives_the_same_bytes_on_every_machine() {
 }
 
 /// The hashes of this version of the texts and of the program are no part of a snapshot.
-fn without_hashes(text: &str) -> String {
+pub(super) fn without_hashes(text: &str) -> String {
     Regex::new("[0-9a-f]{64}").unwrap().replace_all(text, "HASH").into_owned()
 }
 

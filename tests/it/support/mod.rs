@@ -19,6 +19,7 @@ pub(crate) mod account;
 pub(crate) mod driver;
 pub(crate) mod emulator;
 pub(crate) mod gitlab;
+pub(crate) mod gitlab_api;
 pub(crate) mod iam;
 pub(crate) mod id_tokens;
 pub(crate) mod job;

@@ -1,0 +1,144 @@
+//! The double's package registry.
+
+use axum::extract::{Path, Request, State};
+use axum::http::Uri;
+use axum::response::{IntoResponse as _, Response};
+use futures::StreamExt as _;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::http::{AppState, answer, page, paged, parameters, refusal};
+use super::{PROJECT_PATH, ProjectState};
+
+/// Most bytes of a file that are kept; of a larger one, the first.
+const KEPT: usize = 16 << 20;
+
+#[derive(Debug, Clone)]
+pub(super) struct StoredPackage {
+    id: u64,
+    name: String,
+    version: String,
+    pub(super) files: Vec<StoredFile>,
+}
+
+/// A file of a package.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StoredFile {
+    pub(crate) id: u64,
+    /// `NAME/VERSION/FILE`.
+    pub(crate) place: String,
+    pub(crate) name: String,
+    pub(crate) bytes: u64,
+    pub(crate) sha256: String,
+    pub(crate) content: Vec<u8>,
+}
+
+fn file_json(file: &StoredFile, package: u64) -> Value {
+    json!({ "id": file.id, "package_id": package, "file_name": file.name, "size": file.bytes, "file_sha256": file.sha256 })
+}
+
+/// GitLab's filter by name finds parts of names.
+pub(super) async fn list(State(shared): AppState, uri: Uri) -> Response {
+    let parameters = parameters(uri.query());
+    let state = shared.lock();
+    if !state.settings.has_packages {
+        return refusal(403, "403 Forbidden");
+    }
+    let wanted = |name: &str| parameters.get(name).map(String::as_str).unwrap_or_default();
+    let is_meant = |package: &&StoredPackage| {
+        package.name.contains(wanted("package_name")) && package.version.contains(wanted("package_version"))
+    };
+    let shown: Vec<Value> = state.packages.iter().filter(is_meant).map(package_json).collect();
+    paged(&shown, &shared.origin, uri.path(), &parameters)
+}
+
+fn package_json(package: &StoredPackage) -> Value {
+    let path = format!("/{PROJECT_PATH}/-/packages/{}", package.id);
+    json!({
+        "id": package.id, "name": package.name, "version": package.version, "package_type": "generic",
+        "status": "default", "_links": { "web_path": path },
+    })
+}
+
+pub(super) async fn list_files(State(shared): AppState, Path((_, package)): Path<(String, u64)>, uri: Uri) -> Response {
+    let state = shared.lock();
+    let Some(package) = state.packages.iter().find(|known| known.id == package) else {
+        return refusal(404, "404 Not Found");
+    };
+    let shown: Vec<Value> = package.files.iter().map(|file| file_json(file, package.id)).collect();
+    paged(&shown, &shared.origin, uri.path(), &parameters(uri.query()))
+}
+
+type FilePath = Path<(String, String, String, String)>;
+
+pub(super) async fn upload(
+    State(shared): AppState,
+    Path((_, name, version, file)): FilePath,
+    request: Request,
+) -> Response {
+    let query = parameters(request.uri().query());
+    let mut parts = request.into_body().into_data_stream();
+    let (mut hash, mut bytes, mut content) = (Sha256::new(), 0, Vec::new());
+    while let Some(part) = parts.next().await {
+        // A client that ends in the middle leaves nothing.
+        let Ok(part) = part else { return refusal(400, "400 Bad request") };
+        hash.update(&part);
+        bytes += part.len() as u64;
+        content.extend(part.iter().take(KEPT - content.len()));
+    }
+    let sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let stored = StoredFile { id: 0, place: format!("{name}/{version}/{file}"), name: file, bytes, sha256, content };
+    match store(&mut shared.lock(), &name, &version, stored) {
+        Ok(file) if query.get("select").is_some_and(|select| select == "package_file") => answer(200, &file),
+        Ok(_) => refusal(201, "201 Created"),
+        Err(refused) => refused,
+    }
+}
+
+#[expect(clippy::result_large_err, reason = "a response is the answer either way")]
+fn store(state: &mut ProjectState, name: &str, version: &str, mut file: StoredFile) -> Result<Value, Response> {
+    let is_letter = |letter: char| letter.is_ascii_alphanumeric() || "._-+".contains(letter);
+    for (what, text, more) in
+        [("package_name", name, ""), ("package_version", version, ""), ("file_name", &file.name, "~")]
+    {
+        let is_text = !text.is_empty() && text.chars().all(|letter| is_letter(letter) || more.contains(letter));
+        if !is_text || text.contains("..") {
+            return Err(answer(400, &json!({ "error": format!("{what} is invalid") })));
+        }
+    }
+    if !state.settings.has_packages {
+        return Err(refusal(403, "403 Forbidden"));
+    }
+    if file.bytes > state.settings.most_bytes_of_proxy {
+        return Err(page(413));
+    }
+    if file.bytes > state.settings.most_bytes {
+        return Err(refusal(400, "400 Bad request - File is too large"));
+    }
+    let known = state.packages.iter().position(|known| known.name == name && known.version == version);
+    let is_duplicate = known.is_some_and(|at| state.packages[at].files.iter().any(|known| known.name == file.name));
+    if is_duplicate && !state.settings.allows_duplicates {
+        return Err(refusal(400, "400 Bad request - Duplicate package is not allowed"));
+    }
+    let at = known.unwrap_or_else(|| {
+        let id = state.id();
+        let (name, version) = (name.to_owned(), version.to_owned());
+        state.packages.push(StoredPackage { id, name, version, files: Vec::new() });
+        state.packages.len() - 1
+    });
+    file.id = state.id();
+    let shown = file_json(&file, state.packages[at].id);
+    state.packages[at].files.push(file);
+    Ok(shown)
+}
+
+/// The newest file of the name.
+pub(super) async fn download(State(shared): AppState, Path((_, name, version, file)): FilePath) -> Response {
+    let place = format!("{name}/{version}/{file}");
+    let state = shared.lock();
+    let found = state.packages.iter().flat_map(|package| &package.files).rev().find(|known| known.place == place);
+    match found {
+        Some(file) => file.content.clone().into_response(),
+        None => refusal(404, "404 Not Found"),
+    }
+}
