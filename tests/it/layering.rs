@@ -254,7 +254,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
 /// Folders whose modules are named one by one in the table of directions.
 const SHARED_ROOMS: &[&str] = &["base", "config"];
 /// The folders of the packages.
-const PACKAGES: &[&str] = &["src", "src/aws", "src/emulator", "src/executor"];
+const PACKAGES: &[&str] = &["src", "src/aws", "src/emulator", "src/executor", "src/gitlab"];
 /// Calls of `std::env` outside `config/env.rs` that read no variable, with their files.
 const ENVIRONMENT_EXCEPTIONS: &[(&str, &str)] = &[
     ("wiring.rs", "args_os"),
@@ -402,17 +402,22 @@ fn modules_use_each_other_in_one_direction() {
 /// Cargo enforces the direction between packages; this checks their `Cargo.toml`.
 #[test]
 fn packages_depend_on_each_other_in_one_direction() {
-    for (package, ours, aws_crates) in
-        [("executor", &[][..], false), ("emulator", &[], false), ("aws", &["executor"], true)]
-    {
+    for (package, ours, aws_crates) in [
+        ("executor", &[][..], false),
+        ("emulator", &[], false),
+        ("aws", &["executor"], true),
+        ("gitlab", &["executor"], false),
+    ] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(package).join("Cargo.toml");
         let manifest: toml::Table = toml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
         for (name, _) in
             ["dependencies", "dev-dependencies"].iter().filter_map(|kind| manifest.get(*kind)?.as_table()).flatten()
         {
-            let package_of_ours = ["sagemaker-executor", "executor", "aws", "emulator"].contains(&name.as_str());
+            let package_of_ours =
+                ["sagemaker-executor", "executor", "aws", "emulator", "gitlab"].contains(&name.as_str());
             assert!(!package_of_ours || ours.contains(&name.as_str()), "{package} may not depend on {name}");
             assert!(aws_crates || !name.starts_with("aws-"), "{package} may not depend on {name}");
+            assert!(package == "gitlab" || name != "reqwest", "{package} may not depend on {name}");
         }
     }
 }
