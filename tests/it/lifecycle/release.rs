@@ -78,7 +78,7 @@ impl Desk {
     fn shown(&self, text: &str) -> String {
         let origin = self.gitlab.api_url().trim_end_matches("/api/v4").to_owned();
         let text = text.replace(&origin, "http://gitlab").replace(self.around.path().to_str().unwrap(), "AROUND");
-        let size = Regex::new(r"[\d.]+ K?i?B").unwrap();
+        let size = Regex::new(r"[\d.]+ (Ki)?B\b").unwrap();
         size.replace_all(&without_hashes(&text), "SIZE").into_owned()
     }
 
