@@ -10,8 +10,6 @@ mod paging;
 mod project;
 mod repetition;
 #[cfg(test)]
-mod stub;
-#[cfg(test)]
 mod tests;
 mod trust;
 mod upload;

@@ -5,6 +5,7 @@ mod endpoint_flow;
 mod endpoint_test;
 mod endpoint_upkeep;
 mod gate;
+mod gitlab;
 mod init;
 mod model;
 mod package;

@@ -7,7 +7,7 @@ use executor::gitlab::api::{
 };
 use serde_json::{Value, json};
 
-use crate::stub::{Stub, TOKEN, reply, with_header};
+use super::stub::{Stub, TOKEN, reply, with_header};
 
 pub(super) fn place() -> PackageFilePlace {
     PackageFilePlace { package: "model".to_owned(), version: "1.0".to_owned(), file: "stable-1.zip".to_owned() }

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use executor::gitlab::api::{GitLabAccess, GitLabApi as _, GitLabErrorKind, GitLabToken, ReleaseLink};
 
 use super::calls::{place, upload};
+use super::stub::{Stub, TOKEN, project, reply, with_header};
 use crate::connection::MOST_ANSWER;
-use crate::stub::{Stub, TOKEN, project, reply, with_header};
 
 #[tokio::test]
 async fn a_read_is_repeated_while_gitlab_is_away() {

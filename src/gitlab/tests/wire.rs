@@ -16,8 +16,8 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use super::calls::place;
+use super::stub::{Stub, TOKEN, project, project_behind, reply};
 use crate::connection::Proxies;
-use crate::stub::{Stub, TOKEN, project, project_behind, reply};
 
 fn openssl(folder: &Path, arguments: &str) {
     let output = std::process::Command::new("openssl").args(arguments.split(' ')).current_dir(folder).output().unwrap();

@@ -3,18 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
-use axum::{Extension, Router};
 use serde_json::{Value, json};
 
 use super::{ApiRequest, ApiShared, FaultEffect, PROJECT, PROJECT_PATH, TokenKind, notes, packages, releases};
-
-/// The path of the token's user, which is below no project.
-const USER: &str = "/api/v4/user";
 
 pub(super) type AppState = State<Arc<ApiShared>>;
 
@@ -31,7 +28,7 @@ pub(super) fn router(shared: Arc<ApiShared>) -> Router {
         .route("/merge_requests/{number}/notes/{note}", put(notes::edit));
     Router::new()
         .nest("/api/v4/projects/{project}", project)
-        .route(USER, get(user))
+        .route("/api/v4/user", get(notes::user))
         .fallback(async || refusal(404, "404 Not Found"))
         .layer(from_fn_with_state(Arc::clone(&shared), gate))
         .layer(axum::extract::DefaultBodyLimit::max(16 << 20))
@@ -52,14 +49,18 @@ async fn gate(State(shared): AppState, mut request: Request, next: Next) -> Resp
     let token_header = token_header(request.headers());
     let (fate, refused) = {
         let mut state = shared.lock();
-        let fate = state.faults.iter_mut().filter_map(|fault| fault.meet(&method, &path)).next();
+        // Each of them counts the request.
+        let fate = state.faults.iter_mut().fold(None, |fate, fault| {
+            let met = fault.meet(&method, &path);
+            fate.or(met)
+        });
         let limit = state.settings.rate_limit.filter(|(most, _)| state.seen.len() >= *most);
         let refused = match (fate, limit) {
             (Some(FaultEffect::RateLimit(pause)), _) | (None, Some((_, pause))) => Some(throttled(pause)),
             (Some(FaultEffect::Page(status)), _) => Some(page(status)),
             _ => match caller(&state.tokens, request.headers(), &method, &path) {
-                Err(refusal) => Some(refusal),
-                Ok(_) if uri != USER && project != PROJECT.to_string() && project != PROJECT_PATH => {
+                Err(refusal) => Some(*refusal),
+                Ok(_) if path != USER && project != PROJECT.to_string() && project != PROJECT_PATH => {
                     Some(refusal(404, "404 Project Not Found"))
                 }
                 Ok(caller) => {
@@ -88,19 +89,20 @@ async fn gate(State(shared): AppState, mut request: Request, next: Next) -> Resp
     }
 }
 
-/// The user of the token.
-async fn user(Extension(caller): Extension<Caller>) -> Response {
-    answer(200, &json!({ "id": caller.user, "username": format!("user-{}", caller.user) }))
-}
-
 async fn drain(request: Request) {
     let mut parts = request.into_body().into_data_stream();
     while let Some(Ok(_)) = futures::StreamExt::next(&mut parts).await {}
 }
 
+/// The one path outside of the project.
+const USER: &str = "/user";
+
 /// Project and rest of a path: `/api/v4/projects/42/releases?x` is `42` and `/releases?x`.
 fn split(uri: &str) -> (String, String) {
-    let Some(below) = uri.strip_prefix("/api/v4/projects/") else { return (String::new(), uri.to_owned()) };
+    if uri.strip_prefix("/api/v4") == Some(USER) {
+        return (String::new(), USER.to_owned());
+    }
+    let below = uri.strip_prefix("/api/v4/projects/").unwrap_or_default();
     let (project, rest) = below.split_once('/').unwrap_or((below, ""));
     (decoded(project), format!("/{rest}"))
 }
@@ -116,7 +118,7 @@ fn caller(
     headers: &HeaderMap,
     method: &str,
     path: &str,
-) -> Result<Caller, Response> {
+) -> Result<Caller, Box<Response>> {
     let name = token_header(headers);
     let text = headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let is_read = method == "GET";
@@ -126,7 +128,7 @@ fn caller(
             let is_note = path.starts_with("/merge_requests/");
             let is_one_tag = path.starts_with("/repository/tags/");
             if (is_note && !is_read) || is_one_tag || path == USER {
-                Err(unauthorized())
+                Err(Box::new(unauthorized()))
             } else {
                 Ok(Caller { user: 3 })
             }
@@ -136,13 +138,13 @@ fn caller(
         ("PRIVATE-TOKEN", Some(TokenKind::ReadOnly)) => {
             let text = "The request requires higher privileges than provided by the access token.";
             let body = json!({ "error": "insufficient_scope", "error_description": text, "scope": "api" });
-            Err(answer(403, &body))
+            Err(Box::new(answer(403, &body)))
         }
         ("PRIVATE-TOKEN", Some(TokenKind::Expired)) => {
             let text = "Token is expired. You can either do re-authorization or token refresh.";
-            Err(answer(401, &json!({ "error": "invalid_token", "error_description": text })))
+            Err(Box::new(answer(401, &json!({ "error": "invalid_token", "error_description": text }))))
         }
-        _ => Err(unauthorized()),
+        _ => Err(Box::new(unauthorized())),
     }
 }
 
@@ -184,16 +186,9 @@ fn decoded(text: &str) -> String {
     let mut rest = text.as_bytes();
     while let Some((first, after)) = rest.split_first() {
         let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).filter(|_| *first == b'%') {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &after[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
+        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).filter(|_| *first == b'%');
+        rest = if byte.is_some() { &after[2..] } else { after };
+        bytes.push(byte.unwrap_or(*first));
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }

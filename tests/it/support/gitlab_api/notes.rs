@@ -23,6 +23,11 @@ fn note_json(note: &StoredNote) -> Value {
     json!({ "id": note.id, "body": note.body, "author": author, "system": note.is_system, "noteable_type": "MergeRequest" })
 }
 
+/// The user of an access token.
+pub(super) async fn user(Extension(caller): Extension<Caller>) -> Response {
+    answer(200, &json!({ "id": caller.user, "username": format!("user-{}", caller.user) }))
+}
+
 fn no_merge_request() -> Response {
     refusal(404, "404 Merge request Not Found")
 }

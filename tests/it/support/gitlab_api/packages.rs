@@ -86,39 +86,38 @@ pub(super) async fn upload(
         bytes += part.len() as u64;
         content.extend(part.iter().take(KEPT - content.len()));
     }
-    let sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = hash.finalize().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
     let stored = StoredFile { id: 0, place: format!("{name}/{version}/{file}"), name: file, bytes, sha256, content };
     match store(&mut shared.lock(), &name, &version, stored) {
         Ok(file) if query.get("select").is_some_and(|select| select == "package_file") => answer(200, &file),
         Ok(_) => refusal(201, "201 Created"),
-        Err(refused) => refused,
+        Err(refused) => *refused,
     }
 }
 
-#[expect(clippy::result_large_err, reason = "a response is the answer either way")]
-fn store(state: &mut ProjectState, name: &str, version: &str, mut file: StoredFile) -> Result<Value, Response> {
+fn store(state: &mut ProjectState, name: &str, version: &str, mut file: StoredFile) -> Result<Value, Box<Response>> {
     let is_letter = |letter: char| letter.is_ascii_alphanumeric() || "._-+".contains(letter);
     for (what, text, more) in
         [("package_name", name, ""), ("package_version", version, ""), ("file_name", &file.name, "~")]
     {
         let is_text = !text.is_empty() && text.chars().all(|letter| is_letter(letter) || more.contains(letter));
         if !is_text || text.contains("..") {
-            return Err(answer(400, &json!({ "error": format!("{what} is invalid") })));
+            return Err(Box::new(answer(400, &json!({ "error": format!("{what} is invalid") }))));
         }
     }
     if !state.settings.has_packages {
-        return Err(refusal(403, "403 Forbidden"));
+        return Err(Box::new(refusal(403, "403 Forbidden")));
     }
     if file.bytes > state.settings.most_bytes_of_proxy {
-        return Err(page(413));
+        return Err(Box::new(page(413)));
     }
     if file.bytes > state.settings.most_bytes {
-        return Err(refusal(400, "400 Bad request - File is too large"));
+        return Err(Box::new(refusal(400, "400 Bad request - File is too large")));
     }
     let known = state.packages.iter().position(|known| known.name == name && known.version == version);
     let is_duplicate = known.is_some_and(|at| state.packages[at].files.iter().any(|known| known.name == file.name));
     if is_duplicate && !state.settings.allows_duplicates {
-        return Err(refusal(400, "400 Bad request - Duplicate package is not allowed"));
+        return Err(Box::new(refusal(400, "400 Bad request - Duplicate package is not allowed")));
     }
     let at = known.unwrap_or_else(|| {
         let id = state.id();

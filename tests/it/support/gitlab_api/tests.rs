@@ -11,7 +11,7 @@ use super::{
 use crate::support::waiting::search_path;
 
 /// Sends requests in order and prints status, headers and body of each; status 0 for a connection that ends.
-const CLIENT: &str = r#"
+const CLIENT: &str = r"
 import http.client, json, sys, urllib.error, urllib.request
 opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 answers = []
@@ -32,7 +32,7 @@ for method, url, headers, body in json.load(sys.stdin):
         pass
     answers.append([reply.status, {name.lower(): value for name, value in reply.headers.items()}, text])
 json.dump(answers, sys.stdout)
-"#;
+";
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
@@ -48,7 +48,8 @@ fn ask(double: &GitLabDouble, token: (&str, &str), requests: &[(&str, &str, Opti
     let requests: Vec<Value> = requests
         .iter()
         .map(|(method, path, body)| {
-            let url = format!("{}/projects/42{path}", double.api_url());
+            let project = if *path == "/user" { "" } else { "/projects/42" };
+            let url = format!("{}{project}{path}", double.api_url());
             let text = body.as_ref().map(|body| body.as_str().map_or_else(|| body.to_string(), str::to_owned));
             json!([method, url, { header: token, "Content-Type": "application/json" }, text])
         })
@@ -96,6 +97,9 @@ fn a_token_has_the_rights_that_gitlab_gives_it() {
     for wrong in [("PRIVATE-TOKEN", EXPIRED_TOKEN), ("PRIVATE-TOKEN", JOB_TOKEN), ("JOB-TOKEN", ACCESS_TOKEN)] {
         assert_eq!(asked(wrong), [401; 6]);
     }
+    let user = [("GET", "/user", None)];
+    assert_eq!(statuses(&ask(&double, JOB, &user)), [401]);
+    assert_eq!(ask(&double, ACCESS, &user)[0].body["id"], 7);
     double.token("other", TokenKind::Access { user: 9 });
     let id = double.notes(5)[0].id;
     let edit = format!("/merge_requests/5/notes/{id}");
