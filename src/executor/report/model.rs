@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::curve::Across;
 use super::parts::JobPhase;
 use crate::base::series::Series;
 
@@ -133,7 +134,7 @@ pub struct HistoryPoint {
 #[derive(Debug, Clone, PartialEq)]
 pub struct LearningCurve {
     pub name: String,
-    pub across: super::Across,
+    pub across: Across,
     pub series: Series,
 }
 
