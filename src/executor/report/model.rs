@@ -193,9 +193,15 @@ mod tests {
     #[test]
     fn only_plain_addresses_of_the_web_are_links() {
         assert!(ReportLink::new("Job", "https://gitlab.example.com/g/p/-/jobs/1").is_some());
-        for odd in
-            ["javascript:alert(1)", "https://x/)[a](b", "https://x/\"onclick=", "https://x/ y", "https://x/<b>", ""]
-        {
+        for odd in [
+            "javascript:alert(1)",
+            "javascript:alert",
+            "https://x/)[a](b",
+            "https://x/\"onclick=",
+            "https://x/ y",
+            "https://x/<b>",
+            "",
+        ] {
             assert_eq!(ReportLink::new("Job", odd), None, "{odd}");
         }
         assert_eq!(ReportLink::new("Job", &format!("https://x/{}", "a".repeat(2000))), None);
