@@ -352,3 +352,30 @@ fn a_review_endpoint_is_removed() {
     assert_eq!(bad.left["review-clean"].code, 0, "{}", bad.told());
     assert!(bad.left["review-clean"].log.contains("wine-review-better"), "{}", bad.told());
 }
+
+/// A project that serves takes the version that another pipeline registered and somebody approved, and ships it with its own package.
+#[test]
+fn an_inference_project_deploys_the_registered_model() {
+    let Some(desk) = Desk::new("an_inference_project_deploys_the_registered_model") else { return };
+    let mut trained = desk.pipeline("training-project", &MAIN, 52);
+    trained.schedule.play("stable-approve");
+    desk.run(&mut trained, "2");
+    let version = &trained.left["stable-register"].variables["MODEL_PACKAGE_ARN"];
+
+    let mut manifest = manifest();
+    for key in ["metrics", "require"] {
+        manifest["model"].as_object_mut().unwrap().remove(key);
+    }
+    desk.commit(&[("manifest.json", &manifest.to_string())]);
+    let mut pipeline = desk.pipeline("inference-project", &MAIN, 53);
+    assert_eq!(pipeline.in_state(JobState::Failed), Vec::<&str>::new(), "{}", pipeline.told());
+    pipeline.schedule.play("production-deploy");
+    desk.run(&mut pipeline, "1");
+    assert_eq!(pipeline.in_state(JobState::Failed), Vec::<&str>::new(), "{}", pipeline.told());
+    for job in ["stable-latest", "staging-deploy", "production-deploy"] {
+        assert_eq!(&pipeline.left[job].variables["MODEL_PACKAGE_ARN"], version, "{job}");
+    }
+    assert_eq!(pipeline.schedule.state("stable-release"), JobState::Succeeded);
+    assert_eq!(desk.gitlab.releases().len(), 2);
+    assert_eq!(desk.emulator.decided("pipeline")["denied"], json!({}), "the shipped policies suffice");
+}
