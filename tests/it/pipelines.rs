@@ -50,13 +50,14 @@ const PYTHON: &str =
 const PROGRAM: &str = "#!/bin/sh\ncase \"$1\" in\n  model | endpoint | package | report) exec PROGRAM \"$@\" --endpoint-url ENDPOINT ;;\nesac\n\
                        exec PROGRAM \"$@\"\n";
 /// The policies of the one role of all jobs.
-const POLICIES: [&str; 9] = [
+const POLICIES: [&str; 10] = [
     include_str!("../../runner-config/iam/lifecycle/model-register.json"),
     include_str!("../../runner-config/iam/lifecycle/model-approve.json"),
     include_str!("../../runner-config/iam/lifecycle/model-latest.json"),
     include_str!("../../runner-config/iam/lifecycle/endpoint-deploy.json"),
     include_str!("../../runner-config/iam/lifecycle/endpoint-deploy-package.json"),
     include_str!("../../runner-config/iam/lifecycle/endpoint-test.json"),
+    include_str!("../../runner-config/iam/lifecycle/endpoint-rollback.json"),
     include_str!("../../runner-config/iam/lifecycle/endpoint-delete.json"),
     include_str!("../../runner-config/iam/lifecycle/package.json"),
     include_str!("../../runner-config/iam/lifecycle/report.json"),
@@ -339,6 +340,12 @@ fn a_full_project_goes_to_production_and_back() {
     desk.run(&mut first, "1");
     let back = in_production(&first);
     assert_eq!((&back["MODEL_PACKAGE_ARN"], &back["ENDPOINT_CONFIG_NAME"]), (&version, &configuration));
+    // The job brings back what served before that.
+    second.schedule.play("production-rollback");
+    desk.run(&mut second, "1");
+    let rolled_back = &second.left["production-rollback"];
+    assert_eq!(rolled_back.code, 0, "{}", second.told());
+    assert_eq!(rolled_back.variables["MODEL_PACKAGE_ARN"], in_production(&second)["MODEL_PACKAGE_ARN"]);
     assert_eq!(desk.emulator.decided("pipeline")["denied"], json!({}), "the shipped policies suffice");
 }
 
