@@ -1,5 +1,5 @@
 //! Whole pipelines of the components: compiled, and run job by job with the program itself, the emulator as AWS, and a double of GitLab's
-//! API. Training is a program in the shell here; the scenarios run jobs in the emulator's training jobs.
+//! API. In one of them a training job of the emulator trains, by the custom executor; in the others a shell does.
 
 mod running;
 mod schedule;
@@ -12,16 +12,20 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::conformance::{can_run_containers, shown, skipped};
+use crate::support::driver;
 use crate::support::emulator::{BUCKET, Emulator};
+use crate::support::gitlab::Artifact;
 use crate::support::gitlab_api::{ACCESS_TOKEN, GitLabDouble, JOB_TOKEN, PROJECT_PATH};
 use crate::support::id_tokens::{self, TokenKey};
+use crate::support::job::{Artifacts, Job};
 use crate::support::program::executor;
 use crate::support::serving::{serving_image, serving_role};
 use crate::support::shipped_roles::{of_test_account, shipped_role};
-use crate::support::waiting::{find_program, search_path};
+use crate::support::waiting::{enter_gate, find_program, search_path};
+use crate::support::world::{Runner, Settings, World};
 use crate::templates::compiler::{Compiler, Project};
-use crate::templates::yaml::documents;
-use running::Pipeline;
+use crate::templates::yaml::{documents, texts};
+use running::{Left, Pipeline};
 use schedule::JobState;
 
 /// Trains a model that answers with this text, and has this accuracy.
@@ -46,13 +50,14 @@ const PYTHON: &str =
 const PROGRAM: &str = "#!/bin/sh\ncase \"$1\" in\n  model | endpoint | package | report) exec PROGRAM \"$@\" --endpoint-url ENDPOINT ;;\nesac\n\
                        exec PROGRAM \"$@\"\n";
 /// The policies of the one role of all jobs.
-const POLICIES: [&str; 9] = [
+const POLICIES: [&str; 10] = [
     include_str!("../../runner-config/iam/lifecycle/model-register.json"),
     include_str!("../../runner-config/iam/lifecycle/model-approve.json"),
     include_str!("../../runner-config/iam/lifecycle/model-latest.json"),
     include_str!("../../runner-config/iam/lifecycle/endpoint-deploy.json"),
     include_str!("../../runner-config/iam/lifecycle/endpoint-deploy-package.json"),
     include_str!("../../runner-config/iam/lifecycle/endpoint-test.json"),
+    include_str!("../../runner-config/iam/lifecycle/endpoint-rollback.json"),
     include_str!("../../runner-config/iam/lifecycle/endpoint-delete.json"),
     include_str!("../../runner-config/iam/lifecycle/package.json"),
     include_str!("../../runner-config/iam/lifecycle/report.json"),
@@ -140,6 +145,13 @@ impl Desk {
     /// Compiles and runs a pipeline of the flow, with what GitLab sets for this kind of it. It is made at this minute.
     #[track_caller]
     fn pipeline(&self, flow: &str, of: &[(&str, &str)], minute: u32) -> Pipeline {
+        let mut pipeline = self.compiled(flow, of, minute);
+        self.run(&mut pipeline, "1");
+        pipeline
+    }
+
+    #[track_caller]
+    fn compiled(&self, flow: &str, of: &[(&str, &str)], minute: u32) -> Pipeline {
         let project = Project::new(&self.compiler, &[]);
         let text = json!({"include": [{"local": format!("/templates/{flow}/template.yml")}]}).to_string();
         let whole = documents(&project.whole(&text), flow).remove(0);
@@ -148,14 +160,12 @@ impl Desk {
         let mut predefined = self.predefined(of);
         predefined.insert("CI_PIPELINE_CREATED_AT".to_owned(), format!("2026-11-29T04:{minute}:33Z"));
         predefined.insert("CI_PIPELINE_ID".to_owned(), minute.to_string());
-        let mut pipeline = Pipeline::new(jobs, &listed, &self.project(), predefined);
-        self.run(&mut pipeline, "1");
-        pipeline
+        Pipeline::new(jobs, &listed, &self.project(), predefined)
     }
 
     /// Runs what can run, as this user.
     fn run(&self, pipeline: &mut Pipeline, user: &str) {
-        pipeline.run(&self.key.token(user));
+        pipeline.run(&self.key.token(user), None);
     }
 
     fn predefined(&self, of: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -330,6 +340,12 @@ fn a_full_project_goes_to_production_and_back() {
     desk.run(&mut first, "1");
     let back = in_production(&first);
     assert_eq!((&back["MODEL_PACKAGE_ARN"], &back["ENDPOINT_CONFIG_NAME"]), (&version, &configuration));
+    // The job brings back what served before that.
+    second.schedule.play("production-rollback");
+    desk.run(&mut second, "1");
+    let rolled_back = &second.left["production-rollback"];
+    assert_eq!(rolled_back.code, 0, "{}", second.told());
+    assert_eq!(rolled_back.variables["MODEL_PACKAGE_ARN"], in_production(&second)["MODEL_PACKAGE_ARN"]);
     assert_eq!(desk.emulator.decided("pipeline")["denied"], json!({}), "the shipped policies suffice");
 }
 
@@ -351,4 +367,69 @@ fn a_review_endpoint_is_removed() {
     assert_eq!(bad.in_state(JobState::Failed), ["review-deploy"], "{}", bad.told());
     assert_eq!(bad.left["review-clean"].code, 0, "{}", bad.told());
     assert!(bad.left["review-clean"].log.contains("wine-review-better"), "{}", bad.told());
+}
+
+/// A project that serves takes the version that another pipeline registered and somebody approved, and ships it with its own package.
+#[test]
+fn an_inference_project_deploys_the_registered_model() {
+    let Some(desk) = Desk::new("an_inference_project_deploys_the_registered_model") else { return };
+    let mut trained = desk.pipeline("training-project", &MAIN, 52);
+    trained.schedule.play("stable-approve");
+    desk.run(&mut trained, "2");
+    let version = &trained.left["stable-register"].variables["MODEL_PACKAGE_ARN"];
+
+    let mut manifest = manifest();
+    for key in ["metrics", "require"] {
+        manifest["model"].as_object_mut().unwrap().remove(key);
+    }
+    desk.commit(&[("manifest.json", &manifest.to_string())]);
+    let mut pipeline = desk.pipeline("inference-project", &MAIN, 53);
+    assert_eq!(pipeline.in_state(JobState::Failed), Vec::<&str>::new(), "{}", pipeline.told());
+    pipeline.schedule.play("production-deploy");
+    desk.run(&mut pipeline, "1");
+    assert_eq!(pipeline.in_state(JobState::Failed), Vec::<&str>::new(), "{}", pipeline.told());
+    for job in ["stable-latest", "staging-deploy", "production-deploy"] {
+        assert_eq!(&pipeline.left[job].variables["MODEL_PACKAGE_ARN"], version, "{job}");
+    }
+    assert_eq!(pipeline.schedule.state("stable-release"), JobState::Succeeded);
+    assert_eq!(desk.gitlab.releases().len(), 2);
+    assert_eq!(desk.emulator.decided("pipeline")["denied"], json!({}), "the shipped policies suffice");
+}
+
+/// The training runs in a training job, by the driver as GitLab Runner calls it; its model, metrics and bill go on to later jobs.
+#[test]
+fn a_training_job_trains_in_the_pipeline() {
+    let Some(desk) = Desk::new("a_training_job_trains_in_the_pipeline") else { return };
+    let _place = enter_gate();
+    let runner = Runner::real().unwrap_or(Runner::Double);
+    let world = World::new(runner, driver::sagemaker(), Settings::default());
+    let repository = world.repository("ml/churn");
+    let sha = repository.commit("main", &[("training_script.py", TRAINING)]);
+    let train = |job: &Value, variables: &BTreeMap<String, String>| {
+        let script = texts(&job["script"]).join("\n");
+        let paths = Artifacts::paths(texts(&job["artifacts"]["paths"]));
+        // The training image is this machine's root.
+        let wanted = Job::new().sources(&repository, "main", &sha).set("PATH", &search_path()).artifacts(paths);
+        let wanted = variables.iter().fold(wanted, |wanted, (name, value)| wanted.set(name, value));
+        let outcome = world.run(&wanted.script([&script]));
+        let is_success = outcome.state.as_deref() == Some("success");
+        let code = outcome.exit_code.and_then(|code| i32::try_from(code).ok()).unwrap_or(i32::from(!is_success));
+        Left {
+            log: outcome.text(),
+            code,
+            files: outcome.artifacts.iter().flat_map(Artifact::files).collect(),
+            ..Left::default()
+        }
+    };
+    let mut pipeline = desk.compiled("training-project", &MAIN, 52);
+    pipeline.run(&desk.key.token("1"), Some(&train));
+    assert_eq!(pipeline.in_state(JobState::Failed), Vec::<&str>::new(), "{}", pipeline.told());
+    let left = &pipeline.left["train"].files;
+    for file in ["model/model.json", "metrics.json", "sagemaker-report.json"] {
+        assert!(left.contains_key(file), "{file}: {:?}\n{}", left.keys(), pipeline.left["train"].log);
+    }
+    let page = String::from_utf8_lossy(&pipeline.left["report"].files["report.html"]).into_owned();
+    assert!(page.contains("Training job"), "{page}");
+    assert_eq!(desk.gitlab.releases().len(), 1);
+    world.is_left_clean();
 }

@@ -1,13 +1,13 @@
 //! Runs the jobs of a compiled pipeline, one after the other: each in a clone of the commit, with the files and variables of the jobs that
 //! it needs, and with what GitLab would set. A job is one shell that ends at the first error, as with GitLab's shell executor.
 //!
-//! Not there yet: the custom executor for training jobs, cache, services and timeouts.
+//! Not there yet: cache, services and timeouts.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::schedule::{JobState, PlannedJob, Schedule};
 use crate::conformance::shown;
@@ -25,6 +25,9 @@ pub(super) struct Left {
     /// Files of its artifacts, by their paths, and reports by `report:KIND`.
     pub(super) files: BTreeMap<String, Vec<u8>>,
 }
+
+/// Runs a job in a training job, with these variables.
+pub(super) type TrainingExecutor<'a> = dyn Fn(&Value, &BTreeMap<String, String>) -> Left + 'a;
 
 pub(super) struct Pipeline {
     /// Jobs as the compiler made them.
@@ -55,10 +58,11 @@ impl Pipeline {
         Self { jobs, schedule, repository: repository.to_owned(), predefined, left: BTreeMap::new() }
     }
 
-    /// Runs every job that needs nobody to start it. Those with `id_tokens` get this one.
-    pub(super) fn run(&mut self, id_token: &str) {
+    /// Runs every job that needs nobody to start it. Those with `id_tokens` get this one; those for the executor's runner go to `executor`,
+    /// if there is one.
+    pub(super) fn run(&mut self, id_token: &str, executor: Option<&TrainingExecutor<'_>>) {
         while let Some(name) = self.schedule.next() {
-            let left = self.run_job(&name, id_token);
+            let left = self.run_job(&name, id_token, executor);
             let allowed = self.jobs[&name]["allow_failure"]["exit_codes"].as_array();
             let is_allowed = allowed.is_some_and(|codes| codes.contains(&left.code.into()));
             self.schedule.ended(&name, left.code == 0 || is_allowed);
@@ -80,8 +84,16 @@ impl Pipeline {
         self.schedule.states().filter(|(_, found)| *found == state).map(|(name, _)| name).collect()
     }
 
-    fn run_job(&self, name: &str, id_token: &str) -> Left {
+    fn run_job(&self, name: &str, id_token: &str, executor: Option<&TrainingExecutor<'_>>) -> Left {
         let job = &self.jobs[name];
+        if let Some(executor) = executor.filter(|_| job["tags"] == json!(["sagemaker"])) {
+            let own = job["variables"].as_object().into_iter().flatten();
+            let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            return executor(
+                job,
+                &own.map(|(key, value)| (key.clone(), expanded(&text(value), &self.predefined))).collect(),
+            );
+        }
         let folder = tempfile::tempdir().unwrap();
         let project = folder.path().join("project");
         let cloned =
