@@ -11,6 +11,7 @@ mod init;
 mod model;
 mod package;
 mod report;
+mod release;
 mod validate;
 
 use std::path::Path;

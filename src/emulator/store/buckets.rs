@@ -11,7 +11,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::bucket::{Bucket, BucketIndex};
 use super::listing::ObjectPage;
-use super::object::{Attributes, FileSegment, Object, Precondition, StoreError, Stored, Upload, tag_of};
+use super::object::{Attributes, FileSegment, Object, PartialUpload, Precondition, StoreError, Stored, tag_of};
 use super::versions::{BucketSettings, NULL_VERSION, VersionPage, VersionQuery, Versioning, version_id};
 use crate::clock;
 
@@ -20,7 +20,7 @@ use crate::clock;
 pub(crate) struct Store {
     root: PathBuf,
     buckets: RwLock<BTreeMap<String, Arc<Bucket>>>,
-    pub(super) uploads: Mutex<BTreeMap<String, Upload>>,
+    pub(super) uploads: Mutex<BTreeMap<String, PartialUpload>>,
     names: AtomicU64,
     run: u64,
 }

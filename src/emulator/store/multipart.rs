@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::buckets::Store;
-use super::object::{Attributes, Object, Precondition, StoreError, Stored, StoredPart, Upload, tag_of};
+use super::object::{Attributes, Object, PartialUpload, Precondition, StoreError, Stored, StoredPart, tag_of};
 use crate::clock;
 
 impl Store {
@@ -12,7 +12,7 @@ impl Store {
     pub(crate) fn start_upload(&self, bucket: &str, key: &str, attributes: Attributes) -> Result<String, StoreError> {
         self.bucket(bucket)?;
         let id = self.fresh_name();
-        let upload = Upload {
+        let upload = PartialUpload {
             bucket: bucket.to_owned(),
             key: key.to_owned(),
             attributes,
@@ -24,7 +24,7 @@ impl Store {
     }
 
     /// The upload of an id, when it belongs to this key.
-    pub(crate) fn upload(&self, bucket: &str, key: &str, id: &str) -> Result<Upload, StoreError> {
+    pub(crate) fn upload(&self, bucket: &str, key: &str, id: &str) -> Result<PartialUpload, StoreError> {
         let uploads = self.uploads.lock();
         let upload = uploads.get(id).filter(|upload| upload.bucket == bucket && upload.key == key);
         upload.cloned().ok_or(StoreError::NoSuchUpload)
@@ -97,7 +97,7 @@ impl Store {
     }
 
     /// Uploads of a bucket by id.
-    pub(crate) fn uploads_of(&self, bucket: &str) -> Vec<(String, Upload)> {
+    pub(crate) fn uploads_of(&self, bucket: &str) -> Vec<(String, PartialUpload)> {
         let uploads = self.uploads.lock();
         uploads.iter().filter(|(_, one)| one.bucket == bucket).map(|(id, one)| (id.clone(), one.clone())).collect()
     }

@@ -124,7 +124,7 @@ impl Drop for Stored {
 
 /// A multipart upload in progress; lost when the emulator ends.
 #[derive(Debug, Clone)]
-pub(crate) struct Upload {
+pub(crate) struct PartialUpload {
     pub(crate) bucket: String,
     pub(crate) key: String,
     pub(crate) attributes: Attributes,
