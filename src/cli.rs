@@ -10,6 +10,8 @@ use executor::lifecycle::gate::GateArgs;
 use executor::lifecycle::init::InitArgs;
 use executor::lifecycle::model::ModelArgs;
 use executor::lifecycle::package::PackageArgs;
+use executor::lifecycle::release::ReleaseArgs;
+use executor::lifecycle::report::ReportArgs;
 use executor::lifecycle::validate::ValidateArgs;
 use executor::operate::policy::PolicyArgs;
 use executor::operate::sweep::SweepArgs;
@@ -72,6 +74,14 @@ pub(crate) enum Command {
     /// The same commit, model and pipeline give the same bytes.
     #[command(visible_alias = "bundle")]
     Package(Box<PackageArgs>),
+    /// Publish a package in GitLab's package registry, and a stable one as a release
+    ///
+    /// With the job's own token. A release that is there already is left as it is; another file or tag of the same name is an error.
+    Release(Box<ReleaseArgs>),
+    /// Show reviewers a model: a page, values for GitLab, and a note of the merge request
+    ///
+    /// It judges as `gate` does, and ends with 0 whatever the verdict is.
+    Report(Box<ReportArgs>),
     /// Run an emulator of SageMaker, CloudWatch Logs, S3 and STS on this machine
     #[cfg(feature = "emulator")]
     Emulator(Box<emulator::EmulatorArgs>),

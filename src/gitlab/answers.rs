@@ -103,14 +103,14 @@ impl ReleaseAnswer {
 pub(super) struct NoteAnswer {
     id: u64,
     body: String,
-    author: Option<AuthorAnswer>,
+    author: Option<UserAnswer>,
     #[serde(default)]
     system: bool,
 }
 
 #[derive(Debug, Deserialize)]
-struct AuthorAnswer {
-    id: u64,
+pub(super) struct UserAnswer {
+    pub(super) id: u64,
 }
 
 impl NoteAnswer {

@@ -8,7 +8,7 @@ use executor::gitlab::api::{
 use reqwest::{Method, Url};
 use serde_json::{Value, json};
 
-use super::answers::{NoteAnswer, PackageAnswer, PackageFileAnswer, ReleaseAnswer, TagAnswer};
+use super::answers::{NoteAnswer, PackageAnswer, PackageFileAnswer, ReleaseAnswer, TagAnswer, UserAnswer};
 use super::connection::Connection;
 use super::errors::GitLabCall;
 use super::repetition::Repeatable;
@@ -165,6 +165,12 @@ impl GitLabApi for HttpProject {
         let call = self.call_of_release("add a link to", tag)?;
         let request = (Method::POST, &self.url(&["releases", tag, "assets", "links"]));
         self.connection.send(&call, request, &link_body(link), Repeatable::UnlessSent).await.map(drop)
+    }
+
+    async fn user(&self) -> Result<u64, GitLabError> {
+        let call = self.connection.call("find the user of the token".to_owned());
+        let answer = self.connection.get(&call, &self.connection.url(&["user"])).await?;
+        Ok(answer.read::<UserAnswer>(&call)?.id)
     }
 
     async fn notes(&self, merge_request: u64) -> Result<Vec<Note>, GitLabError> {

@@ -23,11 +23,13 @@ const DIRECTION: &[(&str, &[&str])] = &[
             "base::files",
             "base::human",
             "base::plain",
+            "base::series",
             "base::signals",
             "boundary",
             "cloud",
             "config::env",
             "gitlab",
+            "report",
             "ui",
         ],
     ),
@@ -114,7 +116,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("boundary", &["base::exit_codes", "base::failure", "base::signals", "ui"]),
     ("trace", &["base::failure", "base::node", "base::seal"]),
     ("protocol", &["base::arn", "base::failure", "base::metric", "base::node", "base::seal", "base::series"]),
-    ("report", &["base::human", "base::series"]),
+    ("report", &["base::human", "base::plain", "base::series"]),
     (
         "workspace",
         &[

@@ -1,5 +1,6 @@
 //! Commands about models, through the program as a CI job calls it.
 
+mod deploy_package;
 mod endpoint_deploy;
 mod endpoint_flow;
 mod endpoint_test;
@@ -9,6 +10,7 @@ mod gitlab;
 mod init;
 mod model;
 mod package;
+mod report;
 mod validate;
 
 use std::path::Path;

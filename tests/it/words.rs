@@ -35,6 +35,8 @@ const COMMANDS: &[&str] = &[
     "policy explain",
     "policy iam",
     "prepare",
+    "release",
+    "report",
     "run",
     "sweep",
     "try",

@@ -26,7 +26,7 @@ pub const CANCELED: u8 = 130;
 pub const TABLE: &[(u8, &str)] = &[
     (DONE, "The command did its work, or found it done"),
     (MISTAKE, "The job, or what was typed, asks for something impossible"),
-    (TROUBLE, "AWS, the network, the operator file, a bug; also a wrong command line"),
+    (TROUBLE, "AWS, GitLab, the network, the operator file, a bug; also a wrong command line"),
     (
         BELOW_BAR,
         "`gate`: a metric is below its bar, missing, doubled, or no number; `endpoint`: its answers or its health are not as they must be",

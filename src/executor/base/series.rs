@@ -104,6 +104,14 @@ pub struct Series {
 }
 
 impl Series {
+    /// A series with these points, as [`Series::thinned`] gives them. `None` when they cannot be those of a series.
+    pub fn of_points(points: Vec<Point>, last: Option<f64>) -> Option<Self> {
+        let first = points.first()?.mean;
+        let last = last.or_else(|| points.last().map(|point| point.mean));
+        let per_point = points.iter().map(|point| point.count).max().unwrap_or(1);
+        Some(Self { points, per_point, first, last }).filter(Self::is_sound)
+    }
+
     /// Adds a value; `at` is in milliseconds and never decreases.
     pub fn push(&mut self, at: u64, value: f64) {
         self.last = Some(value);
@@ -241,6 +249,18 @@ mod tests {
             (1002, Some(1.0), Some(999.0), Some(999.0))
         );
         assert!(joined.is_sound() && joined.points().len() <= MOST_POINTS);
+    }
+
+    #[test]
+    fn points_make_a_series_again() {
+        let series = of([1.0, 3.0, 2.0]);
+        let again = Series::of_points(series.thinned(2), Some(2.0)).unwrap();
+        assert_eq!((again.count(), again.max(), again.last()), (3, Some(3.0), Some(2.0)));
+        let odd = |at, mean| Point { at, count: 1, min: 0.0, mean, max: 1.0 };
+        assert_eq!(Series::of_points(vec![odd(1, 2.0)], None), None);
+        assert_eq!(Series::of_points(vec![odd(1, f64::NAN)], None), None);
+        assert_eq!(Series::of_points(vec![odd(1, 0.5), odd(0, 0.5)], None), None);
+        assert_eq!(Series::of_points(Vec::new(), Some(1.0)), None);
     }
 
     #[test]

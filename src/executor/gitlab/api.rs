@@ -134,6 +134,8 @@ pub trait GitLabApi: Send + Sync {
     async fn create_release(&self, release: &NewRelease) -> Result<Release, GitLabError>;
     /// Adds a link to a release.
     async fn add_link(&self, tag: &str, link: &ReleaseLink) -> Result<(), GitLabError>;
+    /// Number of the user whose token is used: the author of the notes that it writes.
+    async fn user(&self) -> Result<u64, GitLabError>;
     /// All notes of a merge request, the oldest first.
     async fn notes(&self, merge_request: u64) -> Result<Vec<Note>, GitLabError>;
     async fn create_note(&self, merge_request: u64, body: &str) -> Result<Note, GitLabError>;

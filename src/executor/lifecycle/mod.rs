@@ -5,6 +5,7 @@
 
 mod connect;
 pub mod endpoint;
+mod fetching;
 pub mod gate;
 pub mod gitlab;
 mod hex;
@@ -16,6 +17,8 @@ pub mod output;
 pub mod package;
 mod pipeline;
 mod region;
+pub mod release;
+pub mod report;
 mod target;
 mod tier;
 pub mod validate;

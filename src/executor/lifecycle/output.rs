@@ -63,7 +63,13 @@ impl OutputArgs {
 
     /// See [`OutputArgs::check`].
     pub(crate) fn check_with(&self, reports: &ReportFileArgs, inputs: &[PathBuf]) -> Result<(), Failure> {
-        let files = [("--dotenv", &self.dotenv), ("--junit", &reports.junit), ("--openmetrics", &reports.openmetrics)];
+        let files = [("--junit", reports.junit.as_deref()), ("--openmetrics", reports.openmetrics.as_deref())];
+        self.check_files(&files, inputs)
+    }
+
+    /// See [`OutputArgs::check`]; `files` are those of other flags.
+    pub(crate) fn check_files(&self, files: &[(&str, Option<&Path>)], inputs: &[PathBuf]) -> Result<(), Failure> {
+        let files = [("--dotenv", self.dotenv.as_deref())].into_iter().chain(files.iter().copied());
         let inputs: Vec<_> = inputs.iter().filter_map(|input| input.canonicalize().ok()).collect();
         let mut places = Vec::<(&str, PathBuf)>::new();
         for (flag, file) in files {
@@ -134,7 +140,8 @@ fn check(flag: &str, file: &Path) -> Result<PathBuf, Failure> {
         .hint(format!("change `{flag}`, or make the folder before")))
 }
 
-fn write(flag: &str, file: &Path, text: &str) -> anyhow::Result<()> {
+/// Writes the file of a flag, whole or not at all.
+pub(crate) fn write(flag: &str, file: &Path, text: &str) -> anyhow::Result<()> {
     check(flag, file)?;
     files::replace_shared(file, text.as_bytes()).map_err(|error| {
         Failure::user(format!("failed to write {}", file.display()))

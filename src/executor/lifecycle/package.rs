@@ -11,9 +11,13 @@ mod git;
 mod metadata;
 mod model_archive;
 mod naming;
+mod placing;
 mod reading;
 mod samples;
 mod selection;
+#[cfg(test)]
+pub(crate) mod testing;
+mod unpacked;
 mod verify;
 mod writing;
 
@@ -26,8 +30,12 @@ use serde::Serialize;
 
 use self::committed::CommittedProject;
 use self::content::PackageContent;
+pub(crate) use self::documents::inline;
+pub(crate) use self::metadata::{ArchiveReference, PackageMetadata};
 use self::model_archive::ModelSearch;
-use self::naming::PackageKind;
+pub(crate) use self::naming::PackageKind;
+pub(crate) use self::reading::OpenedPackage;
+pub(crate) use self::unpacked::UnpackedPackage;
 use super::CommandInputs;
 use super::hex::hex;
 use super::identity::IdentityArgs;
@@ -37,6 +45,9 @@ use crate::base::failure::Failure;
 use crate::base::human::human_bytes;
 use crate::base::signals::Cancellation;
 use crate::cloud::{Content, StoredHash};
+
+/// Folder of packages in an environment's bucket.
+const FOLDER: &str = "packages";
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -180,14 +191,32 @@ async fn store(
     if target.access.bucket.is_empty() {
         return Ok(None);
     }
+    unpacked::check_size(name, file.metadata()?.len())?;
     target.check_account(inputs).await?;
     let objects = inputs.connect.objects(&target.access).await?;
-    let key = format!("packages/{}/{name}", hex(hash));
+    let key = key(&hex(hash), name);
     if objects.stored_hash(&key).await? != StoredHash::Known(*hash) {
         objects.put_with_hash(&key, Content::File(file), hash).await?;
     }
     Ok(Some(objects.uri(&key)))
 }
 
+/// Key of a package in an environment's bucket.
+pub(crate) fn key(sha256: &str, name: &str) -> String {
+    format!("{FOLDER}/{sha256}/{name}")
+}
+
+/// The hash that the key of a stored package has.
+pub(crate) fn hash_of_key(key: &str) -> Option<&str> {
+    let mut parts = key.rsplit('/').skip(1);
+    let hash = parts.next().filter(|_| parts.next() == Some(FOLDER))?;
+    is_hash(hash).then_some(hash)
+}
+
+/// Whether a text is a SHA-256 as this program writes it.
+pub(crate) fn is_hash(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+}
+
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -2,19 +2,19 @@
 
 use plotters::prelude::*;
 
-use super::curve::{Curve, Unit};
+use super::curve::{Across, Curve, Unit};
 use super::html::Html;
 use crate::base::human::{human_bytes, human_number};
 use crate::base::series::Point;
 
 /// Size in the units of the drawing, about pixels of a phone.
-const WIDTH: u32 = 380;
-const HEIGHT: u32 = 170;
+pub(super) const WIDTH: u32 = 380;
+pub(super) const HEIGHT: u32 = 170;
 /// Colours that the style replaces; `style.css` has the same.
-const LINE: RGBColor = RGBColor(1, 2, 3);
-const BAND: RGBColor = RGBColor(2, 3, 4);
-const AXIS: RGBColor = RGBColor(3, 4, 5);
-const GRID: RGBColor = RGBColor(4, 5, 6);
+pub(super) const LINE: RGBColor = RGBColor(1, 2, 3);
+pub(super) const BAND: RGBColor = RGBColor(2, 3, 4);
+pub(super) const AXIS: RGBColor = RGBColor(3, 4, 5);
+pub(super) const GRID: RGBColor = RGBColor(4, 5, 6);
 
 /// Draws the curve with at most `most` points: the mean as a line, and the range of merged values as a band. `None` without a number.
 pub(super) fn chart(curve: &Curve<'_>, most: usize) -> Option<Html> {
@@ -25,7 +25,7 @@ pub(super) fn chart(curve: &Curve<'_>, most: usize) -> Option<Html> {
 }
 
 /// Shorter, and the same picture.
-fn without_noise(svg: &str) -> String {
+pub(super) fn without_noise(svg: &str) -> String {
     let start = svg.find("<svg").unwrap_or(0);
     svg.get(start..)
         .unwrap_or_default()
@@ -36,7 +36,10 @@ fn without_noise(svg: &str) -> String {
 
 fn draw(points: &[Point], curve: &Curve<'_>, svg: &mut String) -> Option<()> {
     let (first, last) = (points.first()?, points.last()?);
-    let (unit, unit_name) = time_unit(last.at);
+    let (unit, unit_name) = match curve.across {
+        Across::Time => time_unit(last.at),
+        Across::Steps => (1.0, ""),
+    };
     let time = |point: &Point| milliseconds(point.at) / unit;
     let (from, to) = (time(first), time(last));
     let to = if to > from { to } else { from + 1.0 };
@@ -59,7 +62,7 @@ fn draw(points: &[Point], curve: &Curve<'_>, svg: &mut String) -> Option<()> {
         .x_labels(4)
         .y_labels(5)
         .label_style(("sans-serif", 12, &AXIS))
-        .x_label_formatter(&|at| format!("{} {unit_name}", tick(*at, time_step)))
+        .x_label_formatter(&|at| format!("{} {unit_name}", tick(*at, time_step)).trim_end().to_owned())
         .y_label_formatter(&|value| {
             if curve.unit == Unit::Plain { tick(*value, step) } else { number(*value, curve.unit) }
         })
@@ -82,7 +85,7 @@ fn draw(points: &[Point], curve: &Curve<'_>, svg: &mut String) -> Option<()> {
 const TICKS: (f64, f64) = (8.0, 10.0);
 
 /// The number at a tick, with the digits that tell it from one that is `step` away.
-fn tick(value: f64, step: f64) -> String {
+pub(super) fn tick(value: f64, step: f64) -> String {
     let plain = human_number(value);
     if plain != human_number(value + step) && plain != human_number(value - step) {
         return plain;
@@ -125,13 +128,16 @@ fn range(points: &[Point], unit: Unit) -> (f64, f64) {
     match unit {
         Unit::Percent => (0.0, 100.0),
         Unit::BytesPerSecond => (0.0, high.clamp(1024.0, 1e15) * 1.05),
-        Unit::Plain => {
-            // An axis whose ends have the same digits cannot be labelled.
-            let size = low.abs().max(high.abs());
-            let room = if high > low { ((high - low) * 0.05).max(size * 1e-6).max(1e-12) } else { size.max(1.0) * 0.5 };
-            (low - room, high + room)
-        }
+        Unit::Plain => with_room(low, high),
     }
+}
+
+/// A range with some room at both ends.
+pub(super) fn with_room(low: f64, high: f64) -> (f64, f64) {
+    // An axis whose ends have the same digits cannot be labelled.
+    let size = low.abs().max(high.abs());
+    let room = if high > low { ((high - low) * 0.05).max(size * 1e-6).max(1e-12) } else { size.max(1.0) * 0.5 };
+    (low - room, high + room)
 }
 
 pub(super) fn number(value: f64, unit: Unit) -> String {
@@ -164,7 +170,7 @@ mod tests {
     fn draws(values: &[f64]) {
         let series = series(values);
         for unit in [Unit::Plain, Unit::Percent, Unit::BytesPerSecond] {
-            let Some(drawn) = chart(&Curve { name: "x", unit, series: &series }, 100) else {
+            let Some(drawn) = chart(&Curve { name: "x", unit, across: Across::Time, series: &series }, 100) else {
                 assert_eq!(series.count(), 0, "{values:?}");
                 continue;
             };
@@ -191,7 +197,9 @@ mod tests {
     fn the_line_ends_at_the_last_value() {
         let values: Vec<_> = (0..1000).map(|number| f64::from(number % 2)).collect();
         let series = series(&values);
-        let svg = chart(&Curve { name: "x", unit: Unit::Plain, series: &series }, 10).unwrap().finish();
+        let svg = chart(&Curve { name: "x", unit: Unit::Plain, across: Across::Steps, series: &series }, 10)
+            .unwrap()
+            .finish();
         let circle = svg.split("<circle").nth(1).unwrap();
         let cy: f64 = circle.split("cy=\"").nth(1).unwrap().split('"').next().unwrap().parse().unwrap();
         assert!(cy < f64::from(HEIGHT) / 4.0, "{circle}");

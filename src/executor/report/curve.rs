@@ -11,10 +11,20 @@ pub enum Unit {
     BytesPerSecond,
 }
 
+/// The horizontal axis of a curve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Across {
+    /// Milliseconds.
+    Time,
+    /// Numbers of steps, such as epochs.
+    Steps,
+}
+
 /// A series with its name.
 #[derive(Debug, Clone, Copy)]
 pub struct Curve<'a> {
     pub name: &'a str,
     pub unit: Unit,
+    pub across: Across,
     pub series: &'a Series,
 }

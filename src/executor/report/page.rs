@@ -1,32 +1,15 @@
 //! The page about a job.
 
-use std::time::Duration;
-
-use super::chart::{chart, number};
-use super::curve::{Curve, Unit};
+use super::curve::Curve;
 use super::html::Html;
+use super::parts::{JobPhase, STYLE, charts_of, phases, points_of_each};
 use super::spark::best;
-use crate::base::human::{human_duration, human_number};
+use crate::base::human::human_number;
 
 /// How every page begins, by which an earlier one is known.
 pub const PAGE_START: &str = "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"generator\" content=\"sagemaker-executor\">";
-const STYLE: &str = include_str!("style.css");
 /// Size that the drawings stay below together: the page of 40 metrics is under 300 KB.
 const DRAWINGS_BYTES: usize = 220_000;
-/// Size of a drawing without its points, and of one point in its line and its band.
-const DRAWING_BYTES: usize = 2_800;
-const POINT_BYTES: usize = 30;
-/// Most points of a drawing, which is 300 pixels wide on a phone, and the fewest that show a form.
-const POINTS: (usize, usize) = (40, 300);
-
-/// A phase of the training job.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JobPhase {
-    pub name: String,
-    /// Seconds since the beginning of the first one.
-    pub from: u64,
-    pub seconds: u64,
-}
 
 /// The content of the page.
 #[derive(Debug, Clone, Copy)]
@@ -57,8 +40,7 @@ pub fn page(content: &JobPage<'_>) -> String {
     html.text(content.title).raw("</title>\n<style>\n").raw(STYLE).raw("</style></head>\n<body><main>\n");
     head(&mut html, content);
     let charts = content.metrics.len() + content.machine.len();
-    let most = (DRAWINGS_BYTES / charts.max(1)).saturating_sub(DRAWING_BYTES) / POINT_BYTES;
-    let most = most.clamp(POINTS.0, POINTS.1);
+    let most = points_of_each(DRAWINGS_BYTES, charts);
     if !content.metrics.is_empty() {
         html.raw("<h2>Metrics</h2>\n");
         metrics(&mut html, content.metrics);
@@ -113,53 +95,11 @@ fn metrics(html: &mut Html, curves: &[Curve<'_>]) {
     html.raw("</tbody></table>\n");
 }
 
-fn charts_of(html: &mut Html, curves: &[Curve<'_>], most: usize) {
-    html.raw("<div class=\"charts\">\n");
-    for curve in curves {
-        let Some(drawing) = chart(curve, most) else { continue };
-        let note = note(curve);
-        html.raw("<figure role=\"img\" aria-label=\"").text(curve.name).raw(": ").text(&note).raw("\"><figcaption>");
-        html.element("<h3>", curve.name, "</h3>").element("<span class=\"soft\">", &note, "</span></figcaption>");
-        html.add(&drawing).raw("</figure>\n");
-    }
-    html.raw("</div>\n");
-}
-
-fn note(curve: &Curve<'_>) -> String {
-    let text = |value: Option<f64>| value.map_or("no number".to_owned(), |value| number(value, curve.unit));
-    match curve.unit {
-        Unit::Plain => format!("last {}", text(curve.series.last())),
-        Unit::Percent | Unit::BytesPerSecond => {
-            format!("mean {}, highest {}", text(curve.series.mean()), text(curve.series.max()))
-        }
-    }
-}
-
-fn phases(html: &mut Html, phases: &[JobPhase]) {
-    let whole = phases.iter().map(|phase| phase.from + phase.seconds).max().unwrap_or(0).max(1);
-    #[expect(clippy::cast_precision_loss, reason = "seconds of a job have less than 52 bits")]
-    let percent = |seconds: u64| format!("{:.2}", seconds as f64 / whole as f64 * 100.0);
-    html.raw("<table class=\"bars\"><thead><tr><th>Phase</th><th>Time</th><th></th></tr></thead><tbody>\n");
-    for JobPhase { name, from, seconds } in phases {
-        html.element("<tr><th>", name, "</th>").element(
-            "<td>",
-            &human_duration(Duration::from_secs(*seconds)),
-            "</td>",
-        );
-        html.element(
-            "<td><svg viewBox=\"0 0 100 6\" preserveAspectRatio=\"none\"><rect height=\"6\" x=\"",
-            &percent(*from),
-            "\"",
-        );
-        html.element(" width=\"", &percent((*seconds).max(whole / 200)), "\"/></svg></td></tr>\n");
-    }
-    html.raw("</tbody></table>\n");
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::series::Series;
+    use crate::report::curve::{Across, Unit};
 
     fn wave(height: f64) -> Series {
         let mut series = Series::default();
@@ -191,8 +131,9 @@ mod tests {
     fn the_page_stands_alone_and_is_small() {
         let series = wave(100.0);
         let names: Vec<String> = (0..40).map(|number| format!("metric_{number}")).collect();
-        let metrics: Vec<_> = names.iter().map(|name| Curve { name, unit: Unit::Plain, series: &series }).collect();
-        let machine = [Curve { name: "CPU", unit: Unit::Percent, series: &series }; 7];
+        let metrics: Vec<_> =
+            names.iter().map(|name| Curve { name, unit: Unit::Plain, across: Across::Time, series: &series }).collect();
+        let machine = [Curve { name: "CPU", unit: Unit::Percent, across: Across::Time, series: &series }; 7];
         let text = of(&metrics, &machine);
         assert!(text.len() < 300_000, "{} bytes", text.len());
         let one = of(&metrics[..2], &machine);

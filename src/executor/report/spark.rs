@@ -1,5 +1,6 @@
 //! A metric in one line of the log.
 
+use super::model::Better;
 use crate::base::human::human_number;
 use crate::base::series::Series;
 
@@ -29,14 +30,23 @@ const HIGHER_IS_BETTER: [&str; 15] = [
 
 /// The best value with its words; for a name that does not tell which is better, both extremes.
 pub(super) fn best(name: &str, series: &Series) -> String {
-    let words = words(name);
-    let is_any = |of: &[&str]| words.iter().any(|word| of.contains(&word.as_str()));
     let number = |value: Option<f64>| value.map_or("none".to_owned(), human_number);
     let (low, high) = (number(series.min()), number(series.max()));
+    match better(name) {
+        Some(Better::Lower) => format!("best {low}"),
+        Some(Better::Higher) => format!("best {high}"),
+        None => format!("lowest {low}, highest {high}"),
+    }
+}
+
+/// Which values are better, by the words of the metric's name.
+pub fn better(name: &str) -> Option<Better> {
+    let words = words(name);
+    let is_any = |of: &[&str]| words.iter().any(|word| of.contains(&word.as_str()));
     match (is_any(&LOWER_IS_BETTER), is_any(&HIGHER_IS_BETTER)) {
-        (true, false) => format!("best {low}"),
-        (false, true) => format!("best {high}"),
-        (true, true) | (false, false) => format!("lowest {low}, highest {high}"),
+        (true, false) => Some(Better::Lower),
+        (false, true) => Some(Better::Higher),
+        (true, true) | (false, false) => None,
     }
 }
 
@@ -67,13 +77,18 @@ pub fn metric_line(name: &str, series: &Series) -> String {
 }
 
 fn bars(series: &Series) -> String {
-    let points = series.thinned(WIDTH);
-    let low = points.iter().map(|point| point.mean).fold(f64::INFINITY, f64::min);
-    let high = points.iter().map(|point| point.mean).fold(f64::NEG_INFINITY, f64::max);
-    let height = |mean: f64| if high > low { (mean - low) / (high - low) } else { 0.5 };
+    let means: Vec<f64> = series.thinned(WIDTH).iter().map(|point| point.mean).collect();
+    bars_of(&means)
+}
+
+/// A bar for each number.
+pub(super) fn bars_of(values: &[f64]) -> String {
+    let low = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let height = |value: f64| if high > low { (value - low) / (high - low) } else { 0.5 };
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number from 0 to 7")]
-    let bar = |mean: f64| BARS.get((height(mean) * 7.0).round() as usize).copied().unwrap_or(' ');
-    points.iter().map(|point| bar(point.mean)).collect()
+    let bar = |value: f64| BARS.get((height(value) * 7.0).round() as usize).copied().unwrap_or(' ');
+    values.iter().map(|value| bar(*value)).collect()
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ use serde_json::{Map, Value, json};
 use super::curve::Curve;
 
 const SCHEMA: &str = "sagemaker-executor/metrics/1";
+/// Most points of a metric's curve in the file of JSON.
+const CURVE_POINTS: usize = 60;
 /// How every file of JSON begins, by which an earlier one is known.
 pub const METRICS_JSON_START: &str = "{\n  \"schema\": \"sagemaker-executor/metrics/1\",\n";
 /// The same of a file of text.
@@ -79,7 +81,7 @@ pub fn values_json(values: &FinalValues<'_>) -> String {
     for Curve { name, series, .. } in values.metrics {
         last.insert((*name).to_owned(), json_number(series.last()));
         let (first, min, max) = (series.first(), series.min(), series.max());
-        let detail = json!({"first": first, "last": json_number(series.last()), "min": min, "max": max, "values": series.count()});
+        let detail = json!({"first": first, "last": json_number(series.last()), "min": min, "max": max, "values": series.count(), "curve": series.thinned(CURVE_POINTS)});
         details.insert((*name).to_owned(), detail);
     }
     let of_machine = |(name, curve): &(&str, Curve<'_>)| {
@@ -94,7 +96,7 @@ pub fn values_json(values: &FinalValues<'_>) -> String {
 mod tests {
     use super::*;
     use crate::base::series::Series;
-    use crate::report::curve::Unit;
+    use crate::report::curve::{Across, Unit};
 
     fn series(values: &[f64]) -> Series {
         let mut series = Series::default();
@@ -112,8 +114,11 @@ mod tests {
             series(&[0.5, f64::NEG_INFINITY]),
         ];
         let names = ["val/loss", "val-loss", "1st:acc", "large", "low"];
-        let curves: Vec<_> =
-            names.iter().zip(&series).map(|(name, series)| Curve { name, unit: Unit::Plain, series }).collect();
+        let curves: Vec<_> = names
+            .iter()
+            .zip(&series)
+            .map(|(name, series)| Curve { name, unit: Unit::Plain, across: Across::Time, series })
+            .collect();
         insta::assert_snapshot!(open_metrics(&curves), @"
         # HELP val_loss Last value of val/loss in the output of the job, read by sagemaker-executor
         # TYPE val_loss gauge
@@ -145,6 +150,7 @@ mod tests {
           },
           "details": {
             "val-loss": {
+              "curve": [],
               "first": null,
               "last": "NaN",
               "max": null,
@@ -152,6 +158,22 @@ mod tests {
               "values": 0
             },
             "val/loss": {
+              "curve": [
+                [
+                  0,
+                  1,
+                  0.5,
+                  0.5,
+                  0.5
+                ],
+                [
+                  1,
+                  1,
+                  0.25,
+                  0.25,
+                  0.25
+                ]
+              ],
               "first": 0.5,
               "last": 0.25,
               "max": 0.5,

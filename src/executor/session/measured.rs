@@ -10,7 +10,7 @@ use crate::protocol::keys::SessionKeys;
 use crate::protocol::measurements::{self, Gauge, IDLE_BELOW_PERCENT, Measurements};
 use crate::protocol::project::Trees;
 use crate::report::{
-    self, Curve, FinalValues, JobPage, JobPhase, METRICS_JSON_START, METRICS_TEXT_START, PAGE_START, Unit,
+    self, Across, Curve, FinalValues, JobPage, JobPhase, METRICS_JSON_START, METRICS_TEXT_START, PAGE_START, Unit,
 };
 use crate::session::bill::Bill;
 use crate::session::billing::EndWait;
@@ -87,8 +87,11 @@ pub async fn write_files(session: &Session<'_>, job: &JobContext, trees: &Trees,
         return;
     }
     let measured = fetch(session).await;
-    let metrics: Vec<_> =
-        measured.metrics.iter().map(|(name, series)| Curve { name, unit: Unit::Plain, series }).collect();
+    let metrics: Vec<_> = measured
+        .metrics
+        .iter()
+        .map(|(name, series)| Curve { name, unit: Unit::Plain, across: Across::Time, series })
+        .collect();
     if metrics.is_empty() && (has_text || has_json) {
         let why = if session.state.is_loss_told() {
             "what was read from the output is lost with the training job"
@@ -168,7 +171,7 @@ fn gauges(measured: &Measurements) -> Vec<(&'static str, Curve<'_>)> {
             Gauge::Sent => "Network, sent",
         };
         let unit = if gauge.is_percent() { Unit::Percent } else { Unit::BytesPerSecond };
-        Some((gauge.name(), Curve { name, unit, series: measured.gauge(gauge)? }))
+        Some((gauge.name(), Curve { name, unit, across: Across::Time, series: measured.gauge(gauge)? }))
     };
     Gauge::ALL.into_iter().filter_map(of).collect()
 }

@@ -238,3 +238,13 @@ async fn notes_are_listed_created_and_edited() {
         assert_eq!((seen.header("private-token"), seen.header("job-token")), (Some(TOKEN), None));
     }
 }
+
+#[tokio::test]
+async fn the_user_of_a_token_is_found() {
+    let stub = Stub::with(GitLabToken::Access(TOKEN.to_owned())).await;
+    stub.push(reply(200, json!({ "id": 7, "username": "project_42_bot" }).to_string()));
+    assert_eq!(stub.project.user().await.unwrap(), 7);
+    assert_eq!((stub.seen()[0].method.as_str(), stub.seen()[0].uri.as_str()), ("GET", "/user"));
+    stub.push(reply(200, "{}"));
+    assert_eq!(stub.project.user().await.unwrap_err().kind, GitLabErrorKind::Invalid);
+}

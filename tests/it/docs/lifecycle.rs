@@ -24,6 +24,11 @@ const POLICIES: &[(&str, &[&str], &[&str])] = &[
         &["s3:GetObject", "s3:ListBucket", "sagemaker:DescribeModelPackage", "sagemaker:ListModelPackages"],
     ),
     (
+        "report.json",
+        &[],
+        &["s3:GetObject", "s3:ListBucket", "sagemaker:DescribeModelPackage", "sagemaker:ListModelPackages"],
+    ),
+    (
         "model-register.json",
         &["source_objects"],
         &[
@@ -65,6 +70,18 @@ const POLICIES: &[(&str, &[&str], &[&str])] = &[
             "sagemaker:DescribeModelPackage",
             "sagemaker:ListModelPackages",
             "sagemaker:UpdateEndpointWeightsAndCapacities",
+        ],
+    ),
+    (
+        "endpoint-deploy-package.json",
+        &[],
+        &[
+            "s3:GetObject",
+            "s3:PutObject",
+            "sagemaker:AddTags",
+            "sagemaker:CreateModelPackage",
+            "sagemaker:CreateModelPackageGroup",
+            "sagemaker:DescribeModelPackageGroup",
         ],
     ),
     (

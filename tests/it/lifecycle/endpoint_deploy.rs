@@ -19,7 +19,7 @@ use crate::support::waiting::find_program;
 const DEPLOY: &str = include_str!("../../../runner-config/iam/lifecycle/endpoint-deploy.json");
 
 /// Answers every request as a variable of its version says.
-const SERVE: &str = r#"
+pub(super) const SERVE: &str = r#"
 import http.server, os
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):

@@ -25,7 +25,7 @@ const PIPELINE: [(&str, &str); 7] = [
     ("CI_COMMIT_REF_NAME", "better"),
 ];
 
-fn git(folder: &Path, arguments: &[&str]) -> String {
+pub(super) fn git(folder: &Path, arguments: &[&str]) -> String {
     let mut git = Command::new("git");
     git.args(arguments).current_dir(folder).env_clear().env("PATH", path());
     git.env("HOME", "/nonexistent").env("GIT_CONFIG_NOSYSTEM", "1").env("LC_ALL", "C");
@@ -38,12 +38,12 @@ fn git(folder: &Path, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-fn path() -> &'static str {
+pub(super) fn path() -> &'static str {
     static PATH: LazyLock<String> = LazyLock::new(search_path);
     &PATH
 }
 
-fn put(folder: &Path, name: &str, text: &str) {
+pub(super) fn put(folder: &Path, name: &str, text: &str) {
     let path = folder.join(name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(path, text).unwrap();
@@ -221,6 +221,11 @@ fn what_cannot_be_packed_is_one_error_and_leaves_nothing() {
     let arn = "arn:aws:sagemaker:eu-west-1:000000000000:model-package/other/1";
     said.push(refused(&["--model-package", arn]));
     said.push(refused(&["--model-package", &arn.replace("other", "wine")]));
+    let twin = git(folder.path(), &["rev-parse", "HEAD:run.sh"]);
+    git(folder.path(), &["update-index", "--add", "--cacheinfo", &format!("100644,{twin},RUN.sh")]);
+    git(folder.path(), &["commit", "-qm", "Add a twin"]);
+    said.push(refused(&[]));
+    git(folder.path(), &["rm", "-q", "--cached", "RUN.sh"]);
     symlink("/etc/passwd", folder.path().join("passwords")).unwrap();
     git(folder.path(), &["add", "passwords"]);
     git(folder.path(), &["commit", "-qm", "Link"]);

@@ -90,9 +90,14 @@ impl Emulator {
 
     /// Allowed and denied actions of a role so far.
     pub(crate) fn decided(&self, role: &str) -> Value {
+        self.decided_of(&format!("arn:aws:iam::000000000000:role/{role}"))
+    }
+
+    /// As [`Emulator::decided`], of a role of any account.
+    pub(crate) fn decided_of(&self, arn: &str) -> Value {
         let (_, body) = self.own_request("GET", "/_emulator/iam", "");
         let mut all: Value = serde_json::from_str(&body).expect("decisions are JSON");
-        all[format!("arn:aws:iam::000000000000:role/{role}")].take()
+        all[arn].take()
     }
 
     /// Replaces the fault plan; `{}` ends all faults.

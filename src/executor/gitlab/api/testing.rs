@@ -1,9 +1,11 @@
 //! Fake of GitLab's API: one project, in memory. Keeps what the port promises; `Fault` plans failures.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use sha2::{Digest as _, Sha256};
 
 use super::{
     ConnectGitLab, GitLabAccess, GitLabApi, GitLabError, GitLabErrorKind, NewRelease, Note, PackageFile,
@@ -24,9 +26,28 @@ pub struct ProjectState {
     tags: BTreeMap<String, String>,
     releases: BTreeMap<String, Release>,
     notes: BTreeMap<u64, Vec<Note>>,
+    refuses_duplicates: bool,
+    hides_hashes: bool,
+    /// Looks at files that still show none.
+    blind_looks: usize,
 }
 
 impl MemoryGitLab {
+    /// Refuses a second file of a name, as a group may.
+    pub fn refuse_duplicates(&self, refuses: bool) {
+        self.inner().service.refuses_duplicates = refuses;
+    }
+
+    /// Shows no file to this many looks, as a replica that is behind.
+    pub fn hide_files(&self, looks: usize) {
+        self.inner().service.blind_looks = looks;
+    }
+
+    /// Tells no SHA-256 of files, as an old version.
+    pub fn hide_hashes(&self) {
+        self.inner().service.hides_hashes = true;
+    }
+
     /// The uploaded files, in their order.
     pub fn files(&self) -> Vec<(PackageFilePlace, Vec<u8>)> {
         self.inner().service.files.iter().map(|(place, _, content)| (place.clone(), content.clone())).collect()
@@ -90,6 +111,10 @@ impl PlannedError for GitLabError {
 impl GitLabApi for MemoryGitLab {
     async fn package_files(&self, place: &PackageFilePlace) -> Result<Vec<PackageFile>, GitLabError> {
         let act = |project: &mut ProjectState| {
+            if let Some(left) = project.blind_looks.checked_sub(1) {
+                project.blind_looks = left;
+                return Ok(Vec::new());
+            }
             let meant = project.files.iter().filter(|(known, ..)| known == place);
             Ok(meant.map(|(_, file, _)| file.clone()).collect())
         };
@@ -103,7 +128,16 @@ impl GitLabApi for MemoryGitLab {
         let act = |project: &mut ProjectState| {
             let id = project.files.len() as u64 + 1;
             let bytes = content.len() as u64;
-            let (name, sha256, url) = (place.file.clone(), Some(file.sha256.to_owned()), self.file_url(place));
+            let is_there = project.files.iter().any(|(known, ..)| known == place);
+            if is_there && project.refuses_duplicates {
+                return Err(error(GitLabErrorKind::Exists, operation(), "Duplicate package is not allowed"));
+            }
+            let sha256 = Sha256::digest(&content).iter().fold(String::new(), |mut text, byte| {
+                let _ = write!(text, "{byte:02x}");
+                text
+            });
+            let sha256 = Some(sha256).filter(|_| !project.hides_hashes);
+            let (name, url) = (place.file.clone(), self.file_url(place));
             project.files.push((place.clone(), PackageFile { id, name, bytes, sha256, url }, content));
             Ok(())
         };
@@ -149,6 +183,10 @@ impl GitLabApi for MemoryGitLab {
             Ok(())
         };
         self.call("add_link", tag, act).await
+    }
+
+    async fn user(&self) -> Result<u64, GitLabError> {
+        self.call("user", "", |_| Ok(OWN_USER)).await
     }
 
     async fn notes(&self, merge_request: u64) -> Result<Vec<Note>, GitLabError> {

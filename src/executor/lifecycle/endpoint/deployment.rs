@@ -122,6 +122,7 @@ impl Deploying<'_> {
         let known = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
         begin.target = self.brings_back;
         begin.model_package = known(&self.wanted.version);
+        begin.package.clone_from(&self.wanted.package);
         begin.specification = known(&self.wanted.hash);
         begin.from_config = sight.map(|sight| sight.config.clone());
         begin.from_model = sight.and(self.survey.current.as_ref()).map(|config| config.model.clone());

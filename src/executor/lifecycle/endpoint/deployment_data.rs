@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::deployed_package::DeployedPackage;
 use super::plan::DeploymentPlan;
 use super::specification::DeploymentSpecification;
 use crate::base::arn::Arn;
@@ -24,6 +25,8 @@ pub(super) struct DeploymentData {
     endpoint_config_name: String,
     previous_endpoint_config_name: Option<String>,
     model_package_arn: String,
+    /// `None` for a version that comes from no package.
+    package: Option<DeployedPackage>,
     deployment_number: Option<u64>,
     /// The endpoint in the console.
     endpoint_url: Option<String>,
@@ -43,6 +46,7 @@ impl DeploymentData {
             endpoint_config_name: plain::line(config, LONGEST),
             previous_endpoint_config_name: previous.map(|previous| plain::line(previous, LONGEST)),
             model_package_arn: plain::line(&wanted.version, LONGEST),
+            package: wanted.package.as_ref().map(DeployedPackage::plain),
             deployment_number: number,
             endpoint_url: url(&wanted.version, &wanted.endpoint),
         }
@@ -55,6 +59,10 @@ fn url(version: &str, endpoint: &str) -> Option<String> {
     Some(format!("{}/sagemaker/home?region={}#/endpoints/{endpoint}", arn.console()?, arn.region))
 }
 
+fn owned<'a>((name, text): (&'a str, &String)) -> (&'a str, String) {
+    (name, text.clone())
+}
+
 impl Data for DeploymentData {
     fn text(&self) -> String {
         let number = self.deployment_number.map(|number| number.to_string());
@@ -62,6 +70,7 @@ impl Data for DeploymentData {
             ("configuration", Some(self.endpoint_config_name.clone())),
             ("previous", self.previous_endpoint_config_name.clone()),
             ("model package", Some(self.model_package_arn.clone())),
+            ("package", self.package.as_ref().map(DeployedPackage::text)),
             ("deployment", number),
             ("console", self.endpoint_url.clone()),
         ];
@@ -73,14 +82,18 @@ impl Data for DeploymentData {
 
     fn variables(&self) -> BTreeMap<&'static str, String> {
         let number = self.deployment_number.map(|number| number.to_string());
-        BTreeMap::from([
+        let mut variables = BTreeMap::from([
             ("ENDPOINT_NAME", self.endpoint_name.clone()),
             ("ENDPOINT_CONFIG_NAME", self.endpoint_config_name.clone()),
             ("PREVIOUS_ENDPOINT_CONFIG_NAME", self.previous_endpoint_config_name.clone().unwrap_or_default()),
             ("MODEL_PACKAGE_ARN", self.model_package_arn.clone()),
             ("DEPLOYMENT_NUMBER", number.unwrap_or_default()),
             ("ENDPOINT_URL", self.endpoint_url.clone().unwrap_or_default()),
-        ])
+        ]);
+        if let Some(DeployedPackage { name, sha256, uri, .. }) = &self.package {
+            variables.extend([("PACKAGE_NAME", name), ("PACKAGE_SHA256", sha256), ("PACKAGE_URI", uri)].map(owned));
+        }
+        variables
     }
 }
 

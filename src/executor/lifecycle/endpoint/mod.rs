@@ -2,12 +2,15 @@
 
 mod delete;
 mod deploy;
+mod deployed_package;
 mod deployment;
 mod deployment_data;
 mod engine;
 mod ledger;
 mod origin;
 mod ownership;
+mod packaged;
+mod packaged_model;
 mod plan;
 mod preconditions;
 mod progress;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::deployed_package::DeployedPackage;
 use crate::base::plain;
 use crate::lifecycle::target::ProjectTarget;
 
@@ -12,6 +13,8 @@ const COMMIT: &str = "sagemaker-executor:commit";
 const PIPELINE: &str = "sagemaker-executor:pipeline";
 pub(super) const VERSION: &str = "sagemaker-executor:version";
 pub(super) const SPECIFICATION: &str = "sagemaker-executor:specification";
+const PACKAGE: &str = "sagemaker-executor:package";
+pub(super) const PACKAGE_SHA256: &str = "sagemaker-executor:package-sha256";
 /// Tags that name the owner of an endpoint, each with its word.
 const OWNERS: [(&str, &str); 2] = [(PROJECT, "project"), (ENVIRONMENT, "environment")];
 /// Longest value.
@@ -30,6 +33,12 @@ pub(super) fn tags(target: &ProjectTarget, endpoint: &str) -> BTreeMap<String, S
     let mut tags = target.manifest.tags.0.clone();
     tags.extend(own.into_iter().filter_map(|(name, value)| Some((name.to_owned(), tag_value(value?)))));
     tags
+}
+
+/// Tags of what is made of a package. The commit is the one that is packed, and not that of the job.
+pub(super) fn package_tags(package: &DeployedPackage) -> [(String, String); 3] {
+    [(PACKAGE, &package.name), (PACKAGE_SHA256, &package.sha256), (COMMIT, &package.commit)]
+        .map(|(name, text)| (name.to_owned(), tag_value(text)))
 }
 
 /// The text as a value: other characters than those that every service takes become `_`.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::deployed_package::DeployedPackage;
 use super::preconditions::{UnmetPrecondition, changes_type};
 use super::specification::{DeploymentSpecification, is_same_alarm};
 use super::survey::EndpointSurvey;
@@ -22,6 +23,7 @@ const LONGEST: usize = 400;
 pub(super) struct DeploymentPlan {
     endpoint: String,
     version: String,
+    package: Option<DeployedPackage>,
     specification: String,
     /// The configuration in service.
     from: Option<String>,
@@ -53,18 +55,22 @@ struct PlanDifference {
 }
 
 impl DeploymentPlan {
+    /// `missing` is what a package needs and is not there.
     pub(super) fn new(
         manifest: &Endpoint,
         wanted: &DeploymentSpecification,
         survey: &EndpointSurvey,
         refusals: &[UnmetPrecondition],
+        missing: &[String],
     ) -> Self {
-        let steps = steps(wanted, survey);
+        let made = missing.iter().map(|what| PlanStep { action: "create", what: plain::line(what, LONGEST) });
+        let steps: Vec<_> = made.chain(steps(wanted, survey)).collect();
         let needed = needed_instances(manifest);
         let limit = wanted.rollout.as_ref().map_or(0, |rollout| rollout.limit_seconds);
         Self {
             endpoint: wanted.endpoint.clone(),
             version: plain::line(&wanted.version, LONGEST),
+            package: wanted.package.as_ref().map(DeployedPackage::plain),
             specification: wanted.hash.clone(),
             from: survey.endpoint.as_ref().map(|sight| plain::line(&sight.config, LONGEST)),
             to: wanted.config.name.clone(),
@@ -92,6 +98,9 @@ impl DeploymentPlan {
             let _ = writeln!(text, "  {name:<14} {value}");
         };
         line("version", &self.version);
+        if let Some(package) = &self.package {
+            line("package", &package.text());
+        }
         line("specification", &self.specification);
         line("configuration", &format!("{from} -> {}", self.to));
         for PlanDifference { key, from, to } in &self.differences {

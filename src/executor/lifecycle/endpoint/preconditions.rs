@@ -24,6 +24,8 @@ const LONGEST: usize = 400;
 #[derive(Debug, Clone, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is another condition")]
 pub(super) struct DeployOptions {
+    /// Name of the environment.
+    pub(super) environment: String,
     /// The environment takes approved versions alone.
     pub(super) needs_approval: bool,
     /// Whether the records of the version have the approvals that the manifest asks for.
@@ -131,6 +133,15 @@ fn check_version(
     refusals: &mut Vec<UnmetPrecondition>,
 ) {
     let arn = &version.arn;
+    // A plan has no number for the version that a deployment would register.
+    let approve = if version.number == 0 {
+        "`endpoint deploy` without `--plan` registers it, and tells how users approve it".to_owned()
+    } else {
+        let environment = &options.environment;
+        format!(
+            "let users approve it: `sagemaker-executor model approve --model-package {arn} --environment {environment}`"
+        )
+    };
     if !needs_approval {
         if version.approval == Approval::Rejected {
             refusals.push(UnmetPrecondition::not_yet(format!("{arn} is rejected"), "choose another version"));
@@ -144,12 +155,12 @@ fn check_version(
                 if options.needs_approval { "the environment" } else { "an endpoint of another environment" },
                 version.approval.name()
             ),
-            "let users approve it with `sagemaker-executor model approve`",
+            approve,
         ));
     } else if !options.is_approved {
         refusals.push(UnmetPrecondition::not_yet(
             format!("{arn} was approved outside of this program, or by fewer users than `model.approvals.min` says"),
-            "let users approve it with `sagemaker-executor model approve`",
+            approve,
         ));
     }
 }

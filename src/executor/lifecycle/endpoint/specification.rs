@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
+use super::deployed_package::DeployedPackage;
 use super::ownership::{self, SPECIFICATION, VERSION, tag_value};
 use super::scaling::{SavedScaling, VARIANT};
 use crate::base::failure::Failure;
@@ -48,10 +49,12 @@ pub(super) struct DeploymentSpecification {
     /// Image and model of the version.
     pub(super) image: String,
     pub(super) model_data_url: String,
+    /// `None` for a version that comes from no package.
+    pub(super) package: Option<DeployedPackage>,
 }
 
 impl DeploymentSpecification {
-    /// `by_package`: SageMaker makes the model from the version itself, which must be approved.
+    /// `by_version`: SageMaker makes the model from the version itself, which must be approved.
     ///
     /// # Errors
     /// The manifest has no role or no bucket for the environment.
@@ -59,17 +62,18 @@ impl DeploymentSpecification {
         target: &ProjectTarget,
         endpoint: &Endpoint,
         version: &ModelVersion,
-        by_package: bool,
+        package: Option<&DeployedPackage>,
+        by_version: bool,
     ) -> Result<Self, Failure> {
         let place = &target.manifest.target;
         let role = place.role.clone().ok_or_else(|| target.unnamed("role"))?;
         let image = version_image(version);
-        let source = if by_package {
+        let source = if by_version {
             ModelSource::Package(version.arn.clone())
         } else {
             ModelSource::Container { image: image.clone(), model_data_url: Some(version.model_data_url.clone()) }
         };
-        let environment = if by_package { BTreeMap::new() } else { version.environment.clone() };
+        let environment = if by_version { BTreeMap::new() } else { version.environment.clone() };
         let mut model = ServedModel {
             name: String::new(),
             arn: String::new(),
@@ -82,9 +86,9 @@ impl DeploymentSpecification {
             tags: BTreeMap::new(),
         };
         let mut config = configuration(target, endpoint);
-        let hash = hash(&endpoint.name, &version.arn, &model, &config);
+        let hash = hash((&endpoint.name, &version.arn, package), &model, &config);
         let digits = hash.get(..DIGITS).unwrap_or_default();
-        let tags = tags(target, &endpoint.name, &version.arn, &hash);
+        let tags = tags(target, (&endpoint.name, &version.arn, package), &hash);
         model.name = name(&endpoint.name, &format!("-m-{digits}"));
         model.tags.clone_from(&tags);
         config.name = name(&endpoint.name, &format!("-{digits}"));
@@ -104,6 +108,7 @@ impl DeploymentSpecification {
             version: version.arn.clone(),
             image,
             model_data_url: version.model_data_url.clone(),
+            package: package.cloned(),
         })
     }
 
@@ -200,7 +205,11 @@ fn asynchronous(
 }
 
 /// The hash of everything that a model and a configuration cannot change later. Maps of JSON are in the order of their keys.
-fn hash(endpoint: &str, version: &str, model: &ServedModel, config: &EndpointConfiguration) -> String {
+fn hash(
+    (endpoint, version, package): (&str, &str, Option<&DeployedPackage>),
+    model: &ServedModel,
+    config: &EndpointConfiguration,
+) -> String {
     let source = match &model.source {
         ModelSource::Package(arn) => json!({"package": arn}),
         ModelSource::Container { image, model_data_url } => json!({"image": image, "data": model_data_url}),
@@ -216,7 +225,7 @@ fn hash(endpoint: &str, version: &str, model: &ServedModel, config: &EndpointCon
         let AsynchronousOutput { output, failures, max_concurrent, kms_key_id } = places;
         json!({"output": output, "failures": failures, "concurrent": max_concurrent, "key": kms_key_id})
     });
-    let content = json!({
+    let mut content = json!({
         "endpoint": endpoint,
         "version": version,
         "model": {
@@ -236,11 +245,22 @@ fn hash(endpoint: &str, version: &str, model: &ServedModel, config: &EndpointCon
             "asynchronous": asynchronous,
         },
     });
+    // Without one the hash stays what it was before there were packages.
+    if let Some(package) = package {
+        content["package"] = json!(package.sha256);
+    }
     hex(&Sha256::digest(content.to_string()))
 }
 
-fn tags(target: &ProjectTarget, endpoint: &str, version: &str, hash: &str) -> BTreeMap<String, String> {
+fn tags(
+    target: &ProjectTarget,
+    (endpoint, version, package): (&str, &str, Option<&DeployedPackage>),
+    hash: &str,
+) -> BTreeMap<String, String> {
     let mut tags = ownership::tags(target, endpoint);
+    if let Some(package) = package {
+        tags.extend(ownership::package_tags(package));
+    }
     tags.extend([(VERSION, version), (SPECIFICATION, hash)].map(|(name, text)| (name.to_owned(), tag_value(text))));
     tags
 }
@@ -339,7 +359,7 @@ mod tests {
             pipeline: Pipeline { id: Some("7".to_owned()), ..Pipeline::default() },
             access: Access { bucket: "models".to_owned(), prefix: "wine".to_owned(), ..Access::default() },
         };
-        DeploymentSpecification::new(&target, &endpoint, &version(), by_package).unwrap()
+        DeploymentSpecification::new(&target, &endpoint, &version(), None, by_package).unwrap()
     }
 
     #[test]

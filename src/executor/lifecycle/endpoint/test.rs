@@ -75,6 +75,7 @@ pub(super) async fn run(inputs: &CommandInputs, args: TestArgs) -> anyhow::Resul
 impl LoadArgs {
     fn changes(self) -> TestChanges {
         TestChanges {
+            within: None,
             samples: self.samples,
             requests: self.requests,
             concurrency: self.concurrency,

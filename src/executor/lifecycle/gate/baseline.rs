@@ -94,7 +94,7 @@ impl Baseline {
 }
 
 /// In another region or account the group is absent, and any model would be the first one.
-async fn check_place(inputs: &CommandInputs, target: &ProjectTarget) -> anyhow::Result<()> {
+pub(super) async fn check_place(inputs: &CommandInputs, target: &ProjectTarget) -> anyhow::Result<()> {
     if target.access.region.is_none() {
         return Err(target.unnamed("region").into());
     }
@@ -117,7 +117,7 @@ async fn latest_approved(registry: &dyn ModelRegistry, group: &str) -> anyhow::R
 }
 
 /// The files of metrics that the version was registered with.
-async fn stored_metrics(
+pub(super) async fn stored_metrics(
     inputs: &CommandInputs,
     access: &Access,
     version: &ModelVersion,

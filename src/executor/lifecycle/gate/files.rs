@@ -10,13 +10,21 @@ use crate::base::failure::Failure;
 /// Largest file with metrics.
 pub(super) const MOST_BYTES: u64 = 4 << 20;
 
-/// Reads a file of limited size; `hint` says where it is named.
+/// Reads a file with metrics; `hint` says where it is named.
 ///
 /// # Errors
 /// Failures of the user that name the file.
 pub(super) fn read(file: &Path, hint: &str) -> Result<MetricsSource, Failure> {
+    Ok(MetricsSource { name: file.display().to_string(), bytes: bytes("metrics", file, hint)? })
+}
+
+/// Reads a regular file of at most [`MOST_BYTES`]; `what` is its content.
+///
+/// # Errors
+/// See [`read`].
+pub(in crate::lifecycle) fn bytes(what: &str, file: &Path, hint: &str) -> Result<Vec<u8>, Failure> {
     let failed =
-        |why: String| Failure::user(format!("failed to read the metrics in {}: {why}", file.display())).hint(hint);
+        |why: String| Failure::user(format!("failed to read the {what} in {}: {why}", file.display())).hint(hint);
     // Before it is opened, which waits for a writer of a pipe.
     let metadata = std::fs::metadata(file).map_err(|error| failed(error.to_string()))?;
     if !metadata.is_file() {
@@ -28,7 +36,7 @@ pub(super) fn read(file: &Path, hint: &str) -> Result<MetricsSource, Failure> {
     if bytes.len() as u64 > MOST_BYTES {
         return Err(failed("it is larger than 4 MiB".to_owned()));
     }
-    Ok(MetricsSource { name: file.display().to_string(), bytes })
+    Ok(bytes)
 }
 
 #[cfg(test)]

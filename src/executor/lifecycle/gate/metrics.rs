@@ -1,5 +1,7 @@
 //! Metrics of a model, from files of several forms, found by the names that rules have. No I/O.
 
+mod listing;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -218,19 +220,6 @@ impl Metrics {
             names.into_iter().map(|name| (strsim::jaro_winkler(wanted, &name), name)).collect();
         names.sort_by(|(a, _), (b, _)| b.total_cmp(a));
         names.into_iter().take(MOST_NAMES).map(|(_, name)| name).collect()
-    }
-
-    /// The numbers, as they are written; of metrics that are there once.
-    pub(super) fn numbers(&self) -> BTreeMap<String, String> {
-        let mut numbers = BTreeMap::new();
-        for metric in self.all.iter().take(MOST_COMPARED) {
-            let Some(name) = metric.path.name() else { continue };
-            let selector = Selector { name, labels: metric.labels.clone() };
-            if let Ok(value) = self.value(&selector) {
-                numbers.insert(selector.to_string(), value.to_string());
-            }
-        }
-        numbers
     }
 
     /// Names of the files.

@@ -34,7 +34,7 @@ impl Comparison {
     }
 
     /// Which values are better; of an equality none is.
-    fn direction(self) -> Option<Direction> {
+    pub(super) fn direction(self) -> Option<Direction> {
         match self {
             Self::AtLeast | Self::Above => Some(Direction::Higher),
             Self::AtMost | Self::Below => Some(Direction::Lower),
@@ -162,15 +162,20 @@ impl RegressionLimit {
         };
         Ok(Self { metric, direction, margin })
     }
-}
 
-impl std::fmt::Display for RegressionLimit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    /// `at most 0.01 below the baseline`.
+    pub(super) fn words(&self) -> String {
         let side = match self.direction {
             Direction::Higher => "below",
             Direction::Lower => "above",
         };
-        write!(f, "{} at most {} {side} the baseline", self.metric, self.margin)
+        format!("at most {} {side} the baseline", self.margin)
+    }
+}
+
+impl std::fmt::Display for RegressionLimit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.metric, self.words())
     }
 }
 

@@ -73,6 +73,39 @@ mod tests {
         }
     }
 
+    /// The first rule of a list whose condition holds; `false` for `when: never`, and without one.
+    fn starts(rules: &str, variables: &[(&str, &str)]) -> bool {
+        let value = |word: &str| match word.strip_prefix('$') {
+            Some(name) => variables.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| value).to_owned(),
+            None => word.trim_matches('"').to_owned(),
+        };
+        let holds = |term: &str| match term.split_once(" == ") {
+            Some((one, other)) => value(one) == value(other),
+            None => !value(term).is_empty(),
+        };
+        let rules: Vec<_> = rules.split("- if: ").skip(1).map(|rule| rule.split_once('\n').unwrap()).collect();
+        assert!(!rules.is_empty());
+        let found = rules.iter().find(|(condition, _)| condition.split(" && ").all(holds));
+        found.is_some_and(|(_, options)| !options.contains("when: never"))
+    }
+
+    #[test]
+    fn the_tag_of_a_release_starts_no_pipeline_and_the_default_branch_alone_is_released() {
+        const DEFAULT: (&str, &str) = ("CI_DEFAULT_BRANCH", "main");
+        let tag = [DEFAULT, ("CI_PIPELINE_SOURCE", "push"), ("CI_COMMIT_TAG", "stable-20261129T045233Z")];
+        let main = [DEFAULT, ("CI_PIPELINE_SOURCE", "push"), ("CI_COMMIT_BRANCH", "main")];
+        let branch = [DEFAULT, ("CI_PIPELINE_SOURCE", "push"), ("CI_COMMIT_BRANCH", "better")];
+        let merge_request = [DEFAULT, ("CI_PIPELINE_SOURCE", "merge_request_event"), ("CI_MERGE_REQUEST_IID", "1")];
+        for template in [TRAINING, ENDPOINT] {
+            let (_, text) = template.files.iter().find(|(file, _)| *file == ".gitlab-ci.yml").unwrap();
+            let block = |start: &str| text.split(start).nth(1).unwrap().split("\n\n").next().unwrap();
+            let all = [&tag[..], &main, &branch, &merge_request];
+            let [workflow, release] =
+                ["\nworkflow:\n", "\nrelease:\n"].map(|start| all.map(|set| starts(block(start), set)));
+            assert_eq!((workflow, release), ([false, true, true, true], [false, true, false, false]));
+        }
+    }
+
     #[test]
     fn every_file_of_the_folders_is_in_its_list_and_names_no_host() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("lifecycle/init");

@@ -16,6 +16,9 @@ use crate::lifecycle::pipeline::Pipeline;
 const TOKEN: usize = 36;
 /// Entry with the token.
 pub(super) const CONTENT: &str = "content";
+/// Entries with the package of a version: its name, and the SHA-256 of the file.
+const PACKAGE: &str = "package";
+const PACKAGE_SHA256: &str = "package-sha256";
 /// Longest description of a version.
 const LONGEST_DESCRIPTION: usize = 1024;
 
@@ -37,6 +40,21 @@ pub(super) struct StoredModel {
     pub(super) hash: Sha256Hash,
     /// Object that names it for a folder's files.
     pub(super) index_key: Option<String>,
+}
+
+/// The package that a version is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PackageOrigin {
+    pub(crate) name: String,
+    /// Of the whole file: 64 hexadecimal digits.
+    pub(crate) sha256: String,
+    /// The pipeline that made it, as the package says.
+    pub(crate) pipeline: Pipeline,
+}
+
+/// Entries of a version that was made of a package.
+pub(super) fn package_entries(package: &PackageOrigin) -> [(String, String); 2] {
+    [(PACKAGE, &package.name), (PACKAGE_SHA256, &package.sha256)].map(|(name, text)| (name.to_owned(), value(text)))
 }
 
 impl VersionContent<'_> {
@@ -111,12 +129,14 @@ pub(super) fn differences(version: &ModelVersion, image: &str, spec: &VersionSpe
     let id = |metadata: &BTreeMap<String, String>| {
         metadata.get(AUTHOR).and_then(|author| field(author, "id").map(str::to_owned))
     };
+    // The first user who deploys a package registers it for all.
+    let has_author = spec.metadata.contains_key(PACKAGE_SHA256) || id(&version.metadata) == id(&spec.metadata);
     let parts = [
         ("image", image == spec.image),
         ("model", version.model_data_url == spec.model_data_url),
         ("variables", version.environment == spec.environment),
         ("metrics", metrics(&version.metrics) == metrics(&spec.metrics)),
-        (AUTHOR, id(&version.metadata) == id(&spec.metadata)),
+        (AUTHOR, has_author),
     ];
     let parts = parts.into_iter().filter(|(_, is_same)| !is_same).map(|(name, _)| name.to_owned());
     let entries = spec

@@ -7,6 +7,7 @@ mod folder;
 mod latest;
 mod lineage;
 mod metadata;
+mod packaged;
 mod packing;
 mod register;
 mod reject;
@@ -19,11 +20,13 @@ use std::collections::BTreeMap;
 use clap::{Args, Subcommand};
 
 use self::approvals::{ApprovalRecords, ApprovalRule, Standing};
+pub(crate) use self::lineage::PackageOrigin;
 pub(crate) use self::metadata::without_credentials;
+pub(crate) use self::packaged::PackagedVersion;
 pub(crate) use self::packing::pack;
 pub(crate) use self::register::image_digest;
 pub(crate) use self::reject::Rejection;
-pub(crate) use self::source::{MOST_BYTES, MetricsFile, metrics};
+pub(crate) use self::source::{MOST_BYTES, MetricsFile, archive_key, check_metrics, check_metrics_size, metrics};
 pub(crate) use self::version_data::image as version_image;
 pub(crate) use self::versions::{VersionArgs, VersionChoice};
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::change::{ATTEMPTS, pauses};
-use super::lineage::{StoredModel, VersionContent, description, differences};
+use super::lineage::{PackageOrigin, StoredModel, VersionContent, description, differences, package_entries};
 use super::metadata::{property, without_credentials};
 use super::source::{MetricsFile, ModelArchive, ModelOrigin, metrics};
 use super::version_data::{VersionData, image};
@@ -21,6 +21,7 @@ use crate::cloud::{
 };
 use crate::lifecycle::identity::{IdentityArgs, JobUser};
 use crate::lifecycle::output::OutputArgs;
+use crate::lifecycle::pipeline::Pipeline;
 use crate::lifecycle::target::{ProjectTarget, TargetArgs};
 use crate::lifecycle::{CommandInputs, gate};
 
@@ -66,6 +67,7 @@ pub(super) async fn run(inputs: &CommandInputs, args: RegisterArgs) -> anyhow::R
         model,
         metrics,
         author,
+        package: None,
     };
     let (outcome, version) = registration.run().await?;
     args.output.leave(&VersionData::new(outcome, &version), &inputs.printer)
@@ -85,23 +87,46 @@ pub(crate) fn image_digest(image: &str) -> anyhow::Result<&str> {
     })
 }
 
-struct Registration<'a> {
-    registry: Arc<dyn ModelRegistry>,
-    objects: Arc<dyn ObjectStore>,
-    sources: Arc<dyn SourceObjects>,
-    target: &'a ProjectTarget,
-    image_digest: &'a str,
-    model: ModelOrigin,
-    metrics: Vec<MetricsFile>,
-    author: Option<JobUser>,
+/// A version that is wanted in the registry.
+pub(super) struct Registration<'a> {
+    pub(super) registry: Arc<dyn ModelRegistry>,
+    pub(super) objects: Arc<dyn ObjectStore>,
+    pub(super) sources: Arc<dyn SourceObjects>,
+    pub(super) target: &'a ProjectTarget,
+    pub(super) image_digest: &'a str,
+    pub(super) model: ModelOrigin,
+    pub(super) metrics: Vec<MetricsFile>,
+    pub(super) author: Option<JobUser>,
+    /// `None` for a model of this pipeline.
+    pub(super) package: Option<&'a PackageOrigin>,
 }
 
 impl Registration<'_> {
+    /// The version with this content, if it is there; nothing is written.
+    pub(super) async fn found(&self) -> anyhow::Result<Option<ModelVersion>> {
+        let (identity, keys) = self.parts();
+        let content = VersionContent { model: &identity, image_digest: self.image_digest, metrics: &keys };
+        let (token, found) = self.find(&content).await?;
+        let Some(found) = found else { return Ok(None) };
+        let archive = self.model.archive(&*self.objects).await?;
+        let spec = self.spec(&content, &archive, token)?;
+        Ok(Some(self.unchanged(found, &spec).await?.1))
+    }
+
+    /// The model's identity, and the keys of the metrics.
+    fn parts(&self) -> (String, Vec<String>) {
+        (self.model.identity(), self.metrics.iter().map(|file| file.key.clone()).collect())
+    }
+
+    /// The pipeline that the version tells as its origin.
+    fn pipeline(&self) -> &Pipeline {
+        self.package.map_or(&self.target.pipeline, |package| &package.pipeline)
+    }
+
     /// The version, and `registered` or `unchanged`.
-    async fn run(&self) -> anyhow::Result<(&'static str, ModelVersion)> {
+    pub(super) async fn run(&self) -> anyhow::Result<(&'static str, ModelVersion)> {
         let group = &self.target.model()?.group;
-        let (identity, keys) =
-            (self.model.identity(), self.metrics.iter().map(|file| file.key.clone()).collect::<Vec<_>>());
+        let (identity, keys) = self.parts();
         let content = VersionContent { model: &identity, image_digest: self.image_digest, metrics: &keys };
         let (token, found) = self.find(&content).await?;
         let archive = self.model.archive(&*self.objects).await?;
@@ -144,7 +169,11 @@ impl Registration<'_> {
     async fn find(&self, content: &VersionContent<'_>) -> anyhow::Result<(String, Option<ModelVersion>)> {
         let model = self.target.model()?;
         for attempt in 0..MOST_FAILED {
-            let token = content.token(model, &self.target.pipeline, self.author.as_ref(), attempt);
+            let token = match self.package {
+                None => content.token(model, &self.target.pipeline, self.author.as_ref(), attempt),
+                // Every pipeline and user finds the version again.
+                Some(_) => content.token(model, &Pipeline::default(), None, attempt),
+            };
             match with_content(&*self.registry, &model.group, &token).await? {
                 Some(ModelVersion { state: RegistrationState::Failed(_), .. }) => {}
                 found => return Ok((token, found)),
@@ -159,9 +188,10 @@ impl Registration<'_> {
 
     /// The request for the version.
     fn spec(&self, content: &VersionContent<'_>, archive: &ModelArchive, token: String) -> anyhow::Result<VersionSpec> {
-        let (model, pipeline) = (self.target.model()?, &self.target.pipeline);
+        let (model, pipeline) = (self.target.model()?, self.pipeline());
         let stored = StoredModel { hash: archive.hash, index_key: self.model.index_key() };
-        let metadata = content.metadata(&token, &stored, &self.target.manifest, pipeline, self.author.as_ref())?;
+        let mut metadata = content.metadata(&token, &stored, &self.target.manifest, pipeline, self.author.as_ref())?;
+        metadata.extend(self.package.into_iter().flat_map(package_entries));
         let url = |url: &Option<String>| property(&without_credentials(url.as_deref()?));
         Ok(VersionSpec {
             group: model.group.clone(),
@@ -197,8 +227,9 @@ impl Registration<'_> {
             plain::line(&found.arn, 300),
             differences.join(", ")
         );
+        let other = if self.package.is_some() { "" } else { ", or register in a new pipeline" };
         Err(Failure::user(message)
-            .hint("find out who made it (`CreateModelPackage` in CloudTrail) and delete it, or register in a new pipeline")
+            .hint(format!("find out who made it (`CreateModelPackage` in CloudTrail) and delete it{other}"))
             .into())
     }
 

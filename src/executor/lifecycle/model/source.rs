@@ -2,6 +2,7 @@
 //!
 //! A version refers to nothing else, so that no other command deletes or replaces what it needs.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,6 +30,12 @@ const MOST_METRICS: usize = 10;
 pub(super) enum ModelOrigin {
     Folder(PathBuf, FilesHash),
     Object(SourceObject, Sha256Hash),
+    /// An archive that lies under its hash already.
+    Stored {
+        /// The hash by which the model differs from others, with its kind.
+        identity: String,
+        hash: Sha256Hash,
+    },
 }
 
 /// The `model.tar.gz` of a model.
@@ -71,6 +78,7 @@ impl ModelOrigin {
         match self {
             Self::Folder(_, files) => format!("files {files}"),
             Self::Object(_, hash) => format!("object {}", hex(hash)),
+            Self::Stored { identity, .. } => identity.clone(),
         }
     }
 
@@ -78,18 +86,18 @@ impl ModelOrigin {
     pub(super) fn index_key(&self) -> Option<String> {
         match self {
             Self::Folder(_, files) => Some(format!("models/files/{files}")),
-            Self::Object(..) => None,
+            Self::Object(..) | Self::Stored { .. } => None,
         }
     }
 
     /// The model's archive: the stored one that the same files made before, or one that is packed now.
     pub(super) async fn archive(&self, to: &dyn ObjectStore) -> anyhow::Result<ModelArchive> {
         let (folder, files) = match self {
-            Self::Object(_, hash) => return Ok(ModelArchive { hash: *hash, packed: None }),
+            Self::Object(_, hash) | Self::Stored { hash, .. } => return Ok(ModelArchive { hash: *hash, packed: None }),
             Self::Folder(folder, files) => (folder.clone(), *files),
         };
         if let Some(hash) = self.indexed(to).await?
-            && to.stored_hash(&model_key(&hash)).await? == StoredHash::Known(hash)
+            && to.stored_hash(&archive_key(&hash)).await? == StoredHash::Known(hash)
         {
             return Ok(ModelArchive { hash, packed: None });
         }
@@ -114,7 +122,7 @@ impl ModelOrigin {
         to: &dyn ObjectStore,
         sources: &dyn SourceObjects,
     ) -> anyhow::Result<()> {
-        let key = model_key(&archive.hash);
+        let key = archive_key(&archive.hash);
         let is_stored = to.stored_hash(&key).await? == StoredHash::Known(archive.hash);
         match self {
             Self::Folder(..) => {
@@ -128,7 +136,11 @@ impl ModelOrigin {
                     to.put(&index, hex(&archive.hash).into_bytes()).await?;
                 }
             }
-            Self::Object(..) if is_stored => {}
+            Self::Object(..) | Self::Stored { .. } if is_stored => {}
+            Self::Stored { .. } => {
+                let failure = Failure::system(format!("the model {} is gone from the bucket", to.uri(&key)));
+                return Err(failure.hint("run the same command again, which stores it again").into());
+            }
             // The object is the stored one already, of which the store keeps no hash.
             Self::Object(source, _) if format!("s3://{}/{}", source.bucket, source.key) == to.uri(&key) => {}
             Self::Object(source, hash) => {
@@ -149,12 +161,12 @@ impl ModelOrigin {
 impl ModelArchive {
     /// The URI under which it is stored.
     pub(super) fn uri(&self, to: &dyn ObjectStore) -> String {
-        to.uri(&model_key(&self.hash))
+        to.uri(&archive_key(&self.hash))
     }
 }
 
-/// Key of a model with this hash.
-fn model_key(hash: &Sha256Hash) -> String {
+/// Key of a model's archive with this hash.
+pub(crate) fn archive_key(hash: &Sha256Hash) -> String {
     format!("models/{}/model.tar.gz", hex(hash))
 }
 
@@ -215,28 +227,54 @@ impl MetricsFile {
 /// Reads the manifest's files of metrics.
 pub(crate) fn metrics(target: &ProjectTarget) -> anyhow::Result<Vec<MetricsFile>> {
     let files = &target.model()?.metrics;
-    if files.len() > MOST_METRICS {
-        let failure =
-            Failure::user(format!("`model.metrics` names {} files; a version has at most {MOST_METRICS}", files.len()));
-        return Err(failure.hint("name fewer files in `model.metrics` of the manifest").into());
-    }
+    check_metrics(files)?;
     files.iter().map(|file| read_metrics(&target.folder.join(file))).collect()
 }
 
+/// Refuses more files of metrics than a version has.
+pub(crate) fn check_metrics(files: &[String]) -> Result<(), Failure> {
+    if files.len() <= MOST_METRICS {
+        return Ok(());
+    }
+    Err(Failure::user(format!("`model.metrics` names {} files; a version has at most {MOST_METRICS}", files.len()))
+        .hint("name fewer files in `model.metrics` of the manifest"))
+}
+
+/// Refuses a file of metrics that is too large.
+pub(crate) fn check_metrics_size(name: &str, bytes: u64) -> Result<(), Failure> {
+    if bytes <= MOST_METRICS_BYTES { Ok(()) } else { Err(refused_metrics(name, "has more than 4 MiB")) }
+}
+
+impl MetricsFile {
+    /// A file of metrics with this name and content.
+    ///
+    /// # Errors
+    /// It has more than 4 MiB.
+    pub(crate) fn new(name: String, content: Vec<u8>) -> Result<Self, Failure> {
+        check_metrics_size(&name, content.len() as u64)?;
+        let hash: Sha256Hash = Sha256::digest(&content).into();
+        let ending = if Path::new(&name).extension().is_some_and(|ending| ending == "json") { "json" } else { "txt" };
+        let key = format!("metrics/{}.{ending}", hex(&hash));
+        Ok(Self { name, key, hash, content })
+    }
+}
+
+fn refused_metrics(name: &str, what: &str) -> Failure {
+    Failure::user(format!("the file of metrics {name} {what}"))
+        .hint("name files that the job has in `model.metrics` of the manifest")
+}
+
 fn read_metrics(path: &Path) -> anyhow::Result<MetricsFile> {
-    let refused = |what: &str| {
-        Failure::user(format!("the file of metrics {} {what}", path.display()))
-            .hint("name files that the job has in `model.metrics` of the manifest")
-    };
-    let metadata = std::fs::metadata(path).map_err(|error| refused("cannot be read").caused_by(error))?;
+    let name = path.display().to_string();
+    let metadata =
+        std::fs::metadata(path).map_err(|error| refused_metrics(&name, "cannot be read").caused_by(error))?;
     if !metadata.is_file() {
-        return Err(refused("is no file").into());
+        return Err(refused_metrics(&name, "is no file").into());
     }
-    if metadata.len() > MOST_METRICS_BYTES {
-        return Err(refused("has more than 4 MiB").into());
-    }
-    let content = std::fs::read(path).map_err(|error| refused("cannot be read").caused_by(error))?;
-    let hash: Sha256Hash = Sha256::digest(&content).into();
-    let ending = if path.extension().is_some_and(|ending| ending == "json") { "json" } else { "txt" };
-    Ok(MetricsFile { name: path.display().to_string(), key: format!("metrics/{}.{ending}", hex(&hash)), hash, content })
+    let opened =
+        std::fs::File::open(path).map_err(|error| refused_metrics(&name, "cannot be read").caused_by(error))?;
+    let mut content = Vec::new();
+    let read = opened.take(MOST_METRICS_BYTES + 1).read_to_end(&mut content);
+    read.map_err(|error| refused_metrics(&name, "cannot be read").caused_by(error))?;
+    Ok(MetricsFile::new(name, content)?)
 }

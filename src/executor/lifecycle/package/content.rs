@@ -16,6 +16,7 @@ use super::metadata::{
 };
 use super::model_archive::FoundModel;
 use super::naming::{self, PackageKind};
+use super::placing::UnplacedFile;
 use super::reading::LARGEST_LINK;
 use super::samples;
 use super::selection::{self, LARGEST_SEARCHED, SelectedSources, SourceFile, SourceWarnings};
@@ -78,10 +79,7 @@ impl PackageContent {
         let evidence: Vec<_> = model::metrics(target)?.iter().map(model::MetricsFile::source).collect();
         let metrics = gate::numbers(model, &evidence)?;
         for (name, source) in model.metrics.iter().zip(evidence) {
-            let name = name.trim_start_matches("./");
-            let packed =
-                entry_name::mistake(name).map_or_else(|| name.to_owned(), |_| name.replace(['/', '\\', '.'], "_"));
-            put(&mut others, format!("model/metrics/{packed}"), OtherFile::Text(source.bytes))?;
+            put(&mut others, packed_metrics(name), OtherFile::Text(source.bytes))?;
         }
         let (packaged, archive) = packaged(model, found)?;
         if archive.is_none() {
@@ -116,18 +114,14 @@ impl PackageContent {
     pub(super) fn write(self, folder: &Path) -> anyhow::Result<WrittenPackage> {
         let Self { repository, sources, others, archive, metadata, changed, mut warnings } = self;
         let name = metadata.name.clone();
+        check_names(sources.files.iter().map(|file| format!("source/{}", file.path)).chain(others.keys().cloned()))?;
         let failed = |error: std::io::Error| {
             Failure::user(format!("failed to write the package into {}", folder.display()))
                 .hint("make room there, or change `--output-dir`")
                 .caused_by(error)
         };
-        let temporary = tempfile::Builder::new()
-            .prefix(&format!("{name}."))
-            .suffix(".tmp")
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
-            .tempfile_in(folder)
-            .map_err(failed)?;
-        let mut writer = PackageWriter::new(temporary.as_file());
+        let unplaced = UnplacedFile::new(folder, &name).map_err(failed)?;
+        let mut writer = PackageWriter::new(unplaced.file());
         let mut contents = repository.contents()?;
         check_links(&mut contents, &sources.files)?;
         others.into_iter().try_for_each(|(name, file)| file.write(&name, &mut writer, &mut contents, &mut warnings))?;
@@ -145,8 +139,7 @@ impl PackageContent {
             let failure = Failure::user(format!("{} exists, and is no regular file", file.display()));
             return Err(failure.hint("remove it, or change `--output-dir`").into());
         }
-        let written = temporary.persist(&file).map_err(|error| failed(error.error))?;
-        drop(written);
+        unplaced.place(folder, &name).map_err(failed)?;
         let written = File::open(&file)?;
         let bytes = written.metadata()?.len();
         let hash = writing::sha256(&written).context("failed to read the package")?;
@@ -198,6 +191,13 @@ fn put_documents(
     texts
         .into_iter()
         .try_for_each(|(name, text)| put(others, format!("docs/{name}"), OtherFile::Text(text.into_bytes())))
+}
+
+/// Name in the package of a file of metrics that the manifest names.
+pub(super) fn packed_metrics(name: &str) -> String {
+    let name = name.trim_start_matches("./");
+    let packed = entry_name::mistake(name).map_or_else(|| name.to_owned(), |_| name.replace(['/', '\\', '.'], "_"));
+    format!("model/metrics/{packed}")
 }
 
 /// The samples that the manifest names, in each of its environments.
@@ -294,6 +294,14 @@ fn add_committed(
         writer.add(name, mode, content, bytes, Packing::Compressed)?;
     }
     contents.close()
+}
+
+/// Refuses names that would overwrite each other where the package is unpacked.
+fn check_names(names: impl Iterator<Item = String>) -> Result<(), Failure> {
+    let names: Vec<_> = names.collect();
+    let Some((one, other)) = entry_name::alike(names.iter().map(String::as_str)) else { return Ok(()) };
+    Err(Failure::user(entry_name::alike_text(one, other))
+        .hint("rename one of them, or leave it out by `package.exclude` in the manifest"))
 }
 
 /// Refuses links that leave the project, also by way of other links.

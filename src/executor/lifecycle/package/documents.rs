@@ -51,6 +51,7 @@ pub(super) fn usage(metadata: &PackageMetadata) -> String {
     format!(
         "# How to use this package\n\n\
          Check that every file is as it was packed:\n\n```sh\nsagemaker-executor package verify {name}\n```\n\n\
+         Deploy it in an environment of its manifest:\n\n```sh\nsagemaker-executor endpoint deploy --package {name} --environment NAME\n```\n\n\
          | Place | For |\n| --- | --- |\n\
          | `source/` | the project's files of commit {commit} |\n\
          | `model/` | the model, and the files of its metrics, as the job had them |\n\
@@ -67,7 +68,7 @@ pub(super) fn usage(metadata: &PackageMetadata) -> String {
 }
 
 /// Text of others in Markdown: one line, and no markup.
-fn inline(text: &str) -> String {
+pub(crate) fn inline(text: &str) -> String {
     let line = plain::line(text, LONGEST_SUBJECT);
     line.chars().fold(String::with_capacity(line.len()), |mut text, letter| {
         if "\\`*_{}[]<>#|!~".contains(letter) {

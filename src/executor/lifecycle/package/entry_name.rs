@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::base::plain;
+
 /// Longest name, in bytes.
 const LONGEST: usize = 1024;
 /// Most links on the way of one: more are a circle, or no system follows them.
@@ -36,6 +38,23 @@ pub(super) fn unsafe_name(entries: &BTreeMap<String, Option<String>>) -> Option<
         let target = target.as_deref()?;
         (!stays(name, target, entries, &mut steps)).then_some((name.as_str(), "is a link that leaves `source/`"))
     })
+}
+
+/// Two names that are one on a system that ignores case, as macOS and Windows do: of two files, or of a file and a folder.
+pub(super) fn alike<'a>(names: impl Iterator<Item = &'a str>) -> Option<(&'a str, &'a str)> {
+    // `\0` stands for the slash: it is the first of all characters, so that what lies below a name follows it at once.
+    let mut all: Vec<_> = names.map(|name| (name.to_lowercase().replace('/', "\0"), name)).collect();
+    all.sort_unstable();
+    all.array_windows().find_map(|[(one, first), (other, second)]| {
+        let rest = other.strip_prefix(one.as_str())?;
+        (rest.is_empty() || rest.starts_with('\0')).then_some((*first, *second))
+    })
+}
+
+/// Says that two names are [`alike`].
+pub(super) fn alike_text(one: &str, other: &str) -> String {
+    let [one, other] = [one, other].map(|name| plain::line(name, 300));
+    format!("{one} and {other} are one name on systems that ignore case")
 }
 
 /// Whether a link stays in `source/`, as a system follows it.
@@ -114,6 +133,15 @@ mod tests {
         let entries = links.iter().map(|(name, target)| ((*name).to_owned(), Some((*target).to_owned()))).collect();
         let (refused, _) = unsafe_name(&entries)?;
         links.iter().map(|(link, _)| *link).find(|link| *link == refused)
+    }
+
+    #[test_case(&["source/a", "source/b/a"] => None; "other names")]
+    #[test_case(&["source/README", "source/readme"] => Some(("source/README", "source/readme")); "another case")]
+    #[test_case(&["source/Ä", "source/ä"] => Some(("source/Ä", "source/ä")); "no ascii")]
+    #[test_case(&["source/A/x", "source/a/y", "source/a-b"] => None; "folders that become one")]
+    #[test_case(&["source/A/x", "source/a", "source/a-b"] => Some(("source/a", "source/A/x")); "a file and a folder")]
+    fn names_are_alike<'a>(names: &[&'a str]) -> Option<(&'a str, &'a str)> {
+        alike(names.iter().copied())
     }
 
     #[test]

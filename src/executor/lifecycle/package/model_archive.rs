@@ -1,23 +1,18 @@
 //! The `model.tar.gz` of a package: packed from the model's folder, or one that is stored.
 
 use std::fs::File;
-use std::io::{Seek as _, Write as _};
 
 use anyhow::Context as _;
-use sha2::{Digest as _, Sha256};
 
 use super::metadata::{ArchiveReference, MODEL_ARCHIVE};
 use crate::base::failure::Failure;
 use crate::base::human::human_bytes;
 use crate::base::plain;
-use crate::cloud::{Access, Content, Sha256Hash, SourceObject, StoredHash};
+use crate::cloud::{Content, Sha256Hash, SourceObject, StoredHash};
 use crate::lifecycle::CommandInputs;
 use crate::lifecycle::hex::hex;
 use crate::lifecycle::target::ProjectTarget;
-use crate::lifecycle::{model, version_arn};
-
-/// Bytes that are read from the bucket at once.
-const PART: u64 = 8 << 20;
+use crate::lifecycle::{fetching, model, version_arn};
 
 /// A model for a package.
 #[derive(Debug)]
@@ -139,9 +134,9 @@ impl ModelSearch<'_> {
         }
         self.target.check_account(self.inputs).await?;
         let objects = self.inputs.connect.objects(&self.target.access).await?;
-        let key = format!("models/{}/model.tar.gz", hex(hash));
+        let key = model::archive_key(hash);
         if objects.stored_hash(&key).await? != StoredHash::Known(*hash) {
-            objects.put_with_hash(&key, Content::File(&path_of(content)), hash).await?;
+            objects.put_with_hash(&key, Content::File(&fetching::path_of(content)), hash).await?;
         }
         Ok(objects.uri(&key))
     }
@@ -185,8 +180,7 @@ impl ModelSearch<'_> {
             Failure::user(format!("the model {} {what}", plain::line(uri, 300)))
                 .hint("set `model.path` in the manifest to a folder or to the URI of one object")
         };
-        let place = uri.strip_prefix("s3://").and_then(|place| place.split_once('/'));
-        let (bucket, key) = place.ok_or_else(|| refused("is no object of S3"))?;
+        let (bucket, key) = fetching::place(uri).ok_or_else(|| refused("is no object of S3"))?;
         let sources = self.inputs.connect.source_objects(&self.target.access).await?;
         let object = sources.look(bucket, key).await?.ok_or_else(|| refused("does not exist"))?;
         let hash = match object.hash {
@@ -197,25 +191,13 @@ impl ModelSearch<'_> {
     }
 
     async fn fetch(&self, object: &SourceObject, hash: &[u8; 32]) -> anyhow::Result<File> {
-        let access = Access { bucket: object.bucket.clone(), prefix: String::new(), ..self.target.access.clone() };
-        let objects = self.inputs.connect.objects(&access).await?;
-        let mut file = tempfile::tempfile().context("failed to make a file in `TMPDIR`")?;
-        let (mut actual, mut read) = (Sha256::new(), 0);
-        while read < object.bytes {
-            let part = objects.get_range(&object.key, read, PART.min(object.bytes - read)).await?.unwrap_or_default();
-            if part.is_empty() {
-                break;
-            }
-            file.write_all(&part).context("failed to write into a file in `TMPDIR`")?;
-            actual.update(&part);
-            read += part.len() as u64;
-        }
-        if actual.finalize().as_slice() != hash.as_slice() {
+        let access = fetching::access_to(self.inputs, &self.target.access, &object.bucket).await?;
+        let fetched = fetching::fetch(self.inputs, &access, object).await?;
+        if fetched.hash != *hash {
             let failure = Failure::system(format!("s3://{}/{} changed while it was read", object.bucket, object.key));
             return Err(failure.hint("run the same command again").into());
         }
-        file.rewind()?;
-        Ok(file)
+        Ok(fetched.file)
     }
 }
 
@@ -237,13 +219,6 @@ fn check_image(own: &str, registered: &str) -> anyhow::Result<()> {
     Err(Failure::user(message)
         .hint("set `model.image` in the manifest to the version's, or register the model again")
         .into())
-}
-
-/// A path to an open file.
-fn path_of(file: &File) -> std::path::PathBuf {
-    use std::os::fd::AsRawFd as _;
-
-    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
 }
 
 /// The hash in the name of a stored model: `.../models/HASH/model.tar.gz`.

@@ -31,6 +31,9 @@ impl PackageKind {
 }
 
 /// The number of the pipeline's merge request, else that of the branch's open one.
+///
+/// GitLab lists the open ones anew for each job, the newest first and at most four. So the lowest number of the project is taken: one
+/// that is opened later changes nothing, unless it is the first.
 pub(super) fn merge_request(env: &Environment) -> Option<String> {
     let digits = |text: &str| is_number(text).then(|| text.to_owned());
     if let Some(number) = env.get("CI_MERGE_REQUEST_IID").and_then(digits) {
@@ -38,8 +41,11 @@ pub(super) fn merge_request(env: &Environment) -> Option<String> {
     }
     // `group/project!1,group/fork!2`
     let open = env.get("CI_OPEN_MERGE_REQUESTS")?.split(',').filter_map(|one| one.trim().rsplit_once('!'));
-    let (own, others): (Vec<_>, Vec<_>) = open.partition(|(project, _)| Some(*project) == env.get("CI_PROJECT_PATH"));
-    own.into_iter().chain(others).find_map(|(_, number)| digits(number))
+    let own = env.get("CI_PROJECT_PATH");
+    let numbers = open.filter_map(|(project, number)| {
+        Some((Some(project) != own, project, number.parse::<u64>().ok()?, digits(number)?))
+    });
+    numbers.min().map(|(.., number)| number)
 }
 
 /// Whether a text is the number of a merge request.
@@ -122,7 +128,8 @@ mod tests {
     #[test_case(&[] => None; "none")]
     #[test_case(&[("CI_MERGE_REQUEST_IID", "7"), ("CI_OPEN_MERGE_REQUESTS", "g/p!8")] => Some("7".to_owned()); "of the pipeline")]
     #[test_case(&[("CI_PROJECT_PATH", "g/p"), ("CI_OPEN_MERGE_REQUESTS", "g/fork!8,g/p!9")] => Some("9".to_owned()); "of the project")]
-    #[test_case(&[("CI_OPEN_MERGE_REQUESTS", "g/fork!8,g/p!9")] => Some("8".to_owned()); "the first")]
+    #[test_case(&[("CI_OPEN_MERGE_REQUESTS", "g/q!8,g/p!9")] => Some("9".to_owned()); "of the first project by name")]
+    #[test_case(&[("CI_PROJECT_PATH", "g/p"), ("CI_OPEN_MERGE_REQUESTS", "g/p!12,g/p!9")] => Some("9".to_owned()); "the oldest")]
     #[test_case(&[("CI_MERGE_REQUEST_IID", "../x"), ("CI_OPEN_MERGE_REQUESTS", "g!x,")] => None; "no number")]
     fn the_merge_request_is(variables: &[(&str, &str)]) -> Option<String> {
         merge_request(&env(variables))

@@ -40,6 +40,8 @@ pub(crate) struct OpenedPackage {
     pub(crate) metadata: PackageMetadata,
     /// Of the whole file.
     pub(crate) sha256: String,
+    /// Its size.
+    pub(crate) bytes: u64,
 }
 
 impl OpenedPackage {
@@ -48,13 +50,19 @@ impl OpenedPackage {
     /// # Errors
     /// Failures of the user: the file is no package, or was changed.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
-        let name = plain::line(&path.display().to_string(), 300);
+        Self::open_as(path, &path.display().to_string())
+    }
+
+    /// As [`OpenedPackage::open`], with the package's name for messages.
+    pub(crate) fn open_as(path: &Path, name: &str) -> anyhow::Result<Self> {
+        let name = plain::line(name, 300);
         Self::read(path, &name).map_err(|why| unusable(&name, &format!("{why:#}")).into())
     }
 
     fn read(path: &Path, name: &str) -> anyhow::Result<Self> {
         anyhow::ensure!(path.metadata()?.is_file(), "it is no regular file");
         let mut file = File::open(path)?;
+        let bytes = file.metadata()?.len();
         let sha256 = hex(&writing::sha256(&file)?);
         check_list(&mut file)?;
         let mut archive = ZipArchive::new(file).context("it is no zip file")?;
@@ -65,7 +73,7 @@ impl OpenedPackage {
         let metadata = metadata(&mut archive, &entries)?;
         compare(&entries, &metadata.files)?;
         claims::check(&metadata)?;
-        Ok(Self { name: name.to_owned(), archive, metadata, sha256 })
+        Ok(Self { name: name.to_owned(), archive, metadata, sha256, bytes })
     }
 
     /// Compares the content of every file with its hash.
@@ -181,8 +189,11 @@ fn entries(archive: &mut ZipArchive<File>) -> anyhow::Result<BTreeMap<String, Pa
         targets.insert(name.clone(), target);
         found.insert(name, PackagedFile { sha256: String::new(), bytes, mode });
     }
-    match entry_name::unsafe_name(&targets) {
-        Some((name, why)) => Err(anyhow::anyhow!("{} {why}", plain::line(name, 300))),
+    if let Some((name, why)) = entry_name::unsafe_name(&targets) {
+        anyhow::bail!("{} {why}", plain::line(name, 300));
+    }
+    match entry_name::alike(found.keys().map(String::as_str)) {
+        Some((one, other)) => Err(anyhow::anyhow!("{}", entry_name::alike_text(one, other))),
         None => Ok(found),
     }
 }

@@ -14,7 +14,8 @@ use super::reading::OpenedPackage;
 use super::writing::{PackageWriter, Packing};
 use crate::base::failure::render;
 
-fn origin() -> PackageMetadata {
+/// Metadata without files: a stable package of pipeline 7.
+pub(crate) fn origin() -> PackageMetadata {
     let digest = format!("sha256:{}", "1".repeat(64));
     serde_json::from_value(json!({
         "schema": SCHEMA,
@@ -36,14 +37,19 @@ fn origin() -> PackageMetadata {
 
 /// A package as the program writes it.
 fn package() -> Vec<u8> {
+    package_of(origin(), "# Release notes\n")
+}
+
+/// The same with other metadata and notes.
+pub(crate) fn package_of(mut metadata: PackageMetadata, notes: &str) -> Vec<u8> {
     let file = tempfile::NamedTempFile::new().unwrap();
     let mut writer = PackageWriter::new(file.as_file());
     let weights = vec![7; 300_000];
-    let mut metadata = origin();
     let archive = &mut metadata.model.archive;
     archive.sha256 = super::hex(&super::writing::sha256(&weights[..]).unwrap());
     (archive.bytes, archive.file) = (Some(300_000), Some(MODEL_ARCHIVE.to_owned()));
     writer.add_text("deploy/model.json", &canonical(&metadata.model).unwrap()).unwrap();
+    writer.add_text("docs/RELEASE_NOTES.md", notes.as_bytes()).unwrap();
     writer.add("model/model.tar.gz", FileMode::Plain, &weights[..], 300_000, Packing::AsIs).unwrap();
     let script = vec![b'x'; 50_000];
     writer.add("source/run.sh", FileMode::Executable, &script[..], 50_000, Packing::Compressed).unwrap();
@@ -110,7 +116,7 @@ fn a_package_is_read_as_it_was_written() {
     assert_eq!(package(), bytes, "the same content gives the same bytes");
     let mut opened = verified(&bytes).unwrap();
     let modes: Vec<_> = opened.metadata.files.values().map(|file| file.mode).collect();
-    assert_eq!(modes, [FileMode::Plain, FileMode::Plain, FileMode::Executable, FileMode::Link]);
+    assert_eq!(modes, [FileMode::Plain, FileMode::Plain, FileMode::Plain, FileMode::Executable, FileMode::Link]);
     let mut content = Vec::new();
     opened.copy("deploy/model.json", &mut content).unwrap();
     assert_eq!(content, canonical(&opened.metadata.model).unwrap());
@@ -141,6 +147,13 @@ fn a_link_that_leaves_by_way_of_another_is_refused() {
     let below = [("source/d", "a", FileMode::Link), ("source/d/f", "x", FileMode::Plain)];
     refused(&zip(&below, |_| {}), "source/d/f lies below a link or a file");
     assert!(verified(&zip(&links[..1], |_| {})).is_ok());
+}
+
+#[test]
+fn names_that_are_one_where_case_is_ignored_are_refused() {
+    let files = ["source/README", "source/readme"].map(|name| (name, "x", FileMode::Plain));
+    refused(&zip(&files, |_| {}), "source/README and source/readme are one name on systems that ignore case");
+    assert!(verified(&zip(&files[..1], |_| {})).is_ok());
 }
 
 #[test]

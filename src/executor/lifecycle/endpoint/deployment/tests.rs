@@ -4,6 +4,7 @@ mod deploying;
 mod faults;
 mod kills;
 mod mended;
+mod packages;
 mod records;
 mod refusing;
 mod rolling_back;
@@ -176,7 +177,11 @@ impl EndpointDesk {
     async fn run_with_output(&self, environment: &str, words: &[&str], output: &str) -> Ended {
         let manifest = self.project.path().join("manifest.json");
         let end = ["--manifest", manifest.to_str().unwrap(), "--environment", environment, "--output", output];
-        let line = Line::try_parse_from(["endpoint"].iter().chain(words).chain(&end));
+        self.run_line(words, &end).await
+    }
+
+    async fn run_line(&self, words: &[&str], end: &[&str]) -> Ended {
+        let line = Line::try_parse_from(["endpoint"].iter().chain(words).chain(end));
         let line = line.unwrap_or_else(|error| panic!("{error}"));
         let (printer, captured) = Printer::captured();
         let env = self.env.clone().into_iter();

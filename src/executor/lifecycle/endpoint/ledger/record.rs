@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::cloud::{ScalableTarget, ScalingPolicy, ScalingPolicyKind, VariantCapacity};
+use crate::lifecycle::endpoint::deployed_package::DeployedPackage;
 use crate::lifecycle::endpoint::scaling::SavedScaling;
 use crate::lifecycle::identity::JobUser;
 use crate::lifecycle::target::ProjectTarget;
@@ -36,6 +37,9 @@ pub(crate) struct LedgerBegin {
     pub(crate) target: Option<u64>,
     /// ARN of the version in the registry.
     pub(crate) model_package: Option<String>,
+    /// The package that the deployment is made of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) package: Option<DeployedPackage>,
     /// SHA-256 of the specification, in hexadecimal digits.
     pub(crate) specification: Option<String>,
     /// The configuration and the model in service before.
@@ -180,6 +184,7 @@ impl LedgerBegin {
             endpoint: endpoint.to_owned(),
             target: None,
             model_package: None,
+            package: None,
             specification: None,
             from_config: None,
             from_model: None,

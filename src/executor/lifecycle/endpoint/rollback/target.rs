@@ -6,9 +6,10 @@ use crate::cloud::{
     AlarmState, Approval, EndpointConfiguration, ModelSource, ModelVersion, RolloutSpec, ServedModel, TrafficShift,
     VariantCapacity,
 };
+use crate::lifecycle::endpoint::deployed_package::DeployedPackage;
 use crate::lifecycle::endpoint::ledger::{LedgerEntry, LedgerServing};
 use crate::lifecycle::endpoint::origin;
-use crate::lifecycle::endpoint::ownership::{self, VERSION};
+use crate::lifecycle::endpoint::ownership::{self, PACKAGE_SHA256, VERSION};
 use crate::lifecycle::endpoint::preconditions::UnmetPrecondition;
 use crate::lifecycle::endpoint::specification::{DeploymentSpecification, own_alarms};
 use crate::lifecycle::endpoint::survey::{self, EndpointPorts, Needed};
@@ -31,6 +32,8 @@ pub(super) struct RollbackTarget<'a> {
     /// ARN of the version, as AWS says; `None` when nobody knows it.
     arn: Option<String>,
     version: Option<ModelVersion>,
+    /// The hash of its package, as the tags of the model say.
+    package_sha256: Option<String>,
     /// Image and model.
     image: Option<String>,
     data: Option<String>,
@@ -54,7 +57,7 @@ impl<'a> RollbackTarget<'a> {
         let source = model.as_ref().map(|model| model.source.clone());
         let arn = match &source {
             Some(ModelSource::Package(arn)) => Some(arn.clone()),
-            _ => origin.version,
+            _ => origin.version.clone(),
         };
         let version = match &arn {
             Some(arn) => ports.registry.version(arn).await?,
@@ -67,7 +70,8 @@ impl<'a> RollbackTarget<'a> {
             (_, Some(serving), None) => (Some(serving.image.clone()), serving.model_data_url.clone()),
             (_, None, None) => (None, None),
         };
-        Ok(Self { choice, config, model, foreign: origin.foreign, arn, version, image, data })
+        let Origin { foreign, package_sha256, .. } = origin;
+        Ok(Self { choice, config, model, foreign, arn, version, package_sha256, image, data })
     }
 
     /// Everything that is missing, and an approval that was withdrawn.
@@ -181,6 +185,8 @@ impl<'a> RollbackTarget<'a> {
     /// In the form of a deployment that makes nothing. `None` when configuration or model are missing.
     pub(super) fn specification(self, target: &ProjectTarget, endpoint: &str) -> Option<DeploymentSpecification> {
         let begin = self.choice.deployment.as_ref().map(|entry| &entry.begin);
+        let tag = self.package_sha256;
+        let is_tagged = |package: &DeployedPackage| tag.as_ref() == Some(&package.sha256);
         Some(DeploymentSpecification {
             endpoint: endpoint.to_owned(),
             hash: begin.and_then(|begin| begin.specification.clone()).unwrap_or_default(),
@@ -193,6 +199,7 @@ impl<'a> RollbackTarget<'a> {
             version: self.arn.unwrap_or_default(),
             image: self.image.unwrap_or_default(),
             model_data_url: self.data.unwrap_or_default(),
+            package: begin.and_then(|begin| begin.package.clone()).filter(is_tagged),
         })
     }
 }
@@ -203,6 +210,7 @@ struct Origin {
     foreign: Option<String>,
     /// ARN of the version that a model from a container is made of.
     version: Option<String>,
+    package_sha256: Option<String>,
 }
 
 impl Origin {
@@ -215,7 +223,7 @@ impl Origin {
     ) -> anyhow::Result<Self> {
         let Some((config, model)) = config.zip(model) else { return Ok(Self::default()) };
         if let Some(foreign) = origin::foreign(ports, target, endpoint, config).await? {
-            return Ok(Self { foreign: Some(foreign), version: None });
+            return Ok(Self { foreign: Some(foreign), ..Self::default() });
         }
         let tags = ports.endpoints.tags(&model.arn).await?;
         let version = tags.get(VERSION).cloned();
@@ -223,7 +231,7 @@ impl Origin {
             let name = plain::line(&model.name, 300);
             format!("the model {name} was not made by this program for the endpoint {endpoint}")
         });
-        Ok(Self { foreign, version })
+        Ok(Self { foreign, version, package_sha256: tags.get(PACKAGE_SHA256).cloned() })
     }
 }
 

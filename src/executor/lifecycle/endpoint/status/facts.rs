@@ -8,6 +8,7 @@ use crate::cloud::{
 };
 use crate::config::env::Environment;
 use crate::lifecycle::CommandInputs;
+use crate::lifecycle::endpoint::deployed_package::DeployedPackage;
 use crate::lifecycle::endpoint::ledger::{Ledger, LedgerEntry, LedgerServing};
 use crate::lifecycle::endpoint::specification::{alarms, own_alarms};
 use crate::lifecycle::manifest::{Approvals, Endpoint};
@@ -124,6 +125,11 @@ impl EndpointFacts {
             Some(ModelSource::Package(arn)) => Some(arn),
             _ => self.in_service()?.begin.model_package.as_deref(),
         }
+    }
+
+    /// The package in service, as the record of its deployment says.
+    pub(super) fn package(&self) -> Option<&DeployedPackage> {
+        self.in_service()?.begin.package.as_ref()
     }
 
     async fn read_ledger(&mut self, inputs: &CommandInputs, target: &ProjectTarget) -> anyhow::Result<()> {

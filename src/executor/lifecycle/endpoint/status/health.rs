@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::facts::EndpointFacts;
 use super::judge::{self, HealthResult, HealthRow};
 use crate::base::plain;
+use crate::lifecycle::endpoint::deployed_package::DeployedPackage;
 use crate::lifecycle::endpoint::ledger::LedgerEntry;
 use crate::lifecycle::output::Data;
 
@@ -37,6 +38,8 @@ pub(super) struct EndpointHealth {
     config: Option<String>,
     model: Option<String>,
     model_package: Option<String>,
+    /// As the record of the deployment in service says.
+    package: Option<DeployedPackage>,
     approval: Option<&'static str>,
     current_instances: Option<u32>,
     desired_instances: Option<u32>,
@@ -55,6 +58,8 @@ struct DeploymentLine {
     at: String,
     user: String,
     version: String,
+    /// Name of the package.
+    package: String,
     config: String,
     reason: String,
 }
@@ -73,6 +78,7 @@ impl DeploymentLine {
             at: plain::line(&begin.at, LONGEST),
             user: if is_named { format!("{user} (not proven)") } else { user },
             version: begin.model_package.as_deref().map(|arn| version(&plain::line(arn, LONGEST))).unwrap_or_default(),
+            package: begin.package.as_ref().map(|package| plain::line(&package.name, LONGEST)).unwrap_or_default(),
             config: safe(&begin.to_config),
             reason: end
                 .map(|end| safe(&end.reason))
@@ -100,6 +106,7 @@ impl EndpointHealth {
             config: facts.sight.as_ref().map(|sight| safe(&sight.config)),
             model: facts.config().map(|config| safe(&config.model)),
             model_package: facts.model_package().map(safe),
+            package: facts.package().map(DeployedPackage::plain),
             approval: facts.version.known().and_then(|version| version.as_ref()).map(|version| version.approval.name()),
             current_instances: variant.and_then(|variant| variant.current_instances),
             desired_instances: variant.and_then(|variant| variant.desired_instances),
@@ -118,6 +125,7 @@ impl EndpointHealth {
             config: None,
             model: None,
             model_package: None,
+            package: None,
             approval: None,
             current_instances: None,
             desired_instances: None,
@@ -158,7 +166,7 @@ impl EndpointHealth {
         table.load_style(presets::NOTHING);
         table.set_header(["Deployment", "Kind", "Outcome", "At", "By", "Version", "Configuration", "Reason"]);
         for line in &self.deployments {
-            let DeploymentLine { number, kind, outcome, at, user, version, config, reason } = line;
+            let DeploymentLine { number, kind, outcome, at, user, version, config, reason, .. } = line;
             let number = number.to_string();
             table.add_row([number.as_str(), *kind, *outcome, at, user, version, config, reason]);
         }

@@ -65,6 +65,7 @@ pub(super) fn rows(facts: &EndpointFacts) -> Vec<HealthRow> {
     rows.push(configuration(facts, sight));
     rows.extend(model(facts));
     rows.extend(version(facts));
+    rows.extend(facts.package().map(|package| row("package", HealthResult::Info, &package.text())));
     rows.extend(capacity(facts, sight));
     rows.extend(autoscaling(facts, sight));
     rows.extend(alarms(facts));

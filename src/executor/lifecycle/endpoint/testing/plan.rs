@@ -30,6 +30,8 @@ const MOST_AT_ONCE: u32 = 1_000;
 pub(crate) struct TestChanges {
     /// In place of the manifest's.
     pub(crate) samples: Vec<PathBuf>,
+    /// Folder that no file of samples may be outside of; `None` for the project's own, which may be anywhere.
+    pub(crate) within: Option<PathBuf>,
     pub(crate) requests: Option<u32>,
     pub(crate) concurrency: Option<u32>,
     pub(crate) warm_up: Option<u32>,
@@ -71,7 +73,8 @@ impl TestPlan {
         // Asked for before a deployment begins too.
         let is_asynchronous = endpoint.asynchronous.is_some();
         let types = target.manifest.model.as_ref().map(|model| model.content_types.as_slice()).unwrap_or_default();
-        let samples = sample_files::read(&changes.paths(&test, &target.folder), types.first().map(String::as_str))?;
+        let paths = changes.paths(&test, &target.folder);
+        let samples = sample_files::read(&paths, types.first().map(String::as_str), changes.within.as_deref())?;
         if is_asynchronous {
             refuse_rules_of_replies(&samples)?;
         }

@@ -25,10 +25,15 @@ pub(super) const HINT: &str =
 /// Reads the samples of files, and of all files in folders.
 ///
 /// # Errors
-/// Failures of the user that name the file; also when there is no sample.
-pub(super) fn read(paths: &[PathBuf], default_type: Option<&str>) -> Result<Vec<EndpointSample>, Failure> {
-    let mut reader = Reader { default_type, left: MOST_BYTES, samples: Vec::new() };
+/// Failures of the user that name the file; also when there is no sample, or one is not `within` the folder.
+pub(super) fn read(
+    paths: &[PathBuf],
+    default_type: Option<&str>,
+    within: Option<&Path>,
+) -> Result<Vec<EndpointSample>, Failure> {
+    let mut reader = Reader { default_type, within, left: MOST_BYTES, samples: Vec::new() };
     for path in paths {
+        reader.check_place(path)?;
         if path.is_dir() {
             for file in files_of(path)? {
                 reader.file(&file)?;
@@ -71,6 +76,8 @@ fn unusable(file: &Path, why: &str) -> Failure {
 struct Reader<'a> {
     /// MIME type of requests that say none.
     default_type: Option<&'a str>,
+    /// Folder that no file may be outside of.
+    within: Option<&'a Path>,
     /// Bytes that may still be read.
     left: u64,
     samples: Vec<EndpointSample>,
@@ -154,7 +161,18 @@ impl Reader<'_> {
         Ok(())
     }
 
+    /// Refuses what is outside of the folder that everything must be in.
+    fn check_place(&self, file: &Path) -> Result<(), Failure> {
+        let Some(within) = self.within else { return Ok(()) };
+        let whole = |path: &Path| path.canonicalize().map_err(|error| unusable(file, &error.to_string()));
+        if whole(file)?.starts_with(whole(within)?) {
+            return Ok(());
+        }
+        Err(unusable(file, "it is no file of the package"))
+    }
+
     fn bytes(&mut self, file: &Path) -> Result<Vec<u8>, Failure> {
+        self.check_place(file)?;
         // Before it is opened, which waits for a writer of a pipe.
         let metadata = std::fs::metadata(file).map_err(|error| unusable(file, &error.to_string()))?;
         if !metadata.is_file() {
@@ -195,7 +213,7 @@ mod tests {
             (".hidden.csv", "no"),
         ]);
         std::fs::create_dir(folder.path().join("below")).unwrap();
-        let samples = read(&[folder.path().to_owned()], Some("text/x")).unwrap();
+        let samples = read(&[folder.path().to_owned()], Some("text/x"), None).unwrap();
         let shown: Vec<_> =
             samples.iter().map(|sample| (sample.name.as_str(), sample.content_type.as_str(), &*sample.body)).collect();
         let expected: [(&str, &str, &[u8]); 5] = [
@@ -207,6 +225,28 @@ mod tests {
         ];
         assert_eq!(shown, expected);
         assert_eq!(samples[0].expect.equals, Some(1.into()));
+    }
+
+    #[test]
+    fn no_sample_is_outside_of_its_package() {
+        let secret = folder(&[("token", "secret")]);
+        let secret = secret.path().join("token");
+        let named = format!("\u{feff}[{{\"body_file\": \"{}\"}}]", secret.display());
+        let folder = folder(&[("a.json", &named), ("b.json", r#"[{"body_file": "../b.bin"}]"#), ("good.csv", "1\n")]);
+        let within = folder.path().join("deploy");
+        std::fs::create_dir(&within).unwrap();
+        for name in ["a.json", "b.json", "good.csv"] {
+            std::fs::rename(folder.path().join(name), within.join(name)).unwrap();
+        }
+        std::fs::write(folder.path().join("b.bin"), "x").unwrap();
+        std::fs::create_dir(folder.path().join("empty")).unwrap();
+        let outside = ["a.json", "b.json", "../b.bin", "../empty", ".."].map(|name| within.join(name));
+        for path in outside.into_iter().chain([secret]) {
+            let failure = read(&[path], None, Some(&within)).unwrap_err();
+            assert!(failure.message().ends_with("it is no file of the package"), "{}", failure.message());
+        }
+        assert_eq!(read(&["a.json", "b.json", "../b.bin"].map(|name| within.join(name)), None, None).unwrap().len(), 3);
+        assert!(read(&[within.join("good.csv")], None, Some(&within)).is_ok());
     }
 
     #[test]
@@ -224,7 +264,7 @@ mod tests {
         ]);
         let why = |names: &[&str]| {
             let paths: Vec<_> = names.iter().map(|name| folder.path().join(name)).collect();
-            let message = read(&paths, None).unwrap_err().message().to_owned();
+            let message = read(&paths, None, None).unwrap_err().message().to_owned();
             message.replace(&format!("{}/", folder.path().display()), "")
         };
         assert_eq!(why(&[]), "there is no sample to send: no file is named");

@@ -31,6 +31,12 @@ class Training(unittest.TestCase):
             name, bar = rule.split(">=")
             self.assertGreaterEqual(metrics[name], float(bar), rule)
 
+    def test_the_report_gets_a_matrix_and_a_curve(self):
+        metrics = self.run_script()
+        self.assertEqual(len(metrics["confusion_matrix"]), len(metrics["classes"]))
+        self.assertEqual(len(metrics["learning_curve"]["test_accuracy"]), 10)
+        self.assertAlmostEqual(metrics["learning_curve"]["test_accuracy"][-1], metrics["accuracy"])
+
     def test_the_same_data_give_the_same_model(self):
         first = self.run_script()
         content = (self.folder / "model" / "model.pkl").read_bytes()

@@ -1,0 +1,261 @@
+//! The note of a merge request about a model: Markdown, in which texts of others are code and never markup. Pure.
+
+use std::fmt::Write as _;
+
+use super::model::{MetricRow, ModelReport, ModelVerdict};
+use super::parts::{LONGEST_NAME, LONGEST_TEXT};
+use super::spark;
+use super::words::{change, shown, state, value};
+use crate::base::human::human_number;
+use crate::base::plain;
+
+/// Most metrics and checks of a note; the page has more.
+const MOST_METRICS: usize = 40;
+const MOST_LINES: usize = 10;
+/// Versions in a row of bars.
+const MOST_BARS: usize = 16;
+/// Upper bound of a note in bytes; GitLab takes a million characters.
+const MOST_BYTES: usize = 60_000;
+
+/// How a note of this name begins: nobody sees it, and the next run finds the note by it.
+pub fn note_marker(name: &str) -> String {
+    let clean: String =
+        name.chars().take(100).map(|c| if c.is_ascii_alphanumeric() || "._".contains(c) { c } else { '_' }).collect();
+    format!("<!-- sagemaker-executor report {clean} -->")
+}
+
+/// The hidden line with the number of the pipeline that wrote the note.
+const PIPELINE: &str = "<!-- pipeline ";
+
+/// The number of the pipeline that wrote a note.
+pub fn note_pipeline(body: &str) -> Option<u64> {
+    body.lines().nth(1)?.strip_prefix(PIPELINE)?.strip_suffix(" -->")?.parse().ok()
+}
+
+/// The whole note.
+pub fn model_note(report: &ModelReport, marker: &str, pipeline: Option<u64>) -> String {
+    let mut rows = MOST_METRICS;
+    loop {
+        let text = note(report, marker, pipeline, rows);
+        if text.len() <= MOST_BYTES || rows == 0 {
+            return text;
+        }
+        rows /= 2;
+    }
+}
+
+fn note(report: &ModelReport, marker: &str, pipeline: Option<u64>, rows: usize) -> String {
+    let mut text = format!("{marker}\n{PIPELINE}{} -->\n", pipeline.unwrap_or(0));
+    let sign = match report.verdict {
+        ModelVerdict::Passed => "✅ ",
+        ModelVerdict::Failed => "❌ ",
+        ModelVerdict::NotJudged => "",
+    };
+    let mut line = |content: String| {
+        text.push_str(&content);
+        text.push('\n');
+    };
+    line(format!("### {sign}Model {} {}\n", code(&report.title), report.verdict.words()));
+    line(format!("{}\n", code(&report.place)));
+    line(format!("{}\n", code(&report.comparison)));
+    if !report.metrics.is_empty() {
+        line(table(report, rows));
+    }
+    for endpoint in report.endpoints.iter().take(MOST_LINES) {
+        let word = if endpoint.has_passed { "✓ passes" } else { "✗ does not pass" };
+        let times: Vec<_> =
+            endpoint.latencies.iter().map(|(name, time)| format!("{name} {} ms", human_number(*time))).collect();
+        line(format!("- Endpoint {} {word} its test: {}", code(&endpoint.name), times.join(", ")));
+    }
+    if let Some(plan) = &report.plan {
+        let word = if plan.has_changes { "changes what is in service" } else { "changes nothing" };
+        line(format!("- The planned deployment to {} {word}", code(&plan.endpoint)));
+        for refusal in plan.refusals.iter().take(MOST_LINES) {
+            line(format!("  - ✗ refused: {}", code(refusal)));
+        }
+    }
+    let facts = report.facts.iter().chain(report.training.iter().flat_map(|training| &training.facts));
+    for (name, fact) in facts.take(MOST_LINES + MOST_LINES) {
+        line(format!("- {name}: {}", code(fact)));
+    }
+    let links: Vec<_> = report.links.iter().map(|link| format!("[{}](<{}>)", link.name, link.url())).collect();
+    if !links.is_empty() {
+        line(format!("\n{}", links.join(" · ")));
+    }
+    text
+}
+
+fn table(report: &ModelReport, most: usize) -> String {
+    let has_history = report.metrics.iter().any(|row| !row.history.is_empty());
+    let mut columns = vec!["Metric", "Value", "Bar"];
+    if report.has_baseline {
+        columns.extend(["Earlier", "Change"]);
+    }
+    columns.push("Result");
+    if has_history {
+        columns.push("Versions");
+    }
+    let mut text = format!("| {} |\n|{}\n", columns.join(" | "), " --- |".repeat(columns.len()));
+    for row in report.metrics.iter().take(most) {
+        let mut cells = vec![code_name(&row.name), code(&value(row)), bars(row)];
+        if report.has_baseline {
+            cells.extend([
+                row.baseline.as_deref().map_or("-".to_owned(), |value| code(&shown(value))),
+                change(row.change),
+            ]);
+        }
+        let reason = row.reason.as_deref().map_or(String::new(), |reason| format!(": {}", code(reason)));
+        cells.push(format!("{}{reason}", state(row.state)));
+        if has_history {
+            cells.push(history(row));
+        }
+        let _ = writeln!(text, "| {} |", cells.join(" | "));
+    }
+    let left_out = report.left_out + report.metrics.len().saturating_sub(most);
+    if left_out > 0 {
+        let _ = write!(text, "\n{left_out} more metrics are in the files.\n");
+    }
+    text
+}
+
+fn bars(row: &MetricRow) -> String {
+    if row.bars.is_empty() { "-".to_owned() } else { code(&row.bars.join("; ")) }
+}
+
+fn history(row: &MetricRow) -> String {
+    let values = row.history.iter().map(|point| point.value).chain(row.number);
+    let values: Vec<f64> = values.filter(|value| value.is_finite()).collect();
+    let from = values.len().saturating_sub(MOST_BARS);
+    let bars = spark::bars_of(values.get(from..).unwrap_or_default());
+    if bars.is_empty() { "-".to_owned() } else { bars }
+}
+
+/// Text of others as a code span, in which GitLab looks for no markup, mention, reference or command. It stays one line and one cell.
+fn code(text: &str) -> String {
+    span(text, LONGEST_TEXT)
+}
+
+fn code_name(text: &str) -> String {
+    span(text, LONGEST_NAME)
+}
+
+fn span(text: &str, most: usize) -> String {
+    // A code span has no escapes; a cell of a table ends at a bar even there.
+    let clean =
+        plain::line(text, most).replace('`', "'").replace('|', "¦").replace(['\t', '\u{2028}', '\u{2029}'], " ");
+    let clean = clean.trim();
+    if clean.is_empty() { "-".to_owned() } else { format!("`{clean}`") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::model::{HistoryPoint, MetricChange, MetricState, ReportLink};
+
+    fn row(name: &str) -> MetricRow {
+        MetricRow {
+            name: name.to_owned(),
+            value: Some("0.9777777777777777".to_owned()),
+            number: Some(0.977_777_777_777_777_7),
+            bars: vec![">= 0.9".to_owned()],
+            baseline: Some("0.96".to_owned()),
+            change: Some(MetricChange { difference: 0.017_777, is_better: Some(true) }),
+            state: MetricState::Passed,
+            reason: None,
+            history: [0.9, 0.95, 0.96]
+                .iter()
+                .zip(1..)
+                .map(|(value, version)| HistoryPoint { version, value: *value, is_approved: true })
+                .collect(),
+        }
+    }
+
+    fn report(rows: Vec<MetricRow>) -> ModelReport {
+        ModelReport {
+            title: "wine".to_owned(),
+            place: "ml/wine at 0123abcd, pipeline 12".to_owned(),
+            verdict: ModelVerdict::Passed,
+            comparison: "Compared with version 3, approved".to_owned(),
+            has_baseline: true,
+            metrics: rows,
+            links: ReportLink::new("Job", "https://gitlab.example.com/ml/wine/-/jobs/1").into_iter().collect(),
+            ..ModelReport::default()
+        }
+    }
+
+    #[test]
+    fn the_form_of_a_note() {
+        let missing = MetricRow {
+            value: None,
+            number: None,
+            change: None,
+            baseline: None,
+            state: MetricState::Failed,
+            reason: Some("no file has this metric".to_owned()),
+            history: Vec::new(),
+            ..row("f1")
+        };
+        let text = model_note(&report(vec![row("accuracy"), missing]), &note_marker("wine"), Some(12));
+        insta::assert_snapshot!(text, @r"
+        <!-- sagemaker-executor report wine -->
+        <!-- pipeline 12 -->
+        ### ✅ Model `wine` passes the gate
+
+        `ml/wine at 0123abcd, pipeline 12`
+
+        `Compared with version 3, approved`
+
+        | Metric | Value | Bar | Earlier | Change | Result | Versions |
+        | --- | --- | --- | --- | --- | --- | --- |
+        | `accuracy` | `0.9778` | `>= 0.9` | `0.96` | ↑ 0.0178, better | ✓ passed | ▁▅▆█ |
+        | `f1` | `no number` | `>= 0.9` | - | - | ✗ failed: `no file has this metric` | - |
+
+
+        [Job](<https://gitlab.example.com/ml/wine/-/jobs/1>)
+        ");
+    }
+
+    #[test]
+    fn texts_of_others_are_never_markup() {
+        let hostile = "a|b`<img src=x onerror=1>`\n/approve\n@all #1 !2 [x](javascript:1) --> \u{202e}$`x`$";
+        let rows = vec![MetricRow { bars: vec![hostile.to_owned()], reason: Some(hostile.to_owned()), ..row(hostile) }];
+        let content = ModelReport {
+            title: hostile.to_owned(),
+            comparison: hostile.to_owned(),
+            facts: vec![("Package", hostile.to_owned())],
+            ..report(rows)
+        };
+        let marker = note_marker(hostile);
+        assert!(marker.ends_with(" -->") && marker.matches("--").count() == 2, "{marker}");
+        let text = model_note(&content, &marker, None);
+        for line in text.lines().skip(2) {
+            assert!(!line.starts_with('/'), "{line}");
+            // Between two of these signs is code.
+            let outside: String = line.split('`').step_by(2).collect();
+            for sign in ["<img", "@", "](javascript", "-->", "#1", "/approve"] {
+                assert!(!outside.contains(sign), "{line}");
+            }
+        }
+        let table = text.lines().find(|line| line.starts_with("| `a¦b")).unwrap();
+        assert_eq!(table.matches('|').count(), 8, "{table}");
+    }
+
+    #[test]
+    fn a_note_is_bounded() {
+        let long = "&".repeat(5000);
+        let rows = (0..5000).map(|number| MetricRow {
+            reason: Some(long.clone()),
+            bars: vec![long.clone(); 50],
+            ..row(&format!("{number}{long}"))
+        });
+        let text = model_note(&report(rows.collect()), &note_marker(&long), None);
+        assert!(text.len() <= MOST_BYTES && text.contains("more metrics are in the files"), "{}", text.len());
+    }
+
+    #[test]
+    fn the_pipeline_of_a_note_is_read_again() {
+        let text = model_note(&report(Vec::new()), &note_marker("wine"), Some(4711));
+        assert_eq!(note_pipeline(&text), Some(4711));
+        assert_eq!([note_pipeline("x"), note_pipeline("x\n<!-- pipeline x -->")], [None, None]);
+    }
+}

@@ -1,0 +1,102 @@
+//! The components against the lint, and broken ones that it must catch by the name of its rule.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Map;
+
+use super::component::{Component, components};
+use super::lint::{findings, jobs, script, written};
+use crate::support::program::executor;
+
+#[test]
+fn components_have_no_findings() {
+    let all = components();
+    let parts = ["job", "validate", "train", "model", "deploy", "release", "report"];
+    let flows = ["training-project", "inference-project", "full-project"];
+    for name in parts.iter().chain(&flows) {
+        assert!(all.contains_key(*name), "{name} is missing");
+    }
+    // GitLab's limit of a project.
+    assert!(all.len() <= 30);
+    for component in all.values() {
+        let found = findings(component, &all);
+        assert!(found.is_empty(), "{}:\n{}", component.name, found.join("\n"));
+        for input in ["job_prefix", "image", "tags"] {
+            assert!(component.inputs.contains_key(input), "{}: no input {input}", component.name);
+        }
+        let stage = component.inputs.keys().any(|input| input == "stage");
+        assert_eq!(stage, !component.is_flow(), "{}: a flow owns its stages, a part has the input", component.name);
+    }
+}
+
+/// The first line of each names the one rule that it breaks.
+#[test]
+fn broken_components_are_found() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/templates/broken");
+    let all = components();
+    let mut rules = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let rule = text.lines().next().unwrap().trim_start_matches("# ").to_owned();
+        let found = findings(&Component::new(name, &text), &all);
+        assert!(
+            !found.is_empty() && found.iter().all(|finding| finding.starts_with(&rule)),
+            "{name} breaks {rule}: {found:?}"
+        );
+        rules.push(rule);
+    }
+    rules.sort();
+    rules.dedup();
+    assert!(rules.len() >= 10, "{rules:?}");
+}
+
+/// Each call of the program is a command line that it takes. It ends at once, because the folder has no manifest and no package.
+#[test]
+fn calls_of_the_program_are_command_lines() {
+    let all = components();
+    let folder = tempfile::tempdir().unwrap();
+    let mut calls: Vec<_> = all
+        .values()
+        .flat_map(|component| {
+            jobs(&component.expanded(&Map::new(), &all)).flat_map(|(_, job)| script(job)).collect::<Vec<_>>()
+        })
+        .collect();
+    calls.sort();
+    calls.dedup();
+    assert!(calls.len() > 12, "{calls:?}");
+    calls.push(vec!["gate".to_owned(), "--no-such-option".to_owned()]);
+    let is_refused = |words: &Vec<String>| {
+        let ended = Command::new(executor()).args(words).current_dir(&folder).env_clear().output().unwrap();
+        let said = String::from_utf8(ended.stderr).unwrap();
+        (ended.status.code() == Some(2) && said.contains("--help")).then(|| format!("{}:\n{said}", words.join(" ")))
+    };
+    let refused: Vec<_> = calls.iter().filter_map(is_refused).collect();
+    assert_eq!(refused.len(), 1, "the last one alone:\n{}", refused.join("\n"));
+    assert!(refused[0].contains("--no-such-option"), "{}", refused[0]);
+}
+
+/// The variables that the lint believes a command to write are those of the documents.
+#[test]
+fn variables_of_dotenv_files_are_documented() {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/LIFECYCLE.md")).unwrap();
+    for variable in written() {
+        assert!(page.contains(&format!("`{variable}`")), "docs/LIFECYCLE.md has no {variable}");
+    }
+}
+
+/// What a deployment to production downloads stays, for GitLab's Rollback button.
+#[test]
+fn packages_of_production_never_expire() {
+    let all = components();
+    for flow in ["inference-project", "full-project"] {
+        let pipeline = all[flow].expanded(&Map::new(), &all);
+        let needs = pipeline["production-deploy"]["needs"].as_array().unwrap();
+        let with_files: Vec<_> = needs.iter().filter(|need| need["artifacts"] == true).collect();
+        assert_eq!(with_files.len(), 1, "{flow}");
+        let package = &pipeline[with_files[0]["job"].as_str().unwrap()];
+        assert_eq!(package["artifacts"]["expire_in"], "never", "{flow}");
+    }
+}

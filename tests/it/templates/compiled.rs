@@ -1,0 +1,249 @@
+//! Pipelines that the compiler makes of the components: the jobs of each kind of pipeline for each flow, GitLab's schema, and
+//! shellcheck over all scripts.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::{Map, Value, json};
+
+use super::compiler::{Compiler, Project};
+use super::component::{components, folder};
+use super::examples::examples;
+use super::lint::jobs;
+use super::yaml::{documents, texts};
+use crate::conformance::{shown, skipped};
+use crate::support::snapshot::assert_snapshot;
+
+const FLOWS: [&str; 3] = ["training-project", "inference-project", "full-project"];
+
+/// Kinds of pipelines, with the variables that GitLab sets in them. Those of the `push` to `main` are always there. The first seven are
+/// compiled for every flow, the others for the flow that has all jobs.
+const KINDS: [(&str, &[(&str, &str)]); 13] = [
+    ("merge request", &[REQUEST[0], REQUEST[1], REQUEST[2], REQUEST[3], TITLE]),
+    ("draft", &[REQUEST[0], REQUEST[1], REQUEST[2], REQUEST[3], ("CI_MERGE_REQUEST_TITLE", "Draft: Weigh classes")]),
+    ("branch", &[("CI_COMMIT_BRANCH", "topic")]),
+    ("main", &[]),
+    ("tag", &[("CI_COMMIT_BRANCH", ""), ("CI_COMMIT_TAG", "1.0.0")]),
+    ("schedule", &[("CI_PIPELINE_SOURCE", "schedule")]),
+    (
+        "web, DEPLOY_ONLY to production",
+        &[("CI_PIPELINE_SOURCE", "web"), ("DEPLOY_ONLY", "true"), ("DEPLOY_ENVIRONMENT", "production")],
+    ),
+    (
+        "web, RETRAIN_MODEL on a branch",
+        &[
+            ("CI_PIPELINE_SOURCE", "web"),
+            ("CI_COMMIT_BRANCH", "topic"),
+            ("RETRAIN_MODEL", "true"),
+            ("DEPLOY_ENVIRONMENT", "review"),
+        ],
+    ),
+    ("develop", &[("CI_COMMIT_BRANCH", "develop"), ("CI_OPEN_MERGE_REQUESTS", "ml/wine!8")]),
+    (
+        "merge request of a fork",
+        &[REQUEST[0], REQUEST[1], REQUEST[2], ("CI_MERGE_REQUEST_SOURCE_PROJECT_ID", "232"), TITLE],
+    ),
+    ("main in a freeze", &[("CI_DEPLOY_FREEZE", "true")]),
+    ("branch with a merge request", &[("CI_COMMIT_BRANCH", "topic"), ("CI_OPEN_MERGE_REQUESTS", "ml/wine!7")]),
+    ("tag of a release", &[("CI_COMMIT_BRANCH", ""), ("CI_COMMIT_TAG", "stable-20261129T045233Z")]),
+];
+const REQUEST: [(&str, &str); 4] = [
+    ("CI_PIPELINE_SOURCE", "merge_request_event"),
+    ("CI_COMMIT_BRANCH", ""),
+    ("CI_MERGE_REQUEST_PROJECT_ID", "231"),
+    ("CI_MERGE_REQUEST_SOURCE_PROJECT_ID", "231"),
+];
+const TITLE: (&str, &str) = ("CI_MERGE_REQUEST_TITLE", "Weigh classes");
+
+#[test]
+fn each_kind_of_pipeline_has_its_jobs() {
+    let Some(compiler) = Compiler::find("each_kind_of_pipeline_has_its_jobs") else { return };
+    let of_flow = |flow: &'static str| {
+        let kinds = if flow == "full-project" { &KINDS[..] } else { &KINDS[..7] };
+        kinds.iter().map(move |kind| (flow, kind))
+    };
+    let all: Vec<_> = FLOWS.into_iter().flat_map(of_flow).collect();
+    // Two at a time, each in its own project.
+    let half = |first: usize| {
+        let project = Project::new(&compiler);
+        let own = all.iter().skip(first).step_by(2);
+        own.map(|(flow, kind)| (*flow, section(&project, flow, &json!({}), kind))).collect::<Vec<_>>()
+    };
+    let (even, odd) = std::thread::scope(|scope| {
+        let odd = scope.spawn(|| half(1));
+        (half(0), odd.join().unwrap())
+    });
+    let mut odd = odd.into_iter();
+    let in_order: Vec<_> = even.into_iter().flat_map(|section| [Some(section), odd.next()]).flatten().collect();
+    for flow in FLOWS {
+        let sections = in_order.iter().filter(|(of, _)| *of == flow).map(|(_, text)| text.as_str());
+        assert_snapshot(&format!("pipelines_{}", flow.replace('-', "_")), &sections.collect::<Vec<_>>().join("\n"));
+    }
+}
+
+/// A flow that trains on schedule takes the model of the registry in all other pipelines; one by hand waits for a click.
+#[test]
+fn training_is_automatic_or_by_hand_or_on_schedule() {
+    let Some(compiler) = Compiler::find("training_is_automatic_or_by_hand_or_on_schedule") else { return };
+    let project = Project::new(&compiler);
+    let mut text = String::new();
+    for (train, kind) in [("schedule", "main"), ("schedule", "schedule"), ("manual", "main")] {
+        let section = section(
+            &project,
+            "full-project",
+            &json!({"train": train}),
+            KINDS.iter().find(|(name, _)| *name == kind).unwrap(),
+        );
+        let trains = |line: &&str| {
+            line.starts_with('#') || ["train", "register", "package"].iter().any(|stage| line.starts_with(stage))
+        };
+        let lines: Vec<_> = section.lines().filter(trains).collect();
+        writeln!(text, "train: {train}\n{}\n", lines.join("\n")).unwrap();
+    }
+    assert_snapshot("pipelines_by_training", text.trim_end());
+}
+
+/// The kind, and a line for each job that the pipeline has.
+fn section(project: &Project<'_>, flow: &str, inputs: &Value, (kind, variables): &(&str, &[(&str, &str)])) -> String {
+    let all = components();
+    let own = all[flow].expanded(inputs.as_object().unwrap(), &all);
+    // The compiler knows rules of jobs alone, so a job has those of the workflow. What changed is not told here.
+    let mut rules = own["workflow"]["rules"].clone();
+    for rule in rules.as_array_mut().unwrap() {
+        rule.as_object_mut().unwrap().remove("changes");
+    }
+    let pipeline = json!({
+        "include": [{"local": format!("/templates/{flow}/template.yml"), "inputs": inputs}],
+        "this-pipeline": {"stage": "validate", "script": ["true"], "rules": rules},
+    });
+    let mut set = BTreeMap::from([("CI_PIPELINE_SOURCE", "push"), ("CI_COMMIT_BRANCH", "main")]);
+    set.extend(variables.iter().copied());
+    let listed = project.jobs(&pipeline.to_string(), &set);
+    let is_there = |name: &str| listed.iter().any(|job| job.name == name && job.when != "never");
+    let mut text = format!("# {kind}\n");
+    if !is_there("this-pipeline") {
+        return text + "no pipeline\n";
+    }
+    for job in listed.iter().filter(|job| job.when != "never" && job.name != "this-pipeline") {
+        let needs: Vec<_> = job.needs.iter().filter(|need| is_there(need)).map(String::as_str).collect();
+        let after = if needs.is_empty() { String::new() } else { format!(" after {}", needs.join(", ")) };
+        let may_fail = if job.may_fail { ", may fail" } else { "" };
+        writeln!(text, "{}: {} ({}{may_fail}){after}", job.stage, job.name, job.when).unwrap();
+    }
+    text
+}
+
+/// Documentation alone starts nothing; everything else does.
+#[test]
+fn documentation_starts_no_pipeline() {
+    let Some(compiler) = Compiler::find("documentation_starts_no_pipeline") else { return };
+    let all = components();
+    for flow in FLOWS {
+        let rules = &all[flow].expanded(&Map::new(), &all)["workflow"]["rules"];
+        let of_changes: Vec<_> = rules.as_array().unwrap().iter().filter_map(|rule| rule.get("changes")).collect();
+        assert_eq!(of_changes.len(), 3, "{flow}: merge requests, the two branches, other branches");
+        let documents =
+            ["README.md", "docs/page.md", "docs/a/picture.png", "docs/conf.py", "src/notes.md", ".gitlab/x.md"];
+        let code = [
+            "train.py",
+            "Dockerfile",
+            "src/a/b.py",
+            "src/d",
+            "a.cmd",
+            "md",
+            "doc/x.py",
+            "docs2/x.py",
+            "d/x",
+            ".gitlab-ci.yml",
+            "src/.env",
+            "model.bin",
+            "manifest.json",
+            "docsmd",
+        ];
+        for changes in of_changes {
+            let paths: Vec<_> = documents.iter().chain(&code).copied().collect();
+            assert_eq!(compiler.matching(&changes["paths"], &paths), code, "{flow}");
+        }
+    }
+}
+
+/// What the compiler, GitLab's schema and shellcheck say of everything that the components can make: the flows, and the README's examples.
+#[test]
+fn whole_pipelines_have_the_form_of_gitlab() {
+    let Some(compiler) = Compiler::find("whole_pipelines_have_the_form_of_gitlab") else { return };
+    let project = Project::new(&compiler);
+    let files = tempfile::tempdir().unwrap();
+    let mut written: Vec<PathBuf> = Vec::new();
+    let mut write = |name: &str, text: &str| {
+        let path = files.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        written.push(path);
+    };
+    let mut parts = String::from("include:\n");
+    for example in examples() {
+        let local = |name: &str| format!("local: /templates/{name}/template.yml");
+        let named = example.text.lines().find(|line| line.contains("component:")).unwrap().trim_start_matches("  - ");
+        let pipeline = example.text.replace(named, &local(&example.component));
+        // Parts need jobs of other parts, so these are one pipeline; a flow, and the base, which has a job `train` of its own, are one each.
+        if FLOWS.contains(&example.component.as_str()) || example.component == "job" {
+            let whole = project.whole(&pipeline);
+            // GitLab reads a limit without a value as none; the compiler writes an empty text.
+            write(&format!("{}.yml", example.component), &whole.replace("\n  timeout: ''\n", "\n"));
+        } else {
+            parts.push_str(pipeline.strip_prefix("include:\n").unwrap());
+        }
+    }
+    write("parts.yml", &project.whole(&parts).replace("\n  timeout: ''\n", "\n"));
+    assert_eq!(written.len(), 5);
+    scripts_are_posix(&written);
+    for component in components().values() {
+        let path = folder().join("templates").join(&component.name).join("template.yml");
+        let text = std::fs::read_to_string(path).unwrap();
+        let head = files.path().join(format!("head-{}.yml", component.name));
+        std::fs::write(&head, text.split_once("\n---\n").unwrap().0).unwrap();
+        written.push(head);
+    }
+    compiler.check_schema(&written);
+}
+
+/// The compiler finds a job that needs a later one, so a wrong order of stages cannot be released.
+#[test]
+fn the_compiler_refuses_needs_of_a_later_stage() {
+    let Some(compiler) = Compiler::find("the_compiler_refuses_needs_of_a_later_stage") else { return };
+    let said = Project::new(&compiler).refused(
+        "stages: [a, b]\nfirst:\n  stage: a\n  needs: [second]\n  script: [\"true\"]\nsecond:\n  stage: b\n  script: [\"true\"]\n",
+    );
+    assert!(said.contains("second") && said.contains("future stage"), "{said}");
+}
+
+#[track_caller]
+fn scripts_are_posix(files: &[PathBuf]) {
+    if Command::new("shellcheck").arg("--version").output().is_err() {
+        skipped("scripts_are_posix", "no shellcheck (package shellcheck)");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut scripts = BTreeMap::new();
+    for file in files {
+        let pipeline = documents(&std::fs::read_to_string(file).unwrap(), "a pipeline").remove(0);
+        for (name, job) in jobs(pipeline.as_object().unwrap()) {
+            let lines: Vec<_> = ["before_script", "script"].iter().flat_map(|key| texts(&job[key])).collect();
+            scripts.insert(format!("{}\n", lines.join("\n")), name.to_owned());
+        }
+    }
+    assert!(scripts.len() > 15);
+    for (text, name) in &scripts {
+        std::fs::write(folder.path().join(format!("{name}.sh")), text).unwrap();
+    }
+    let names = scripts.values().map(|name| format!("{name}.sh"));
+    let names: std::collections::BTreeSet<_> = names.collect();
+    let ended = Command::new("shellcheck")
+        .args(["--shell", "sh", "--severity", "style"])
+        .args(names)
+        .current_dir(&folder)
+        .output();
+    let ended = ended.unwrap();
+    assert!(ended.status.success(), "{}", shown(&ended));
+}
