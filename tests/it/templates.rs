@@ -2,13 +2,13 @@
 
 mod checks;
 mod compiled;
-mod compiler;
+pub(crate) mod compiler;
 mod component;
 mod examples;
 mod lint;
 mod scripts;
 mod shell;
-mod yaml;
+pub(crate) mod yaml;
 
 use std::path::PathBuf;
 

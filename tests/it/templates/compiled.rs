@@ -16,6 +16,8 @@ use super::yaml::{documents, texts};
 use crate::conformance::{shown, skipped};
 use crate::support::snapshot::assert_snapshot;
 
+/// Files for which jobs are added.
+const FILES: [&str; 2] = ["evaluate.py", "tests/integration/test_endpoint.py"];
 const FLOWS: [&str; 3] = ["training-project", "inference-project", "full-project"];
 
 /// Kinds of pipelines, with the variables that GitLab sets in them. Those of the `push` to `main` are always there. The first seven are
@@ -67,7 +69,7 @@ fn each_kind_of_pipeline_has_its_jobs() {
     let all: Vec<_> = FLOWS.into_iter().flat_map(of_flow).collect();
     // Two at a time, each in its own project.
     let half = |first: usize| {
-        let project = Project::new(&compiler);
+        let project = Project::new(&compiler, &FILES);
         let own = all.iter().skip(first).step_by(2);
         own.map(|(flow, kind)| (*flow, section(&project, flow, &json!({}), kind))).collect::<Vec<_>>()
     };
@@ -87,7 +89,7 @@ fn each_kind_of_pipeline_has_its_jobs() {
 #[test]
 fn training_is_automatic_or_by_hand_or_on_schedule() {
     let Some(compiler) = Compiler::find("training_is_automatic_or_by_hand_or_on_schedule") else { return };
-    let project = Project::new(&compiler);
+    let project = Project::new(&compiler, &FILES);
     let mut text = String::new();
     for (train, kind) in [("schedule", "main"), ("schedule", "schedule"), ("manual", "main")] {
         let section = section(
@@ -173,7 +175,7 @@ fn documentation_starts_no_pipeline() {
 #[test]
 fn whole_pipelines_have_the_form_of_gitlab() {
     let Some(compiler) = Compiler::find("whole_pipelines_have_the_form_of_gitlab") else { return };
-    let project = Project::new(&compiler);
+    let project = Project::new(&compiler, &FILES);
     let files = tempfile::tempdir().unwrap();
     let mut written: Vec<PathBuf> = Vec::new();
     let mut write = |name: &str, text: &str| {
@@ -212,7 +214,7 @@ fn whole_pipelines_have_the_form_of_gitlab() {
 #[test]
 fn the_compiler_refuses_needs_of_a_later_stage() {
     let Some(compiler) = Compiler::find("the_compiler_refuses_needs_of_a_later_stage") else { return };
-    let said = Project::new(&compiler).refused(
+    let said = Project::new(&compiler, &FILES).refused(
         "stages: [a, b]\nfirst:\n  stage: a\n  needs: [second]\n  script: [\"true\"]\nsecond:\n  stage: b\n  script: [\"true\"]\n",
     );
     assert!(said.contains("second") && said.contains("future stage"), "{said}");

@@ -12,7 +12,7 @@ use super::component::folder;
 use crate::conformance::{shown, skipped};
 
 /// The programs that `.ci/compiler` installs.
-pub(super) struct Compiler {
+pub(crate) struct Compiler {
     node: PathBuf,
     program: PathBuf,
     modules: PathBuf,
@@ -21,17 +21,17 @@ pub(super) struct Compiler {
 
 /// One job of a pipeline, as the compiler lists it.
 #[derive(Debug)]
-pub(super) struct Listed {
-    pub(super) name: String,
-    pub(super) stage: String,
-    pub(super) when: String,
-    pub(super) may_fail: bool,
-    pub(super) needs: Vec<String>,
+pub(crate) struct Listed {
+    pub(crate) name: String,
+    pub(crate) stage: String,
+    pub(crate) when: String,
+    pub(crate) may_fail: bool,
+    pub(crate) needs: Vec<String>,
 }
 
 impl Compiler {
     /// `None` where the programs are not installed; a line says so.
-    pub(super) fn find(test: &str) -> Option<Self> {
+    pub(crate) fn find(test: &str) -> Option<Self> {
         let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/compiler");
         let found = Self {
             node: tools.join("python/bin/node"),
@@ -46,9 +46,16 @@ impl Compiler {
         is_there.then_some(found)
     }
 
+    /// The compiler itself, without arguments.
+    pub(crate) fn program(&self) -> Command {
+        let mut program = Command::new(&self.node);
+        program.arg(&self.program);
+        program
+    }
+
     /// Checks files against GitLab's schema.
     #[track_caller]
-    pub(super) fn check_schema(&self, files: &[PathBuf]) {
+    pub(crate) fn check_schema(&self, files: &[PathBuf]) {
         let ended = Command::new(&self.schema)
             .args(["--builtin-schema", "vendor.gitlab-ci", "--data-transform", "gitlab-ci"])
             .args(files)
@@ -59,7 +66,7 @@ impl Compiler {
 
     /// Which of `paths` match one of `patterns`, as the compiler matches `rules:changes`.
     #[track_caller]
-    pub(super) fn matching(&self, patterns: &Value, paths: &[&str]) -> Vec<String> {
+    pub(crate) fn matching(&self, patterns: &Value, paths: &[&str]) -> Vec<String> {
         let script = "const m = require(process.argv[1]); const [patterns, paths] = JSON.parse(process.argv[2]); \
                       console.log(JSON.stringify(paths.filter((path) => m.some(path, patterns, {dot: true}))));";
         let request = Value::from(vec![patterns.clone(), paths.to_vec().into()]).to_string();
@@ -71,15 +78,16 @@ impl Compiler {
 }
 
 /// A repository with the components in it. The compiler leaves files in it, so it compiles one pipeline at a time.
-pub(super) struct Project<'a> {
+pub(crate) struct Project<'a> {
     compiler: &'a Compiler,
     folder: TempDir,
     home: TempDir,
 }
 
 impl<'a> Project<'a> {
+    /// A project with these files besides, which rules look for.
     #[track_caller]
-    pub(super) fn new(compiler: &'a Compiler) -> Self {
+    pub(crate) fn new(compiler: &'a Compiler, files: &[&str]) -> Self {
         let project = Self { compiler, folder: tempfile::tempdir().unwrap(), home: tempfile::tempdir().unwrap() };
         for entry in std::fs::read_dir(folder().join("templates")).unwrap() {
             let entry = entry.unwrap();
@@ -87,8 +95,12 @@ impl<'a> Project<'a> {
             std::fs::create_dir_all(&to).unwrap();
             std::fs::copy(entry.path().join("template.yml"), to.join("template.yml")).unwrap();
         }
-        project.file("evaluate.py", "print('evaluated')\n");
-        project.file("tests/integration/test_endpoint.py", "def test_it():\n    pass\n");
+        for path in files {
+            project.file(
+                path, "
+",
+            );
+        }
         project.file(".gitlab-ci.yml", "stages: [test]\n");
         let commands: [&[&str]; 6] = [
             &["init", "--quiet", "--initial-branch", "main"],
@@ -105,7 +117,7 @@ impl<'a> Project<'a> {
         project
     }
 
-    pub(super) fn file(&self, path: &str, text: &str) {
+    pub(crate) fn file(&self, path: &str, text: &str) {
         let path = self.folder.path().join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
@@ -139,7 +151,7 @@ impl<'a> Project<'a> {
 
     /// The pipeline with everything that it includes.
     #[track_caller]
-    pub(super) fn whole(&self, pipeline: &str) -> String {
+    pub(crate) fn whole(&self, pipeline: &str) -> String {
         let ended = self.compile(pipeline, &["--preview".to_owned()]);
         assert!(ended.status.success(), "{pipeline}\n{}", shown(&ended));
         String::from_utf8(ended.stdout).unwrap()
@@ -147,7 +159,7 @@ impl<'a> Project<'a> {
 
     /// What the compiler says about a pipeline that it refuses.
     #[track_caller]
-    pub(super) fn refused(&self, pipeline: &str) -> String {
+    pub(crate) fn refused(&self, pipeline: &str) -> String {
         let ended = self.compile(pipeline, &["--list-json".to_owned()]);
         assert!(!ended.status.success(), "{pipeline}\n{}", shown(&ended));
         shown(&ended)
@@ -155,7 +167,7 @@ impl<'a> Project<'a> {
 
     /// The jobs of a pipeline with these variables.
     #[track_caller]
-    pub(super) fn jobs(&self, pipeline: &str, variables: &BTreeMap<&str, &str>) -> Vec<Listed> {
+    pub(crate) fn jobs(&self, pipeline: &str, variables: &BTreeMap<&str, &str>) -> Vec<Listed> {
         let set = variables.iter().flat_map(|(name, value)| ["--variable".to_owned(), format!("{name}={value}")]);
         let names = variables.keys().copied().collect::<Vec<_>>().join(",");
         let arguments = ["--list-json", "--ignore-predefined-vars", &names].map(str::to_owned);

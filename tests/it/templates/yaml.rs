@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 /// The documents of `text`. Keys are texts; a key that is none, and YAML that cannot be read, end the test.
 #[track_caller]
-pub(super) fn documents(text: &str, of: &str) -> Vec<Value> {
+pub(crate) fn documents(text: &str, of: &str) -> Vec<Value> {
     let documents = Yaml::load_from_str(text).unwrap_or_else(|error| panic!("{of}: {error}\n{text}"));
     documents.iter().map(|document| value(document, of)).collect()
 }
@@ -32,7 +32,7 @@ fn value(yaml: &Yaml<'_>, of: &str) -> Value {
 }
 
 /// The texts of `value`: of a text itself, of a list its texts.
-pub(super) fn texts(value: &Value) -> Vec<&str> {
+pub(crate) fn texts(value: &Value) -> Vec<&str> {
     match value {
         Value::String(text) => vec![text],
         Value::Array(items) => items.iter().flat_map(texts).collect(),
@@ -41,7 +41,7 @@ pub(super) fn texts(value: &Value) -> Vec<&str> {
 }
 
 /// Every text below `value`, keys included.
-pub(super) fn all_texts(value: &Value) -> Vec<&str> {
+pub(crate) fn all_texts(value: &Value) -> Vec<&str> {
     match value {
         Value::String(text) => vec![text],
         Value::Array(items) => items.iter().flat_map(all_texts).collect(),

@@ -64,7 +64,7 @@ fn prefix(name: &str) -> String {
     format!("{name}.")
 }
 
-fn builder<'a>(prefix: &'a str) -> Builder<'a, 'static> {
+fn builder(prefix: &str) -> Builder<'_, 'static> {
     let mut builder = Builder::new();
     builder.prefix(prefix).suffix(".tmp");
     builder
