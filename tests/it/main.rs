@@ -8,6 +8,7 @@ mod flows;
 mod fuzz;
 mod layering;
 mod lifecycle;
+mod pipelines;
 mod scenarios;
 mod selection;
 mod support;

@@ -1,12 +1,15 @@
 //! The examples of the project's README: they name components and inputs that exist, give what is required, and every component has one.
 
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
 
 use regex::Regex;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::component::{Components, components, folder};
 use super::yaml::documents;
+use crate::conformance::{shown, skipped};
 
 /// One example: its text as a file of a project, the component and its inputs.
 pub(super) struct Example {
@@ -54,6 +57,64 @@ fn fits(example: &Example, all: &Components) {
     }
     for (input, entry) in &component.inputs {
         assert!(entry.get("default").is_some() || example.inputs.contains_key(input), "{name}: {input} is required");
+    }
+}
+
+/// The project's own pipeline includes every part, with inputs that exist, and leaves out all their jobs.
+#[test]
+fn the_own_pipeline_includes_every_part() {
+    let own = documents(&std::fs::read_to_string(folder().join(".gitlab-ci.yml")).unwrap(), ".gitlab-ci.yml").remove(0);
+    let reference = Regex::new(r"^\$CI_SERVER_FQDN/\$CI_PROJECT_PATH/([a-z-]+)@\$CI_COMMIT_SHA$").unwrap();
+    let all = components();
+    let mut included = BTreeSet::new();
+    for entry in own["include"].as_array().unwrap() {
+        let name = reference.captures(entry["component"].as_str().unwrap()).unwrap()[1].to_owned();
+        let inputs = entry["inputs"].as_object().cloned().unwrap_or_default();
+        let rules = all[&name].inputs.keys().filter(|input| input.ends_with("rules"));
+        for input in rules {
+            assert_eq!(inputs.get(input), Some(&json!([{"when": "never"}])), "{name}: {input}");
+        }
+        fits(&Example { component: name.clone(), inputs, text: String::new() }, &all);
+        included.insert(name);
+    }
+    let parts: BTreeSet<_> = all.values().filter(|part| !part.is_flow()).map(|part| part.name.clone()).collect();
+    assert_eq!(included, parts);
+}
+
+/// The command of the README puts the folder into another project, and a later version on top of it.
+#[test]
+fn one_command_publishes_the_components() {
+    let git = |folder: &Path, arguments: &[&str]| {
+        let mut git = Command::new("git");
+        git.args(arguments).current_dir(folder).env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
+        for who in ["AUTHOR", "COMMITTER"] {
+            git.env(format!("GIT_{who}_NAME"), "n").env(format!("GIT_{who}_EMAIL"), "n@example.com");
+        }
+        git.output().unwrap()
+    };
+    let work = tempfile::tempdir().unwrap();
+    let (clone, remote) = (work.path().join("clone"), work.path().join("components.git"));
+    std::fs::create_dir_all(clone.join("ci-templates/templates/job")).unwrap();
+    if String::from_utf8_lossy(&git(work.path(), &["subtree"]).stdout).is_empty() {
+        skipped("one_command_publishes_the_components", "git has no subtree");
+        return;
+    }
+    let readme = std::fs::read_to_string(folder().join("README.md")).unwrap();
+    let command = readme.split_once("```sh\n").unwrap().1.split_once("\n```").unwrap().0;
+    let command = command.replace("git@gitlab.example.com:ml/components.git", remote.to_str().unwrap());
+    assert!(git(work.path(), &["init", "--quiet", "--bare", "components.git"]).status.success());
+    assert!(git(&clone, &["init", "--quiet", "--initial-branch", "main"]).status.success());
+    for version in ["one", "two"] {
+        std::fs::write(clone.join("other.txt"), version).unwrap();
+        std::fs::write(clone.join("ci-templates/README.md"), version).unwrap();
+        std::fs::write(clone.join("ci-templates/templates/job/template.yml"), version).unwrap();
+        assert!(git(&clone, &["add", "."]).status.success());
+        assert!(git(&clone, &["commit", "--quiet", "--message", version]).status.success());
+        let ended = Command::new("sh").args(["-c", &command]).current_dir(&clone).output().unwrap();
+        assert!(ended.status.success(), "{}", shown(&ended));
+        let listed = git(&remote, &["ls-tree", "-r", "--name-only", "main"]).stdout;
+        assert_eq!(String::from_utf8(listed).unwrap(), "README.md\ntemplates/job/template.yml\n");
+        assert_eq!(String::from_utf8(git(&remote, &["show", "main:README.md"]).stdout).unwrap(), version);
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use regex::Regex;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::component::{Component, Components, GLOBAL, includes};
 use super::shell::calls;
@@ -192,9 +192,11 @@ fn deployment(name: &str, job: &Value, pipeline: &Map<String, Value>) -> Vec<Str
     found
 }
 
-/// A job that may fail without anybody noticing, other than in a merge request.
+/// A job that may fail without anybody noticing, other than in a merge request. A plan may say that an approval is missing.
 fn quiet(job: &Value) -> Vec<String> {
-    let is_quiet = |value: &Value| !matches!(value, Value::Null | Value::Bool(false));
+    let is_plan = script(job).iter().all(|words| words.iter().any(|word| word == "--plan"));
+    let is_refusal = |value: &Value| is_plan && *value == json!({"exit_codes": [30]});
+    let is_quiet = |value: &Value| !matches!(value, Value::Null | Value::Bool(false)) && !is_refusal(value);
     let mut found = Vec::new();
     if is_quiet(&job["allow_failure"]) && job["when"] != "manual" {
         found.push("quiet-failure".to_owned());

@@ -11,8 +11,8 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(PROJECT))
 
-import inference_handler
-import sample_model
+import inference_handler  # noqa: E402
+import sample_model  # noqa: E402
 
 
 class Inference(unittest.TestCase):
