@@ -70,14 +70,13 @@ impl PipelineFacts {
             Event::Push { .. } => None,
         };
         let branch = self.event.branch();
-        let name = if request.is_some() { self.event.git_ref() } else { branch.to_owned() };
         let owned = |name: &str, value: String| (name.to_owned(), value);
         let mut all = vec![
             owned("CI_API_V4_URL", self.api_url.clone()),
             owned("CI_COMMIT_BRANCH", if request.is_some() { String::new() } else { branch.to_owned() }),
             owned("CI_COMMIT_REF_NAME", branch.to_owned()),
             owned("CI_COMMIT_REF_PROTECTED", (branch == "main" && request.is_none()).to_string()),
-            owned("CI_COMMIT_REF_SLUG", slug(&name, 63)),
+            owned("CI_COMMIT_REF_SLUG", slug(branch, 63)),
             owned("CI_COMMIT_SHA", self.sha.clone()),
             owned("CI_COMMIT_SHORT_SHA", self.sha[..8].to_owned()),
             owned("CI_COMMIT_TAG", String::new()),
@@ -93,9 +92,6 @@ impl PipelineFacts {
             owned("CI_PROJECT_PATH", PROJECT_PATH.to_owned()),
             owned("CI_PROJECT_PATH_SLUG", slug(PROJECT_PATH, 63)),
             owned("CI_PROJECT_URL", project_url),
-            owned("GITLAB_USER_ID", "1".to_owned()),
-            owned("GITLAB_USER_LOGIN", "ada".to_owned()),
-            owned("GITLAB_USER_NAME", "Ada".to_owned()),
         ];
         if let Some((number, title)) = request {
             all.extend([
@@ -158,7 +154,7 @@ fn slugs_are_those_of_gitlab() {
     assert_eq!(environment_slug("staging"), "staging");
     let review = environment_slug("review/Feature_1-with-a-long-name");
     assert!(review.starts_with("review-feature-1-") && review.len() <= 24, "{review}");
-    assert_eq!(slug("refs/merge-requests/12/head", 63), "refs-merge-requests-12-head");
+    assert_eq!(slug("Feature/One_", 63), "feature-one");
 }
 
 #[test]

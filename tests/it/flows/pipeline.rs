@@ -49,6 +49,8 @@ pub(crate) struct Pipeline<'a> {
     compiled: Compiled,
     pub(super) schedule: Schedule,
     pub(super) ended: BTreeMap<String, EndedJob>,
+    /// The number of the user who starts its jobs.
+    user: &'static str,
 }
 
 impl<'a> Pipeline<'a> {
@@ -59,7 +61,13 @@ impl<'a> Pipeline<'a> {
         of_rules.extend(known.map(|known| (known.variable.key.clone(), known.variable.value.clone())));
         let compiled = compiled(&site.compiler, &site.repository, &site.components, &facts, &of_rules);
         let schedule = Schedule::new(compiled.planned.clone());
-        Self { site, facts, compiled, schedule, ended: BTreeMap::new() }
+        Self { site, facts, compiled, schedule, ended: BTreeMap::new(), user: "1" }
+    }
+
+    /// Lets another user start what comes next.
+    pub(crate) fn by(&mut self, user: &'static str) -> &mut Self {
+        self.user = user;
+        self
     }
 
     /// Runs every job that needs nobody to start it.
@@ -98,6 +106,16 @@ impl<'a> Pipeline<'a> {
             assert_eq!(state, expected, "{name}\n{outcome}");
         }
         self
+    }
+
+    /// The jobs with their states, and the traces of those that failed.
+    pub(crate) fn told(&self) -> String {
+        let failed = |state| matches!(state, JobState::Failed | JobState::Warning);
+        let line = |(name, state): (&str, JobState)| {
+            let ended = self.ended.get(name).filter(|_| failed(state));
+            format!("{name}: {state:?}\n{}", ended.map(|ended| ended.outcome.to_string()).unwrap_or_default())
+        };
+        self.schedule.states().map(line).collect::<Vec<_>>().concat()
     }
 
     #[track_caller]
@@ -149,6 +167,8 @@ impl<'a> Pipeline<'a> {
         let mut all = self.facts.variables();
         all.push(("CI_JOB_NAME".to_owned(), job.name.clone()));
         all.push(("CI_JOB_STAGE".to_owned(), job.stage.clone()));
+        all.push(("GITLAB_USER_ID".to_owned(), self.user.to_owned()));
+        all.push(("GITLAB_USER_LOGIN".to_owned(), format!("user{}", self.user)));
         all.extend(self.compiled.variables.iter().cloned());
         all.extend(job.variables());
         all.extend(before.iter().flat_map(|name| self.ended[name].variables.iter().cloned()));
@@ -219,8 +239,8 @@ impl<'a> Pipeline<'a> {
         let mut claims = json!({
             "sub": format!("project_path:{PROJECT_PATH}:ref_type:branch:ref:{branch}"),
             "aud": audience,
-            "user_id": "1",
-            "user_login": "ada",
+            "user_id": self.user,
+            "user_login": format!("user{}", self.user),
             "project_id": PROJECT.to_string(),
             "project_path": PROJECT_PATH,
             "pipeline_id": self.facts.id.to_string(),

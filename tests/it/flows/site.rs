@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -14,13 +15,14 @@ use super::event::{Event, PipelineFacts};
 use super::pipeline::Pipeline;
 use crate::conformance::{can_run_containers, skipped};
 use crate::scenarios::sagemaker_registered::with_scikit_learn;
-use crate::support::driver::{sagemaker_with, write_program};
+use crate::support::driver::{Driver, sagemaker_with, write_program};
 use crate::support::emulator::{BUCKET, Emulator};
 use crate::support::gitlab::Repository;
 use crate::support::gitlab_api::{ACCESS_TOKEN, GitLabDouble, PROJECT_PATH};
 use crate::support::id_tokens::{self, TokenKey};
 use crate::support::job::Variable;
 use crate::support::program::executor;
+use crate::support::serving::serving_role;
 use crate::support::shipped_roles::shipped_role_with;
 use crate::support::waiting::find_program;
 use crate::support::world::{Runner, Settings, World};
@@ -29,13 +31,21 @@ use crate::templates::compiler::Compiler;
 /// The role that all jobs of the lifecycle assume.
 pub(crate) const LIFECYCLE_ROLE: &str = "lifecycle";
 /// The policies that it has: those of the commands that pipelines call.
-const POLICIES: [(&str, &str); 5] = [
+const POLICIES: [(&str, &str); 10] = [
     ("register", include_str!("../../../runner-config/iam/lifecycle/model-register.json")),
     ("approve", include_str!("../../../runner-config/iam/lifecycle/model-approve.json")),
     ("latest", include_str!("../../../runner-config/iam/lifecycle/model-latest.json")),
     ("package", include_str!("../../../runner-config/iam/lifecycle/package.json")),
     ("report", include_str!("../../../runner-config/iam/lifecycle/report.json")),
+    ("deploy", include_str!("../../../runner-config/iam/lifecycle/endpoint-deploy.json")),
+    ("deploy-package", include_str!("../../../runner-config/iam/lifecycle/endpoint-deploy-package.json")),
+    ("test", include_str!("../../../runner-config/iam/lifecycle/endpoint-test.json")),
+    ("rollback", include_str!("../../../runner-config/iam/lifecycle/endpoint-rollback.json")),
+    ("delete", include_str!("../../../runner-config/iam/lifecycle/endpoint-delete.json")),
 ];
+/// The role of serving containers, as the policies name it.
+const SERVING_ROLE: &str = "example-serving";
+const HANDLER: &str = include_str!("../../../src/executor/lifecycle/init/endpoint/inference_handler.py");
 
 /// The name of the scaffold, and so of its group of models.
 pub(super) const NAME: &str = "wine";
@@ -103,12 +113,13 @@ impl Site {
             skipped(test, "python3 has no scikit-learn, bubblewrap creates no container, or openssl is not installed");
             return None;
         };
+        if !has_tools(&python) {
+            skipped(test, "python3 has no pytest, pytest-cov and ruff, which jobs would install");
+            return None;
+        }
         let folder = tempfile::tempdir().unwrap();
         let key = TokenKey::new(folder.path());
-        let oidc = format!("{}={}", id_tokens::ISSUER, key.jwks.display());
-        let training = training_image(&folder.path().join("image"), &python);
-        let mut driver = sagemaker_with(&["--oidc", &oidc, "--image", &training], "");
-        driver.roles.push(role_of_all_branches());
+        let driver = driver(folder.path(), &python, &key);
         let world = World::new(runner, driver, Settings::default());
         let emulator = world.emulator.as_ref().expect("the driver needs AWS");
         let program = COMMAND.replace("PROGRAM", &executor().to_string_lossy()).replace("ADDRESS", &emulator.endpoint);
@@ -152,6 +163,20 @@ impl Site {
         Pipeline::new(self, facts)
     }
 
+    /// Names of the endpoints in the account.
+    pub(crate) fn endpoints(&self) -> Vec<String> {
+        let list = self.emulator().call("SageMaker.ListEndpoints", &json!({}));
+        let all = list["Endpoints"].as_array().into_iter().flatten();
+        all.filter_map(|endpoint| endpoint["EndpointName"].as_str().map(str::to_owned)).collect()
+    }
+
+    /// Deletes all endpoints, whose containers would stay.
+    pub(crate) fn remove_endpoints(&self) {
+        for name in self.endpoints() {
+            self.emulator().call("SageMaker.DeleteEndpoint", &json!({"EndpointName": name}));
+        }
+    }
+
     pub(crate) fn environment(&self, name: &str) -> Option<SiteEnvironment> {
         self.environments.borrow().get(name).cloned()
     }
@@ -168,31 +193,66 @@ impl Site {
     }
 }
 
+/// Whether the packages that the jobs would install are there.
+fn has_tools(python: &Path) -> bool {
+    let tried = Command::new(python).args(["-c", "import pytest, pytest_cov, ruff"]).output();
+    tried.is_ok_and(|tried| tried.status.success())
+}
+
+/// The driver with the images of the project in its emulator, and the roles of its jobs and endpoints in the account.
+fn driver(folder: &Path, python: &Path, key: &TokenKey) -> Driver {
+    let python = python.display();
+    // This machine's root, with a program of its own before the others.
+    let overlay = |name: &str, files: &[(&str, &str)]| {
+        let root = folder.join(name);
+        std::fs::create_dir_all(root.join("usr/local/bin")).unwrap();
+        for (file, text) in files {
+            write_program(&root.join("usr/local/bin").join(file), text);
+        }
+        format!("{}=overlay:{}", image(name), root.display())
+    };
+    let train = overlay("train", &[("python3", &format!("#!/bin/sh\nexec {python} \"$@\"\n"))]);
+    let start = format!("#!/bin/sh\nexec {python} /usr/local/bin/inference_handler.py \"$@\"\n");
+    let serve = overlay("serve", &[("serve", &start), ("inference_handler.py", HANDLER)]);
+    let oidc = format!("{}={}", id_tokens::ISSUER, key.jwks.display());
+    let mut driver = sagemaker_with(
+        &[
+            ["--oidc", &oidc],
+            ["--image", &train],
+            ["--image", &serve],
+            ["--ecr", &format!("serve@{DIGEST}=linux/amd64")],
+            ["--quota", "endpoint:ml.m5.large=8"],
+            ["--deployment-wait-scale", "0.01"],
+            ["--alarm-period-scale", "0.01"],
+        ]
+        .concat(),
+        "",
+    );
+    driver.roles = roles();
+    driver
+}
+
+/// The digest of all images.
+const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
 /// An image of the registry, by its digest.
 fn image(name: &str) -> String {
-    format!("000000000000.dkr.ecr.us-east-1.amazonaws.com/{name}@sha256:{}", "0".repeat(64))
+    format!("000000000000.dkr.ecr.us-east-1.amazonaws.com/{name}@{DIGEST}")
 }
 
-/// Makes the image of training jobs, this machine's root with a Python of its own before the others; returns the value of `--image`.
-fn training_image(folder: &Path, python: &Path) -> String {
-    let programs = folder.join("usr/local/bin");
-    std::fs::create_dir_all(&programs).unwrap();
-    write_program(&programs.join("python3"), &format!("#!/bin/sh\nexec {} \"$@\"\n", python.display()));
-    format!("{}=overlay:{}", image("train"), folder.display())
-}
-
-/// The role with the shipped policies, for jobs of every branch of the project.
-fn role_of_all_branches() -> Value {
-    let role = shipped_role_with(LIFECYCLE_ROLE, &POLICIES).to_string();
-    // The scaffold's manifest has the name of the project as prefix of all objects.
-    let role = role.replace(&format!(":s3:::{BUCKET}/"), &format!(":s3:::{BUCKET}/{NAME}/"));
-    let mut role: Value = serde_json::from_str(&role).unwrap();
-    let conditions = &mut role["AssumeRolePolicyDocument"]["Statement"][0]["Condition"];
+/// The role with the shipped policies, for jobs of every branch of the project; and that of the containers.
+fn roles() -> Vec<Value> {
+    let roles = json!([shipped_role_with(LIFECYCLE_ROLE, &POLICIES), serving_role(SERVING_ROLE)]).to_string();
+    // The scaffold's manifest has the name of the project as prefix of all objects, and an endpoint in each environment.
+    let roles = roles.replace(&format!(":s3:::{BUCKET}/"), &format!(":s3:::{BUCKET}/{NAME}/"));
+    let roles = roles.replace(&format!("deployments/{NAME}/*"), &format!("deployments/{NAME}-*"));
+    let mut roles: Vec<Value> = serde_json::from_str(&roles).unwrap();
+    let conditions = &mut roles[0]["AssumeRolePolicyDocument"]["Statement"][0]["Condition"];
     let equals = conditions["StringEquals"].as_object_mut().expect("the trust policy has conditions");
     let of_subject = format!("{}:sub", id_tokens::ISSUER);
     equals.remove(&of_subject).expect("the trust policy names a branch");
     conditions["StringLike"] = json!({of_subject: format!("project_path:{PROJECT_PATH}:*")});
-    role
+    roles
 }
 
 /// The project's settings, as the README of the scaffolds names them.
@@ -207,10 +267,11 @@ fn variables() -> Vec<ProjectVariable> {
         ("OWNER", "ml".to_owned()),
     ];
     // Jobs without an environment check the manifest with its own defaults, of which the image and the region fit together.
-    let serving = image("serve");
+    let serving = (image("serve"), format!("arn:aws:iam::000000000000:role/{SERVING_ROLE}"));
     let of_aws = [
-        ("SERVING_IMAGE", serving.as_str()),
+        ("SERVING_IMAGE", serving.0.as_str()),
         ("AWS_ROLE_ARN", role.as_str()),
+        ("ENDPOINT_ROLE_ARN", serving.1.as_str()),
         ("AWS_REGION", "us-east-1"),
         ("AWS_ACCOUNT_ID", "000000000000"),
         ("MODEL_BUCKET", BUCKET),

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use super::event::Event;
 use super::schedule::JobState;
 use super::site::{NAME, Site, files_below};
-use super::{show, with_each_runner};
+use super::{rows, show};
 use crate::support::gitlab_api::PROJECT_PATH;
 use crate::support::program::executor;
 
@@ -18,11 +18,16 @@ const TITLE: &str = "Change one number";
 /// Unit tests that do not train.
 const NO_BARS: &str = "import unittest\nclass Nothing(unittest.TestCase):\n    def test_nothing(self):\n        pass\n";
 
-/// The files of a new project.
+/// The files of a new project that trains.
 pub(super) fn scaffold() -> Vec<(String, String)> {
+    of_scaffold("training")
+}
+
+/// The files of a new project of this kind.
+pub(super) fn of_scaffold(kind: &str) -> Vec<(String, String)> {
     let folder = tempfile::tempdir().unwrap();
     let mut program = Command::new(executor());
-    program.args(["init", "training", NAME, "--output-dir"]).arg(folder.path()).env_clear();
+    program.args(["init", kind, NAME, "--output-dir"]).arg(folder.path()).env_clear();
     let ended = program.output().unwrap();
     assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
     files_below(&folder.path().join(NAME), "")
@@ -108,12 +113,7 @@ fn a_worse_model(site: &Site) {
     assert_eq!((site.api.files().len(), site.api.releases().len(), site.versions(NAME).len()), (0, 0, 0));
 }
 
-#[test]
-fn a_training_project_goes_from_a_candidate_to_a_release() {
-    with_each_runner("a_training_project_goes_from_a_candidate_to_a_release", from_candidate_to_release);
-}
-
-#[test]
-fn a_worse_model_stops_at_the_gate() {
-    with_each_runner("a_worse_model_stops_at_the_gate", a_worse_model);
+rows! {
+    a_training_project_goes_from_a_candidate_to_a_release: from_candidate_to_release;
+    a_worse_model_stops_at_the_gate: a_worse_model;
 }
