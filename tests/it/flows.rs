@@ -14,50 +14,25 @@ mod show;
 mod site;
 mod training;
 
-use crate::support::scenario::With;
 use crate::support::waiting::{enter_gate, tell};
 use crate::support::world::Runner;
 
-/// Plays a row with one of the two runners.
-fn play(test: &str, with: With, row: fn(&site::Site)) {
-    let runner = match with {
-        With::RunnerDouble => Runner::Double,
-        With::RealRunner => {
-            let Some(runner) = Runner::real() else {
-                return tell(&format!("SKIPPED: {test} with the real runner: no gitlab-runner on PATH"));
-            };
-            runner
-        }
-    };
+/// Plays a row with GitLab Runner, or with its double when it is not on `PATH`.
+fn play(test: &str, row: fn(&site::Site)) {
+    let runner = Runner::real().unwrap_or_else(|| {
+        tell(&format!("SKIPPED: {test} with the real runner, so with its double: no gitlab-runner on PATH"));
+        Runner::Double
+    });
+    play_with(test, runner, row);
+}
+
+fn play_with(test: &str, runner: Runner, row: fn(&site::Site)) {
     let _place = enter_gate();
+    let told = format!("{test} with {runner:?}");
     let Some(site) = site::Site::new(test, runner) else { return };
     let start = std::time::Instant::now();
     row(&site);
-    eprintln!("{test} with {with:?} took {:.1?}", start.elapsed());
+    eprintln!("{told} took {:.1?}", start.elapsed());
     site.remove_endpoints();
     site.world.is_left_clean();
 }
-
-/// Makes a module of each row, with a test for each runner.
-macro_rules! rows {
-    ($($(#[$doc:meta])* $name:ident: $row:path;)*) => {
-        $(
-            $(#[$doc])*
-            mod $name {
-                use super::*;
-                use crate::support::scenario::With;
-
-                #[test]
-                fn with_the_runner_double() {
-                    crate::flows::play(stringify!($name), With::RunnerDouble, $row);
-                }
-
-                #[test]
-                fn with_gitlab_runner() {
-                    crate::flows::play(stringify!($name), With::RealRunner, $row);
-                }
-            }
-        )*
-    };
-}
-use rows;

@@ -4,7 +4,7 @@ use super::event::Event;
 use super::schedule::JobState;
 use super::site::{NAME, Site};
 use super::training::{commit, scaffold, sha256, trained_with};
-use super::{rows, show};
+use super::{play, show};
 
 /// What a project of the flow has in `.gitlab-ci.yml`.
 const TRAINING: &str = "include:
@@ -80,7 +80,12 @@ fn a_draft(site: &Site) {
     assert_eq!(draft.in_state(JobState::Failed), Vec::<&str>::new(), "{:?}", draft.schedule);
 }
 
-rows! {
-    a_project_with_the_training_flow_goes_from_a_candidate_to_an_approved_release: training_project;
-    a_draft_may_fail_its_lints_and_waits_for_a_click: a_draft;
+#[test]
+fn a_project_with_the_training_flow_goes_from_a_candidate_to_an_approved_release() {
+    play("a_project_with_the_training_flow_goes_from_a_candidate_to_an_approved_release", training_project);
+}
+
+#[test]
+fn a_draft_may_fail_its_lints_and_waits_for_a_click() {
+    play("a_draft_may_fail_its_lints_and_waits_for_a_click", a_draft);
 }

@@ -7,7 +7,7 @@ use super::event::Event;
 use super::schedule::JobState;
 use super::site::{NAME, Site};
 use super::training::{commit, of_scaffold, sha256, trained_with};
-use super::{rows, show};
+use super::{play, show};
 use crate::support::gitlab_api::PROJECT_PATH;
 
 const FULL: &str = "include:
@@ -116,6 +116,7 @@ fn candidate_to_stable(site: &Site) {
     );
 }
 
-rows! {
-    candidate_to_stable_demonstration: candidate_to_stable;
+#[test]
+fn candidate_to_stable_demonstration() {
+    play("candidate_to_stable_demonstration", candidate_to_stable);
 }

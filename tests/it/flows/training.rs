@@ -8,9 +8,10 @@ use sha2::{Digest as _, Sha256};
 use super::event::Event;
 use super::schedule::JobState;
 use super::site::{NAME, Site, files_below};
-use super::{rows, show};
+use super::{play, play_with, show};
 use crate::support::gitlab_api::PROJECT_PATH;
 use crate::support::program::executor;
+use crate::support::world::Runner;
 
 /// The title of the merge request.
 const TITLE: &str = "Change one number";
@@ -113,7 +114,18 @@ fn a_worse_model(site: &Site) {
     assert_eq!((site.api.files().len(), site.api.releases().len(), site.versions(NAME).len()), (0, 0, 0));
 }
 
-rows! {
-    a_training_project_goes_from_a_candidate_to_a_release: from_candidate_to_release;
-    a_worse_model_stops_at_the_gate: a_worse_model;
+#[test]
+fn a_training_project_goes_from_a_candidate_to_a_release() {
+    play("a_training_project_goes_from_a_candidate_to_a_release", from_candidate_to_release);
+}
+
+#[test]
+fn a_worse_model_stops_at_the_gate() {
+    play("a_worse_model_stops_at_the_gate", a_worse_model);
+}
+
+/// The double runs pipelines also where GitLab Runner is on `PATH`.
+#[test]
+fn a_worse_model_stops_at_the_gate_of_the_runner_double() {
+    play_with("a_worse_model_stops_at_the_gate_of_the_runner_double", Runner::Double, a_worse_model);
 }
