@@ -18,7 +18,7 @@ pub(super) fn matrix(html: &mut Html, matrix: &ConfusionMatrix) {
     if matrix.classes.len() > MOST_CLASSES {
         return mistakes(html, matrix);
     }
-    html.raw("<p class=\"soft\">Rows are the true classes, columns the predicted ones. The darker a field, the larger its part of the row.</p>\n");
+    html.raw("<p class=\"soft\">Rows are the true classes, columns the predicted ones. The stronger the colour of a field, the larger its part of the row.</p>\n");
     html.raw("<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"Confusion matrix\"><table class=\"matrix\"><thead><tr><th>true \\ predicted</th>");
     for class in &matrix.classes {
         html.element("<th scope=\"col\">", &short(class), "</th>");
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_is_as_dark_as_its_part_of_the_row() {
+    fn a_field_is_as_strong_as_its_part_of_the_row() {
         let small = text(2);
         assert!(
             small.contains("<td class=\"h7\">9</td><td class=\"h1\">1</td><td class=\"soft\">90 %</td>"),

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::curve::Across;
 use super::parts::JobPhase;
 use crate::base::series::Series;
 
@@ -133,7 +134,7 @@ pub struct HistoryPoint {
 #[derive(Debug, Clone, PartialEq)]
 pub struct LearningCurve {
     pub name: String,
-    pub across: super::Across,
+    pub across: Across,
     pub series: Series,
 }
 
@@ -192,9 +193,15 @@ mod tests {
     #[test]
     fn only_plain_addresses_of_the_web_are_links() {
         assert!(ReportLink::new("Job", "https://gitlab.example.com/g/p/-/jobs/1").is_some());
-        for odd in
-            ["javascript:alert(1)", "https://x/)[a](b", "https://x/\"onclick=", "https://x/ y", "https://x/<b>", ""]
-        {
+        for odd in [
+            "javascript:alert(1)",
+            "javascript:alert",
+            "https://x/)[a](b",
+            "https://x/\"onclick=",
+            "https://x/ y",
+            "https://x/<b>",
+            "",
+        ] {
             assert_eq!(ReportLink::new("Job", odd), None, "{odd}");
         }
         assert_eq!(ReportLink::new("Job", &format!("https://x/{}", "a".repeat(2000))), None);

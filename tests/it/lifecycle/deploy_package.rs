@@ -177,8 +177,12 @@ fn the_same_bytes_go_from_one_account_to_the_next() {
     let job = desk.path().join("job");
     std::fs::create_dir(&job).unwrap();
     std::fs::copy(project.join(name), job.join(name)).unwrap();
-    let promote =
-        |words: &[&str]| deploy(&prod, &job, &[("PACKAGE_SHA256", sha256)], &[&["--package", name], words].concat());
+    // Variables of the first jobs; the version is none of this account.
+    let variables = [
+        ("PACKAGE_SHA256", sha256),
+        ("MODEL_PACKAGE_ARN", "arn:aws:sagemaker:us-east-1:000000000000:model-package/wine/1"),
+    ];
+    let promote = |words: &[&str]| deploy(&prod, &job, &variables, &[&["--package", name], words].concat());
     let waits = promote(&[]);
     assert_eq!(waits.code, 30, "{}", waits.stderr);
     let arn = "arn:aws:sagemaker:eu-west-1:111111111111:model-package/wine/1";

@@ -67,7 +67,7 @@ fn manifest() -> Value {
 }
 
 /// A project with its history, whose repository would start programs that leave a file.
-fn project(folder: &Path) {
+pub(super) fn project(folder: &Path) {
     std::fs::create_dir_all(folder).unwrap();
     git(folder, &["init", "-q", "-b", "main"]);
     put(folder, "manifest.json", &manifest().to_string());
@@ -119,7 +119,7 @@ fn arm(folder: &Path) {
     std::fs::copy(trap, folder.join(".git/hooks/post-index-change")).unwrap();
 }
 
-fn package(folder: &Path, variables: &[(&str, &str)], arguments: &[&str]) -> Ended {
+pub(super) fn package(folder: &Path, variables: &[(&str, &str)], arguments: &[&str]) -> Ended {
     let variables: Vec<_> = PIPELINE.iter().chain(variables).copied().chain([("PATH", path())]).collect();
     run(folder, &variables, &[&["package"][..], arguments].concat())
 }
@@ -180,7 +180,7 @@ fn a_commit_gives_the_same_bytes_on_every_machine() {
 }
 
 /// The hashes of this version of the texts and of the program are no part of a snapshot.
-fn without_hashes(text: &str) -> String {
+pub(super) fn without_hashes(text: &str) -> String {
     Regex::new("[0-9a-f]{64}").unwrap().replace_all(text, "HASH").into_owned()
 }
 

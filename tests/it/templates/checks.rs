@@ -6,7 +6,8 @@ use std::process::Command;
 use serde_json::Map;
 
 use super::component::{Component, components};
-use super::lint::{findings, jobs, script, written};
+use super::lint::{exposed_pattern, findings, jobs, script, written};
+use super::yaml::documents;
 use crate::support::program::executor;
 
 #[test]
@@ -85,6 +86,29 @@ fn variables_of_dotenv_files_are_documented() {
     for variable in written() {
         assert!(page.contains(&format!("`{variable}`")), "docs/LIFECYCLE.md has no {variable}");
     }
+}
+
+/// The pipelines of new projects and of the documents: GitLab refuses what the lint finds in them.
+#[test]
+fn other_pipelines_expose_no_pattern() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+    let mut texts = vec![
+        read("src/executor/lifecycle/init/training/gitlab-ci.yml"),
+        read("src/executor/lifecycle/init/endpoint/gitlab-ci.yml"),
+    ];
+    let pages = [read("docs/LIFECYCLE.md"), read("docs/JOBS.md"), read("README.md")].join("\n");
+    let blocks = pages.split("```yaml\n").skip(1).map(|block| block.split("```").next().unwrap().to_owned());
+    texts.extend(blocks);
+    let mut exposed = 0;
+    for text in &texts {
+        let pipeline = documents(text, "a pipeline").remove(0);
+        for (name, job) in jobs(pipeline.as_object().unwrap()) {
+            assert_eq!(exposed_pattern(job), None, "{name}:\n{text}");
+            exposed += usize::from(!job["artifacts"]["expose_as"].is_null());
+        }
+    }
+    assert!(exposed > 3, "{exposed}");
 }
 
 /// What a deployment to production downloads stays, for GitLab's Rollback button.

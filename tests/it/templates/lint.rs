@@ -213,8 +213,16 @@ fn quiet(job: &Value) -> Vec<String> {
     found
 }
 
+/// GitLab refuses a pipeline whose exposed artifacts are named by a pattern.
+pub(super) fn exposed_pattern(job: &Value) -> Option<String> {
+    let artifacts = &job["artifacts"];
+    let is_pattern =
+        !artifacts["expose_as"].is_null() && texts(&artifacts["paths"]).iter().any(|path| path.contains('*'));
+    is_pattern.then(|| format!("exposed-pattern: {}", artifacts["paths"]))
+}
+
 fn commands(job: &Value) -> Vec<String> {
-    let mut found = Vec::new();
+    let mut found: Vec<_> = exposed_pattern(job).into_iter().collect();
     for words in script(job) {
         let first = words.first().map_or("", String::as_str);
         if WITH_CREDENTIALS.contains(&first)

@@ -21,8 +21,10 @@ use crate::lifecycle::version_arn;
 use crate::report::{Better, HistoryPoint, LONGEST_TEXT, MetricChange, MetricRow, MetricState, ModelVerdict};
 
 const MODEL_PACKAGE_ARN: &str = "MODEL_PACKAGE_ARN";
-/// Most metrics besides those that rules name.
-const MOST_METRICS: usize = 200;
+/// Most metrics besides those that rules name. Each is searched in all files, which may have 500000 values.
+const MOST_METRICS: usize = 100;
+/// Most metrics whose values in earlier versions are looked for.
+const MOST_HISTORIES: usize = 20;
 /// Most pages of the registry's list.
 const MOST_PAGES: usize = 5;
 /// Versions whose metrics are read at once.
@@ -217,7 +219,7 @@ fn rows(
     let others: Vec<&Selector> = others.iter().filter(|other| !selectors.contains(other)).collect();
     let left_out = others.len().saturating_sub(MOST_METRICS);
     selectors.extend(others.into_iter().take(MOST_METRICS));
-    let row = |selector: &&Selector| {
+    let row = |(at, selector): (usize, &&Selector)| {
         let own: Vec<&JudgedRule> = judged.iter().filter(|rule| rule.metric == **selector).collect();
         let value = metrics.value(selector).ok();
         let baseline = match earlier {
@@ -234,10 +236,10 @@ fn rows(
             change: value.zip(baseline).and_then(|(value, baseline)| change(value, baseline, better)),
             state: state(&own),
             reason: own.iter().filter(|rule| rule.result != RuleState::Passed).find_map(|rule| rule.reason.clone()),
-            history: history(versions, selector),
+            history: if at < MOST_HISTORIES { history(versions, selector) } else { Vec::new() },
         }
     };
-    (selectors.iter().map(row).collect(), left_out)
+    (selectors.iter().enumerate().map(row).collect(), left_out)
 }
 
 fn bars(rules: &Rules, selector: &Selector) -> Vec<String> {

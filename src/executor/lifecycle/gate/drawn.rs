@@ -140,7 +140,8 @@ mod tests {
 
     #[test]
     fn other_forms_are_left_out() {
-        let many = format!("[{}[1]]", "[1],".repeat(MOST_CLASSES));
+        let rows: Vec<_> = (0..=MOST_CLASSES).map(|number| format!("\"{number}\": {{}}")).collect();
+        let many = format!("{{{}}}", rows.join(","));
         for odd in [
             "[1, 2]",
             "[[1], [2]]",

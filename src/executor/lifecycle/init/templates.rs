@@ -83,7 +83,8 @@ mod tests {
             Some((one, other)) => value(one) == value(other),
             None => !value(term).is_empty(),
         };
-        let rules: Vec<_> = rules.split("- if: ").skip(1).map(|rule| rule.split_once('\n').unwrap()).collect();
+        let rules: Vec<_> =
+            rules.split("- if: ").skip(1).map(|rule| rule.split_once('\n').unwrap_or((rule, ""))).collect();
         assert!(!rules.is_empty());
         let found = rules.iter().find(|(condition, _)| condition.split(" && ").all(holds));
         found.is_some_and(|(_, options)| !options.contains("when: never"))

@@ -11,6 +11,7 @@ use zip::write::SimpleFileOptions;
 
 use super::metadata::{FileMode, MODEL_ARCHIVE, PackageMetadata, SCHEMA, canonical};
 use super::reading::OpenedPackage;
+use super::unpacked::UnpackedPackage;
 use super::writing::{PackageWriter, Packing};
 use crate::base::failure::render;
 
@@ -121,6 +122,36 @@ fn a_package_is_read_as_it_was_written() {
     opened.copy("deploy/model.json", &mut content).unwrap();
     assert_eq!(content, canonical(&opened.metadata.model).unwrap());
     assert!(opened.copy("deploy/other", &mut content).is_err());
+}
+
+#[test]
+fn a_package_without_a_manifest_or_of_another_hash_is_not_deployed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("x.zip");
+    let read = |bytes: &[u8], expected: &[(String, String)]| {
+        std::fs::write(&file, bytes).unwrap();
+        UnpackedPackage::read(&file, "x.zip", expected)
+    };
+    let refused = |bytes: &[u8], expected: &[(String, String)]| render(&read(bytes, expected).map(drop).unwrap_err());
+    let text = refused(&zip(&[], |_| {}), &[]);
+    assert!(text.contains("the package x.zip cannot be deployed: it has no deploy/manifest.json"), "{text}");
+    let manifest = [("deploy/manifest.json", "{}", FileMode::Plain), ("deploy/deploy/a.json", "[]", FileMode::Plain)];
+    let good = zip(&manifest, |_| {});
+    let unpacked = read(&good, &[]).unwrap();
+    assert_eq!(std::fs::read_to_string(unpacked.folder().join("deploy/a.json")).unwrap(), "[]");
+    let other = [("`--package-sha256`".to_owned(), "0".repeat(64))];
+    let text = refused(&good, &other);
+    assert!(text.contains(&format!("{}, and `--package-sha256` says 000", unpacked.sha256())), "{text}");
+    assert!(super::unpacked::check_size("x.zip", (5 << 30) + 1).is_err());
+}
+
+#[test]
+fn the_key_of_a_stored_package_has_its_hash() {
+    let hash = "a".repeat(64);
+    assert_eq!(super::hash_of_key(&format!("b/pre/{}", super::key(&hash, "x.zip"))), Some(hash.as_str()));
+    for key in [format!("b/other/{hash}/x.zip"), format!("b/packages/{hash}"), "b/packages/a/x.zip".to_owned()] {
+        assert_eq!(super::hash_of_key(&key), None, "{key}");
+    }
 }
 
 #[test_case("../x", "has `.` or `..`"; "above the folder")]

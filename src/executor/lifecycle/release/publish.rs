@@ -71,16 +71,21 @@ impl PublicationRun<'_> {
         }
     }
 
+    /// Reads all at once. Of several failures the first of a fixed order is told, so that two runs say the same.
     async fn look(self) -> Result<FoundPublication, Failure> {
-        let files = async { self.api.package_files(&self.wanted.place).await.map_err(|e| (GitLabWork::Packages, e)) };
-        let about_release = async {
-            let Some(release) = &self.wanted.release else { return Ok((None, None)) };
-            let both = tokio::try_join!(self.api.tag_commit(&release.tag), self.api.release(&release.tag));
-            both.map_err(|error| (GitLabWork::Releases, error))
+        let files = self.api.package_files(&self.wanted.place);
+        let Some(release) = &self.wanted.release else {
+            let files = files.await.map_err(|error| self.project.failure(GitLabWork::Packages, error))?;
+            return Ok(FoundPublication { files, ..FoundPublication::default() });
         };
-        let found = tokio::try_join!(files, about_release);
-        let (files, (tag_commit, release)) = found.map_err(|(work, error)| self.project.failure(work, error))?;
-        Ok(FoundPublication { files, tag_commit, release })
+        let (files, tag_commit, release) =
+            tokio::join!(files, self.api.tag_commit(&release.tag), self.api.release(&release.tag));
+        let failed = |work| move |error| self.project.failure(work, error);
+        Ok(FoundPublication {
+            files: files.map_err(failed(GitLabWork::Packages))?,
+            tag_commit: tag_commit.map_err(failed(GitLabWork::Releases))?,
+            release: release.map_err(failed(GitLabWork::Releases))?,
+        })
     }
 
     async fn write(self, step: PublicationStep) -> Result<(), GitLabError> {
