@@ -40,7 +40,7 @@ fn training_project(site: &Site) {
     let package = candidate.job("candidate-package");
     let name = package.variable("PACKAGE_NAME");
     assert!(name.starts_with("candidate-PR-12-"), "{name}");
-    assert_eq!(sha256(&package.file(name)), package.variable("PACKAGE_SHA256"));
+    assert_eq!(sha256(&package.package()), package.variable("PACKAGE_SHA256"));
     assert_eq!(site.api.notes(12).len(), 1, "{}", candidate.job("report").outcome);
     assert_eq!((site.api.files().len(), site.api.releases().len(), site.versions(NAME).len()), (0, 0, 0));
 
@@ -49,7 +49,7 @@ fn training_project(site: &Site) {
     stable.run().passed_but(&DECISIONS);
     let package = stable.job("stable-package");
     let (name, hash) = (package.variable("PACKAGE_NAME"), package.variable("PACKAGE_SHA256"));
-    assert_eq!(sha256(&package.file(name)), hash);
+    assert_eq!(sha256(&package.package()), hash);
     let files = site.api.files();
     let [file] = files.as_slice() else { panic!("{files:?}") };
     assert_eq!((file.name.as_str(), file.sha256.as_str()), (name, hash));

@@ -65,7 +65,7 @@ fn candidate_to_stable(site: &Site) {
     assert_eq!(candidate.in_state(JobState::Failed), Vec::<&str>::new(), "{}", candidate.told());
     let package = candidate.job("candidate-package");
     let (name, hash) = (package.variable("PACKAGE_NAME"), package.variable("PACKAGE_SHA256"));
-    assert_eq!(sha256(&package.file(name)), hash);
+    assert_eq!(sha256(&package.package()), hash);
     let deployed = candidate.job("review-deploy");
     assert_eq!(deployed.variable("PACKAGE_SHA256"), hash);
     let review = deployed.variable("ENDPOINT_NAME").to_owned();

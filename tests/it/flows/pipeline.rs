@@ -34,6 +34,12 @@ impl EndedJob {
         &found.unwrap_or_else(|| panic!("no {name} in the dotenv report\n{}", self.outcome)).1
     }
 
+    /// The package that its dotenv report names, of its artifacts.
+    #[track_caller]
+    pub(crate) fn package(&self) -> Vec<u8> {
+        self.file(self.variable("PACKAGE_FILE").trim_start_matches("./"))
+    }
+
     /// A file of its artifacts.
     #[track_caller]
     pub(crate) fn file(&self, path: &str) -> Vec<u8> {

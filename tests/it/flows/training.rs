@@ -64,7 +64,7 @@ fn from_candidate_to_release(site: &Site) {
     let package = candidate.job("package");
     let name = package.variable("PACKAGE_NAME");
     assert!(Path::new(name).extension().is_some_and(|kind| kind == "zip") && name.starts_with("candidate-"), "{name}");
-    assert_eq!(sha256(&package.file(name)), package.variable("PACKAGE_SHA256"));
+    assert_eq!(sha256(&package.package()), package.variable("PACKAGE_SHA256"));
     let notes = site.api.notes(12);
     assert_eq!(notes.len(), 1, "{}", candidate.job("report").outcome);
     assert!(notes[0].body.contains("accuracy"), "{}", notes[0].body);
@@ -77,7 +77,7 @@ fn from_candidate_to_release(site: &Site) {
     let package = stable.job("package");
     let (name, hash) = (package.variable("PACKAGE_NAME"), package.variable("PACKAGE_SHA256"));
     assert!(name.starts_with("stable-"), "{name}");
-    assert_eq!(sha256(&package.file(name)), hash);
+    assert_eq!(sha256(&package.package()), hash);
     let files = site.api.files();
     let [file] = files.as_slice() else { panic!("{files:?}") };
     assert_eq!((file.name.as_str(), file.sha256.as_str()), (name, hash));
