@@ -28,7 +28,7 @@ pub fn labels<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
 }
 
 fn shortened(name: &str) -> String {
-    let line = plain::line(name, name.len());
+    let line = plain::line(name, usize::MAX);
     if line.len() <= LONGEST_NAME {
         return line;
     }
@@ -62,7 +62,7 @@ mod tests {
         assert!(shown.iter().all(|label| label.len() <= LONGEST_NAME + 4 && !label.contains('\n')), "{shown:?}");
         assert_eq!(shown.iter().collect::<BTreeSet<_>>().len(), 10, "{shown:?}");
         assert_eq!(
-            shown[0], "auc{dataset=\"validation-2026-11-29\",segme...n_germany_without_contract_a\"}",
+            shown[0], "auc{dataset=\"validation-2026-11-29\",segme...mers_in_germany_without_contract_a\"}",
             "{shown:?}"
         );
         assert_eq!(shown[4..], ["f1", "same; name", "same; name (2)", "a|b", "a¦b (2)", "f1 (2)"]);

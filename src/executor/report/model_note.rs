@@ -109,7 +109,8 @@ fn tests_of_endpoints(endpoints: &[EndpointFigures]) -> Vec<String> {
         let word = if endpoint.has_passed { "✓ passes" } else { "✗ does not pass" };
         let times: Vec<_> =
             endpoint.latencies.iter().map(|(name, time)| format!("{name} {} ms", human_number(*time))).collect();
-        format!("- Endpoint {} {word} its test: {}", code(&endpoint.name), times.join(", "))
+        let times = if times.is_empty() { String::new() } else { format!(": {}", times.join(", ")) };
+        format!("- Endpoint {} {word} its test{times}", code(&endpoint.name))
     };
     let mut lines: Vec<String> = failed.iter().chain(&passed).take(MOST_LINES).map(line).collect();
     lines.extend(more(failed.len(), MOST_LINES, "endpoints do not pass their test"));
@@ -339,7 +340,22 @@ mod tests {
         };
         let content = ModelReport { endpoints, plan: Some(plan), ..ModelReport::default() };
         let text = model_note(&content, &note_marker("wine"), None);
-        insta::assert_snapshot!(text.replace("  - ✗ refused: `no approval`\n", ""), @"");
+        let (refused, good) = ("  - ✗ refused: `no approval`\n", "- Endpoint `good` ✓ passes its test\n");
+        assert_eq!((text.matches(refused).count(), text.matches(good).count()), (10, 9), "{text}");
+        insta::assert_snapshot!(text.replace(refused, "").replace(good, ""), @"
+        <!-- sagemaker-executor report wine -->
+        <!-- pipeline 0 -->
+        ### Model -
+
+        -
+
+        - The planned deployment to `wine` changes nothing
+          - 5 more refusals
+          - Package: `stable-1.zip`
+
+        - Endpoint `bad` ✗ does not pass its test
+        - 3 more endpoints pass their test
+        ");
     }
 
     #[test]
