@@ -135,6 +135,7 @@ fn each_table_of_texts_fits_on_a_phone() {
         }
     }
     assert!(MODEL_STYLE.contains(".stack td { overflow-wrap: anywhere;"));
+    assert!(STYLE.contains("h2, p { overflow-wrap: anywhere; }"));
 }
 
 /// A number that goes on in the next line reads as another number.
