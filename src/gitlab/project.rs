@@ -193,6 +193,12 @@ impl GitLabApi for HttpProject {
         let request = (Method::PUT, &self.notes_url(merge_request, &[&note.to_string()]));
         self.connection.send(&call, request, &json!({ "body": body }), Repeatable::Always).await.map(drop)
     }
+
+    async fn delete_note(&self, merge_request: u64, note: u64) -> Result<(), GitLabError> {
+        let call = self.connection.call(format!("delete note {note} of merge request !{merge_request}"));
+        let request = (Method::DELETE, &self.notes_url(merge_request, &[&note.to_string()]));
+        self.connection.send(&call, request, &json!({}), Repeatable::Always).await.map(drop)
+    }
 }
 
 /// A link to a package, with a permanent address below the release when the name can be one.

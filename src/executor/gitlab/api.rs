@@ -140,6 +140,8 @@ pub trait GitLabApi: Send + Sync {
     async fn notes(&self, merge_request: u64) -> Result<Vec<Note>, GitLabError>;
     async fn create_note(&self, merge_request: u64, body: &str) -> Result<Note, GitLabError>;
     async fn edit_note(&self, merge_request: u64, note: u64, body: &str) -> Result<(), GitLabError>;
+    /// Deletes a note. Repeated after a lost reply, it is not found.
+    async fn delete_note(&self, merge_request: u64, note: u64) -> Result<(), GitLabError>;
 }
 
 /// Makes the port. Sends no request.

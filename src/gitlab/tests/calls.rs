@@ -224,6 +224,8 @@ async fn notes_are_listed_created_and_edited() {
     assert_eq!(stub.project.create_note(5, "new").await.unwrap(), expected(3, false));
     stub.push(reply(200, note(3, false).to_string()));
     stub.project.edit_note(5, 3, "newer").await.unwrap();
+    stub.push(reply(204, ""));
+    stub.project.delete_note(5, 3).await.unwrap();
     assert_eq!(
         stub.lines(),
         [
@@ -231,6 +233,7 @@ async fn notes_are_listed_created_and_edited() {
             "GET /merge_requests/5/notes?order_by=created_at&sort=asc&per_page=100&page=2",
             "POST /merge_requests/5/notes",
             "PUT /merge_requests/5/notes/3",
+            "DELETE /merge_requests/5/notes/3",
         ]
     );
     assert_eq!(stub.seen()[3].json(), json!({ "body": "newer" }));

@@ -26,6 +26,9 @@ pub struct ProjectState {
     tags: BTreeMap<String, String>,
     releases: BTreeMap<String, Release>,
     notes: BTreeMap<u64, Vec<Note>>,
+    last_note: u64,
+    /// Written when the next note is: by another job at the same time.
+    rival: Option<String>,
     refuses_duplicates: bool,
     hides_hashes: bool,
     /// Looks at files that still show none.
@@ -71,12 +74,17 @@ impl MemoryGitLab {
     pub fn note(&self, merge_request: u64, author: u64, body: &str) {
         self.inner().service.add_note(merge_request, author, body);
     }
+
+    /// Lets another job of the same user write this note right before the next one is written.
+    pub fn write_at_once(&self, body: &str) {
+        self.inner().service.rival = Some(body.to_owned());
+    }
 }
 
 impl ProjectState {
     fn add_note(&mut self, merge_request: u64, author: u64, body: &str) -> Note {
-        let id = 1 + self.notes.values().map(Vec::len).sum::<usize>() as u64;
-        let note = Note { id, body: body.to_owned(), author, is_system: false };
+        self.last_note += 1;
+        let note = Note { id: self.last_note, body: body.to_owned(), author, is_system: false };
         self.notes.entry(merge_request).or_default().push(note.clone());
         note
     }
@@ -195,7 +203,12 @@ impl GitLabApi for MemoryGitLab {
     }
 
     async fn create_note(&self, merge_request: u64, body: &str) -> Result<Note, GitLabError> {
-        let act = |project: &mut ProjectState| Ok(project.add_note(merge_request, OWN_USER, body));
+        let act = |project: &mut ProjectState| {
+            if let Some(rival) = project.rival.take() {
+                project.add_note(merge_request, OWN_USER, &rival);
+            }
+            Ok(project.add_note(merge_request, OWN_USER, body))
+        };
         self.call("create_note", &merge_request.to_string(), act).await
     }
 
@@ -209,6 +222,18 @@ impl GitLabApi for MemoryGitLab {
             Ok(())
         };
         self.call("edit_note", &note.to_string(), act).await
+    }
+
+    async fn delete_note(&self, merge_request: u64, note: u64) -> Result<(), GitLabError> {
+        let act = |project: &mut ProjectState| {
+            let notes = project.notes.entry(merge_request).or_default();
+            let Some(at) = notes.iter().position(|known| known.id == note) else {
+                return Err(error(GitLabErrorKind::NotFound, format!("delete note {note}"), "404 Not Found"));
+            };
+            notes.remove(at);
+            Ok(())
+        };
+        self.call("delete_note", &note.to_string(), act).await
     }
 }
 

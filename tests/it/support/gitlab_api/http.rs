@@ -25,7 +25,7 @@ pub(super) fn router(shared: Arc<ApiShared>) -> Router {
         .route("/releases/{tag}", get(releases::read))
         .route("/releases/{tag}/assets/links", post(releases::add_link))
         .route("/merge_requests/{number}/notes", get(notes::list).post(notes::create))
-        .route("/merge_requests/{number}/notes/{note}", put(notes::edit));
+        .route("/merge_requests/{number}/notes/{note}", put(notes::edit).delete(notes::delete));
     Router::new()
         .nest("/api/v4/projects/{project}", project)
         .route("/api/v4/user", get(notes::user))
