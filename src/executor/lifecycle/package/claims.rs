@@ -6,7 +6,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::metadata::{MODEL_ARCHIVE, PackageMetadata, PackagedFile, canonical};
-use super::{is_hash, naming};
+use super::naming::{self, is_hash};
 use crate::lifecycle::{hex::hex, model};
 
 /// Checks everything about a package that other places say too.
