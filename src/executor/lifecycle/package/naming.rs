@@ -102,6 +102,11 @@ pub(super) fn name(kind: PackageKind, merge_request: Option<&str>, commit: &str,
     }
 }
 
+/// Whether a text is a SHA-256 as this program writes it.
+pub(crate) fn is_hash(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+}
+
 #[cfg(test)]
 mod tests {
     use test_case::test_case;
