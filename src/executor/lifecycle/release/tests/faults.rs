@@ -35,9 +35,9 @@ async fn an_effect_that_comes_late_is_waited_for() {
             desk.gitlab.plan([Fault::new(method, 1, When::After, kind)]);
             // One look is before the write.
             if hide {
-                desk.gitlab.hide_files(7)
+                desk.gitlab.hide_files(7);
             } else {
-                desk.gitlab.hide_releases(8)
+                desk.gitlab.hide_releases(8);
             }
             let begun = tokio::time::Instant::now();
             assert_eq!(desk.run(&[]).await.good()["status"], "published");
