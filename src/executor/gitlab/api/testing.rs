@@ -33,6 +33,10 @@ pub struct ProjectState {
     hides_hashes: bool,
     /// Looks at files that still show none.
     blind_looks: usize,
+    /// Looks at a release that still show neither it nor its tag.
+    blind_release_looks: usize,
+    /// Commits that the project does not have.
+    absent_commits: Vec<String>,
 }
 
 impl MemoryGitLab {
@@ -44,6 +48,21 @@ impl MemoryGitLab {
     /// Shows no file to this many looks, as a replica that is behind.
     pub fn hide_files(&self, looks: usize) {
         self.inner().service.blind_looks = looks;
+    }
+
+    /// Shows no release and no tag to this many looks: of a request whose effect comes late, as behind a proxy that gave up.
+    pub fn hide_releases(&self, looks: usize) {
+        self.inner().service.blind_release_looks = looks;
+    }
+
+    /// Takes a commit away.
+    pub fn forget_commit(&self, commit: &str) {
+        self.inner().service.absent_commits.push(commit.to_owned());
+    }
+
+    /// Deletes a tag, as `git push --delete` does: its release stays.
+    pub fn delete_tag(&self, name: &str) {
+        self.inner().service.tags.remove(name);
     }
 
     /// Tells no SHA-256 of files, as an old version.
@@ -109,6 +128,7 @@ impl PlannedError for GitLabError {
             CloudErrorKind::Unauthenticated => GitLabErrorKind::Unauthenticated,
             CloudErrorKind::Quota => GitLabErrorKind::TooLarge,
             CloudErrorKind::Transient => GitLabErrorKind::Transient,
+            CloudErrorKind::Invalid => GitLabErrorKind::Refused,
             _ => GitLabErrorKind::Invalid,
         };
         Self { kind, operation, message }
@@ -157,11 +177,27 @@ impl GitLabApi for MemoryGitLab {
     }
 
     async fn tag_commit(&self, tag: &str) -> Result<Option<String>, GitLabError> {
-        self.call("tag_commit", tag, |project| Ok(project.tags.get(tag).cloned())).await
+        let act = |project: &mut ProjectState| {
+            let is_shown = project.blind_release_looks == 0;
+            Ok(project.tags.get(tag).filter(|_| is_shown).cloned())
+        };
+        self.call("tag_commit", tag, act).await
+    }
+
+    async fn has_commit(&self, commit: &str) -> Result<Option<bool>, GitLabError> {
+        let act = |project: &mut ProjectState| Ok(Some(project.absent_commits.iter().all(|absent| absent != commit)));
+        self.call("has_commit", commit, act).await
     }
 
     async fn release(&self, tag: &str) -> Result<Option<Release>, GitLabError> {
-        self.call("release", tag, |project| Ok(project.releases.get(tag).cloned())).await
+        let act = |project: &mut ProjectState| {
+            if let Some(left) = project.blind_release_looks.checked_sub(1) {
+                project.blind_release_looks = left;
+                return Ok(None);
+            }
+            Ok(project.releases.get(tag).cloned())
+        };
+        self.call("release", tag, act).await
     }
 
     async fn create_release(&self, new: &NewRelease) -> Result<Release, GitLabError> {
@@ -169,6 +205,10 @@ impl GitLabApi for MemoryGitLab {
             if project.releases.contains_key(&new.tag) {
                 let operation = format!("create release {}", new.tag);
                 return Err(error(GitLabErrorKind::Exists, operation, "Release already exists"));
+            }
+            if !project.tags.contains_key(&new.tag) && project.absent_commits.contains(&new.commit) {
+                let operation = format!("create release {}", new.tag);
+                return Err(error(GitLabErrorKind::Refused, operation, "Target is invalid"));
             }
             let commit = project.tags.entry(new.tag.clone()).or_insert_with(|| new.commit.clone()).clone();
             let release = release_of(new, commit);
