@@ -160,6 +160,11 @@ fn an_endpoint_is_judged_by_its_answers() {
     assert_eq!((absent.code, absent.stdout.as_str()), (1, ""), "{}", absent.stderr);
     let shown = [good, wrong, none, absent].map(|ended| format!("{}{}", ended.stdout, ended.stderr));
     assert_snapshot("endpoint_test", &without_times(&shown.join("\n")));
+    let own = desk.test("sums", &["--configuration", "sums"]);
+    assert_eq!(own.code, 0, "{}", own.stderr);
+    let other = desk.test("sums", &["--configuration", "sums-2"]);
+    assert_eq!(other.code, 1, "{}", other.stderr);
+    assert!(other.stderr.contains("the endpoint sums has sums, and not sums-2 alone"), "{}", other.stderr);
 
     let place = |folder: &str| format!("s3://{BUCKET}/{folder}");
     let output =

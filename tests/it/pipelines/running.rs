@@ -34,7 +34,7 @@ pub(super) struct Pipeline {
     jobs: Map<String, Value>,
     pub(super) schedule: Schedule,
     repository: PathBuf,
-    /// Of the pipeline, before those of jobs.
+    /// Of the pipeline and the project: they win over those of jobs.
     predefined: BTreeMap<String, String>,
     pub(super) left: BTreeMap<String, Left>,
 }
@@ -46,12 +46,11 @@ impl Pipeline {
         repository: &Path,
         predefined: BTreeMap<String, String>,
     ) -> Self {
-        let is_there = |name: &str| listed.iter().any(|job| job.name == name && job.when != "never");
         let planned = |job: &Listed| PlannedJob {
             name: job.name.clone(),
             when: job.when.clone(),
             may_fail: job.may_fail,
-            needs: job.needs.iter().filter(|need| is_there(need)).cloned().collect(),
+            needs: job.needs.clone(),
         };
         let planned = listed.iter().filter(|job| job.when != "never").map(planned).collect();
         let schedule = Schedule::new(planned);
@@ -109,7 +108,7 @@ impl Pipeline {
         for (key, value) in job["variables"].as_object().into_iter().flatten() {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             let text = expanded(&text, &variables);
-            variables.insert(key.clone(), text);
+            variables.entry(key.clone()).or_insert(text);
         }
         for need in job["needs"].as_array().into_iter().flatten().filter(|need| need["artifacts"] != false) {
             let Some(left) = need["job"].as_str().and_then(|name| self.left.get(name)) else { continue };

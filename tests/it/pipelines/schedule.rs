@@ -39,7 +39,14 @@ enum Before {
 }
 
 impl Schedule {
+    /// # Panics
+    /// When a job needs one that the pipeline lacks: GitLab makes no such pipeline.
+    #[track_caller]
     pub(super) fn new(jobs: Vec<PlannedJob>) -> Self {
+        for job in &jobs {
+            let missing = job.needs.iter().find(|need| jobs.iter().all(|job| job.name != **need));
+            assert_eq!(missing, None, "{} needs a job that the pipeline lacks", job.name);
+        }
         let states = jobs.iter().map(|job| (job.name.clone(), JobState::Waiting)).collect();
         Self { jobs, states }
     }
@@ -74,20 +81,22 @@ impl Schedule {
         }
     }
 
+    /// In GitLab's order (`Gitlab::Ci::Status::Composite`): one need that does not run at all, skipped or waiting for a click that nothing
+    /// holds up, skips the job, whatever the others do.
     fn before(&self, job: &PlannedJob) -> Before {
-        let mut before = Before::Success;
-        for need in &job.needs {
-            let planned = self.jobs.iter().find(|job| job.name == *need).expect("needs are of the pipeline");
-            match self.states[need] {
-                JobState::Waiting | JobState::Started => return Before::Running,
-                // One that may fail is left out when nobody starts it; any other holds the pipeline.
-                JobState::Manual if !planned.may_fail => return Before::Running,
-                JobState::Failed if !planned.may_fail => before = Before::Failure,
-                JobState::Manual | JobState::Skipped if matches!(before, Before::Success) => before = Before::Skipped,
-                _ => {}
-            }
+        let needs = || {
+            let planned =
+                |need: &String| self.jobs.iter().find(|job| job.name == *need).expect("needs are of the pipeline");
+            job.needs.iter().map(move |need| (self.states[need], planned(need).may_fail))
+        };
+        if needs().any(|(state, may_fail)| state == JobState::Skipped || state == JobState::Manual && may_fail) {
+            return Before::Skipped;
         }
-        before
+        if needs().any(|(state, _)| matches!(state, JobState::Waiting | JobState::Started | JobState::Manual)) {
+            return Before::Running;
+        }
+        let is_failure = |(state, may_fail): (JobState, bool)| state == JobState::Failed && !may_fail;
+        if needs().any(is_failure) { Before::Failure } else { Before::Success }
     }
 
     /// Starts a manual job, and lets those after it wait for it.
@@ -170,4 +179,24 @@ fn a_manual_job_runs_when_it_is_started_and_those_after_it_then() {
     assert_eq!(ran(&mut schedule, &[]), ["train", "gate"]);
     schedule.play("deploy");
     assert_eq!(ran(&mut schedule, &[]), ["deploy", "test"]);
+}
+
+/// `on_failure` runs after a failure alone: a failed deployment skips the tests, and a job that needs both is skipped too.
+#[test]
+fn one_skipped_need_skips_a_job_whatever_the_others_did() {
+    let mut schedule = Schedule::new(vec![
+        job("deploy", "on_success", &[]),
+        job("test", "on_success", &["deploy"]),
+        job("clean", "on_failure", &["deploy", "test"]),
+        job("clean-deploy", "on_failure", &["deploy"]),
+        job("clean-test", "on_failure", &["test"]),
+    ]);
+    assert_eq!(ran(&mut schedule, &["deploy"]), ["deploy", "clean-deploy"]);
+    assert_eq!(schedule.state("clean"), JobState::Skipped);
+}
+
+#[test]
+#[should_panic(expected = "gate needs a job that the pipeline lacks")]
+fn a_need_that_is_not_there_is_an_error() {
+    Schedule::new(vec![job("gate", "on_success", &["train"])]);
 }

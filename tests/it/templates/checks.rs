@@ -124,3 +124,20 @@ fn packages_of_production_never_expire() {
         assert_eq!(package["artifacts"]["expire_in"], "never", "{flow}");
     }
 }
+
+/// A newer pipeline cancels none that was asked for, and none of a branch that is deployed.
+#[test]
+fn a_merge_goes_on_beside_the_next_one() {
+    let all = components();
+    for flow in ["training-project", "inference-project", "full-project"] {
+        let pipeline = all[flow].expanded(&Map::new(), &all);
+        let rules = pipeline["workflow"]["rules"].as_array().unwrap().iter();
+        let kept = rules.filter(|rule| rule["auto_cancel"]["on_new_commit"] == "none");
+        let kept: Vec<_> = kept.map(|rule| rule["if"].as_str().unwrap()).collect();
+        assert_eq!(kept.len(), 2, "{flow}: {kept:?}");
+        assert!(
+            kept[0].contains("schedule") && kept[1].contains("\"main\"") && kept[1].contains("\"develop\""),
+            "{kept:?}"
+        );
+    }
+}

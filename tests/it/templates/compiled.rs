@@ -22,7 +22,7 @@ const FLOWS: [&str; 3] = ["training-project", "inference-project", "full-project
 
 /// Kinds of pipelines, with the variables that GitLab sets in them. Those of the `push` to `main` are always there. The first seven are
 /// compiled for every flow, the others for the flow that has all jobs.
-const KINDS: [(&str, &[(&str, &str)]); 13] = [
+const KINDS: [(&str, &[(&str, &str)]); 15] = [
     ("merge request", &[REQUEST[0], REQUEST[1], REQUEST[2], REQUEST[3], TITLE]),
     ("draft", &[REQUEST[0], REQUEST[1], REQUEST[2], REQUEST[3], ("CI_MERGE_REQUEST_TITLE", "Draft: Weigh classes")]),
     ("branch", &[("CI_COMMIT_BRANCH", "topic")]),
@@ -46,6 +46,14 @@ const KINDS: [(&str, &[(&str, &str)]); 13] = [
     (
         "merge request of a fork",
         &[REQUEST[0], REQUEST[1], REQUEST[2], ("CI_MERGE_REQUEST_SOURCE_PROJECT_ID", "232"), TITLE],
+    ),
+    (
+        "web, DEPLOY_ENVIRONMENT of no environment",
+        &[("CI_PIPELINE_SOURCE", "web"), ("DEPLOY_ENVIRONMENT", "prodution")],
+    ),
+    (
+        "api, review endpoint of a branch",
+        &[("CI_PIPELINE_SOURCE", "api"), ("CI_COMMIT_BRANCH", "topic"), ("DEPLOY_ENVIRONMENT", "review")],
     ),
     ("main in a freeze", &[("CI_DEPLOY_FREEZE", "true")]),
     ("branch with a merge request", &[("CI_COMMIT_BRANCH", "topic"), ("CI_OPEN_MERGE_REQUESTS", "ml/wine!7")]),
@@ -107,6 +115,59 @@ fn training_is_automatic_or_by_hand_or_on_schedule() {
     assert_snapshot("pipelines_by_training", text.trim_end());
 }
 
+/// The parts of the README's examples in one pipeline of each kind: none is refused, a fork, a tag and a freeze deploy nothing.
+#[test]
+fn parts_deploy_nothing_for_forks_and_tags_and_in_freezes() {
+    let Some(compiler) = Compiler::find("parts_deploy_nothing_for_forks_and_tags_and_in_freezes") else { return };
+    let project = Project::new(&compiler, &FILES);
+    let parts: Vec<Value> = examples()
+        .iter()
+        .filter(|example| !FLOWS.contains(&example.component.as_str()) && example.component != "job")
+        .map(|example| {
+            let local = format!("/templates/{}/template.yml", example.component);
+            json!({"local": local, "inputs": example.inputs})
+        })
+        .collect();
+    assert_eq!(parts.len(), 6);
+    let pipeline = json!({"include": parts}).to_string();
+    for (kind, variables) in KINDS {
+        let mut set = BTreeMap::from([
+            ("CI_PIPELINE_SOURCE", "push"),
+            ("CI_COMMIT_BRANCH", "main"),
+            ("CI_DEFAULT_BRANCH", "main"),
+        ]);
+        set.extend(variables.iter().copied());
+        let listed = project.jobs(&pipeline, &set);
+        let there: Vec<_> = listed.iter().filter(|job| job.when != "never").map(|job| job.name.as_str()).collect();
+        let is_outside = kind.contains("fork") || kind.starts_with("tag");
+        let is_frozen = kind.contains("freeze");
+        for job in ["register", "package", "train", "report", "staging-rollback", "staging-stop"] {
+            assert_eq!(there.contains(&job), !is_outside, "{kind}: {job}");
+        }
+        for job in ["staging-plan", "staging-deploy", "staging-test", "staging-integration"] {
+            assert_eq!(there.contains(&job), !is_outside && !is_frozen, "{kind}: {job}");
+        }
+        assert_eq!(there.contains(&"release"), set["CI_COMMIT_BRANCH"] == "main" && !is_frozen, "{kind}");
+    }
+}
+
+/// A job that is left out takes those with it that need it; a training on schedule with the rules of the README does.
+#[test]
+fn a_need_that_is_left_out_is_found() {
+    let Some(compiler) = Compiler::find("a_need_that_is_left_out_is_found") else { return };
+    let project = Project::new(&compiler, &FILES);
+    let rules = json!([{"if": "$CI_PIPELINE_SOURCE == \"schedule\""}]);
+    let train = |inputs: Value| {
+        json!({"stages": ["build"], "include": [{"local": "/templates/train/template.yml", "inputs": inputs}]})
+            .to_string()
+    };
+    let set = BTreeMap::from([("CI_PIPELINE_SOURCE", "push"), ("CI_COMMIT_BRANCH", "main")]);
+    let (_, missing) = project.jobs_and_missing(&train(json!({"train_rules": rules})), &set);
+    assert_eq!(missing, ["evaluate needs train", "gate needs train"]);
+    let all = train(json!({"train_rules": rules, "evaluate_rules": rules, "gate_rules": rules}));
+    assert_eq!(project.jobs(&all, &set).iter().filter(|job| job.when != "never").count(), 0);
+}
+
 /// The kind, and a line for each job that the pipeline has.
 fn section(project: &Project<'_>, flow: &str, inputs: &Value, (kind, variables): &(&str, &[(&str, &str)])) -> String {
     let all = components();
@@ -114,7 +175,9 @@ fn section(project: &Project<'_>, flow: &str, inputs: &Value, (kind, variables):
     // The compiler knows rules of jobs alone, so a job has those of the workflow. What changed is not told here.
     let mut rules = own["workflow"]["rules"].clone();
     for rule in rules.as_array_mut().unwrap() {
-        rule.as_object_mut().unwrap().remove("changes");
+        let rule = rule.as_object_mut().unwrap();
+        rule.remove("changes");
+        rule.remove("auto_cancel");
     }
     let pipeline = json!({
         "include": [{"local": format!("/templates/{flow}/template.yml"), "inputs": inputs}],
@@ -129,8 +192,7 @@ fn section(project: &Project<'_>, flow: &str, inputs: &Value, (kind, variables):
         return text + "no pipeline\n";
     }
     for job in listed.iter().filter(|job| job.when != "never" && job.name != "this-pipeline") {
-        let needs: Vec<_> = job.needs.iter().filter(|need| is_there(need)).map(String::as_str).collect();
-        let after = if needs.is_empty() { String::new() } else { format!(" after {}", needs.join(", ")) };
+        let after = if job.needs.is_empty() { String::new() } else { format!(" after {}", job.needs.join(", ")) };
         let may_fail = if job.may_fail { ", may fail" } else { "" };
         writeln!(text, "{}: {} ({}{may_fail}){after}", job.stage, job.name, job.when).unwrap();
     }

@@ -26,6 +26,7 @@ pub(crate) struct Listed {
     pub(crate) stage: String,
     pub(crate) when: String,
     pub(crate) may_fail: bool,
+    /// Jobs of the pipeline.
     pub(crate) needs: Vec<String>,
 }
 
@@ -165,9 +166,21 @@ impl<'a> Project<'a> {
         shown(&ended)
     }
 
-    /// The jobs of a pipeline with these variables.
+    /// The jobs of a pipeline with these variables, which GitLab would not refuse.
     #[track_caller]
     pub(crate) fn jobs(&self, pipeline: &str, variables: &BTreeMap<&str, &str>) -> Vec<Listed> {
+        let (jobs, missing) = self.jobs_and_missing(pipeline, variables);
+        assert_eq!(missing, Vec::<String>::new(), "GitLab refuses the pipeline {variables:?}:\n{pipeline}");
+        jobs
+    }
+
+    /// The jobs, and each need that the pipeline lacks and that is not optional, for which GitLab makes no pipeline at all.
+    #[track_caller]
+    pub(crate) fn jobs_and_missing(
+        &self,
+        pipeline: &str,
+        variables: &BTreeMap<&str, &str>,
+    ) -> (Vec<Listed>, Vec<String>) {
         let set = variables.iter().flat_map(|(name, value)| ["--variable".to_owned(), format!("{name}={value}")]);
         let names = variables.keys().copied().collect::<Vec<_>>().join(",");
         let arguments = ["--list-json", "--ignore-predefined-vars", &names].map(str::to_owned);
@@ -175,13 +188,21 @@ impl<'a> Project<'a> {
         assert!(ended.status.success(), "{pipeline}\n{variables:?}\n{}", shown(&ended));
         let listed: Vec<Value> = serde_json::from_slice(&ended.stdout).unwrap();
         let text = |value: &Value| value.as_str().unwrap().to_owned();
-        let job = |job: Value| Listed {
+        let is_there = |name: &Value| listed.iter().any(|job| job["name"] == *name && job["when"] != "never");
+        let needs = |job: &Value| job["needs"].as_array().cloned().unwrap_or_default();
+        let mut missing = Vec::new();
+        for job in listed.iter().filter(|job| job["when"] != "never") {
+            let lacks = |need: &Value| !is_there(&need["job"]) && need["optional"] != true;
+            let lacking = needs(job).into_iter().filter(lacks);
+            missing.extend(lacking.map(|need| format!("{} needs {}", text(&job["name"]), text(&need["job"]))));
+        }
+        let job = |job: &Value| Listed {
             name: text(&job["name"]),
             stage: text(&job["stage"]),
             when: text(&job["when"]),
             may_fail: job["allow_failure"] == true,
-            needs: job["needs"].as_array().into_iter().flatten().map(|need| text(&need["job"])).collect(),
+            needs: needs(job).iter().map(|need| &need["job"]).filter(|name| is_there(name)).map(text).collect(),
         };
-        listed.into_iter().map(job).collect()
+        (listed.iter().map(job).collect(), missing)
     }
 }

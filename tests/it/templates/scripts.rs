@@ -37,7 +37,7 @@ impl Bench {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         }
         // What scripts have of the system.
-        for program in ["mktemp", "touch", "sh"] {
+        for program in ["mktemp", "rm", "touch", "sh"] {
             let found = ["/usr/bin", "/bin"]
                 .map(|folder| Path::new(folder).join(program))
                 .into_iter()
@@ -112,7 +112,8 @@ fn hostile_inputs_stay_single_arguments() {
     for (name, job) in jobs(&pipeline) {
         let bench = Bench::new(&["sagemaker-executor", "python3"]);
         let ended = bench.run(job, &given());
-        assert!(ended.status.success(), "{name}: {}", shown(&ended));
+        // One job is there to fail.
+        assert_eq!(ended.status.success(), name != "deploy-environment", "{name}: {}", shown(&ended));
         let calls = bench.calls();
         // Only the lists are split, at commas.
         assert!(!bench.path("project/pwned").exists(), "{name} ran a part of its input:\n{calls}");
@@ -160,7 +161,7 @@ fn what_is_missing_is_named() {
     for (name, job) in jobs(&pipeline) {
         let lines = ["before_script", "script"].iter().flat_map(|key| texts(&job[key])).collect::<Vec<_>>().join("\n");
         // The training image is the project's own, so its jobs check nothing.
-        if job["tags"] == json!(["sagemaker"]) {
+        if job["tags"] == json!(["sagemaker"]) || name == "deploy-environment" {
             continue;
         }
         let named = if lines.contains("sagemaker-executor ") { "LIFECYCLE_IMAGE" } else { "PYTHON_IMAGE" };
@@ -176,6 +177,39 @@ fn what_is_missing_is_named() {
         let said = refused(job, &["sagemaker-executor"], without);
         assert!(said.contains(input) && said.lines().count() == 1, "{job}: {said}");
     }
+}
+
+/// A value that no environment has is named, with what to give in its place.
+#[test]
+fn a_wrong_environment_is_named() {
+    let all = components();
+    for flow in ["inference-project", "full-project"] {
+        let pipeline = all[flow].expanded(&Map::new(), &all);
+        let bench = Bench::new(&[]);
+        let ended = bench.run(&pipeline["deploy-environment"], &BTreeMap::from([("DEPLOY_ENVIRONMENT", "prodution")]));
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!((ended.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+        assert!(said.contains("DEPLOY_ENVIRONMENT=prodution") && said.contains("production_environment"), "{said}");
+        // What costs, and what is published, waits for it.
+        for job in ["train", "candidate-package", "stable-package"] {
+            let Some(job) = pipeline.get(job) else { continue };
+            let needs = job["needs"].as_array().unwrap();
+            assert!(needs.iter().any(|need| need["job"] == "deploy-environment"), "{flow}: {job}");
+        }
+    }
+}
+
+/// Another pipeline may have deployed meanwhile. Nor does a variable of the project move a job to another environment.
+#[test]
+fn the_test_asks_for_the_configuration_of_its_deployment() {
+    let all = components();
+    let pipeline = all["full-project"].expanded(&Map::new(), &all);
+    let bench = Bench::new(&["sagemaker-executor"]);
+    let mut variables = given();
+    variables.extend([("ENDPOINT_CONFIG_NAME", "wine-2937"), ("LIFECYCLE_ENVIRONMENT", "production")]);
+    assert!(bench.run(&pipeline["staging-test"], &variables).status.success());
+    let calls = bench.calls();
+    assert!(calls.contains("[--environment] [staging] [--configuration] [wine-2937]"), "{calls}");
 }
 
 /// The report shows the files that earlier jobs left, and no others.

@@ -10,6 +10,8 @@ use crate::lifecycle::target::ProjectTarget;
 const ENDPOINT: &str = "sagemaker-executor:endpoint";
 const PROJECT: &str = "sagemaker-executor:project";
 pub(super) const ENVIRONMENT: &str = "sagemaker-executor:environment";
+/// The environment of GitLab: the endpoint of a merge request may use the same entry of the manifest as that of staging.
+const GITLAB_ENVIRONMENT: &str = "sagemaker-executor:gitlab-environment";
 const COMMIT: &str = "sagemaker-executor:commit";
 const PIPELINE: &str = "sagemaker-executor:pipeline";
 pub(super) const VERSION: &str = "sagemaker-executor:version";
@@ -19,7 +21,8 @@ const APPROVALS: &str = "sagemaker-executor:approvals";
 const PACKAGE: &str = "sagemaker-executor:package";
 pub(super) const PACKAGE_SHA256: &str = "sagemaker-executor:package-sha256";
 /// Tags that name the owner of an endpoint, each with its word.
-const OWNERS: [(&str, &str); 2] = [(PROJECT, "project"), (ENVIRONMENT, "environment")];
+const OWNERS: [(&str, &str); 3] =
+    [(PROJECT, "project"), (ENVIRONMENT, "environment"), (GITLAB_ENVIRONMENT, "GitLab environment")];
 /// Longest value.
 const LONGEST: usize = 256;
 
@@ -30,6 +33,8 @@ pub(super) fn tags(target: &ProjectTarget, endpoint: &str) -> BTreeMap<String, S
         (ENDPOINT, Some(endpoint)),
         (PROJECT, pipeline.project.as_deref()),
         (ENVIRONMENT, target.environment.as_deref()),
+        // Outside of an environment of GitLab, the entry stands for the one of its name.
+        (GITLAB_ENVIRONMENT, pipeline.environment.as_deref().or(target.environment.as_deref())),
         (COMMIT, pipeline.commit.as_deref()),
         (PIPELINE, pipeline.id.as_deref()),
     ];
@@ -66,7 +71,7 @@ pub(super) fn is_ours(tags: &BTreeMap<String, String>, endpoint: &str) -> bool {
 }
 
 /// Why something is not the command's own to change, as a sentence without its subject; `None` when it is. `own` are the tags that the
-/// command gives to what it makes. A tag of the project or the environment that is missing names no other owner.
+/// command gives to what it makes. A tag of the project or an environment that is missing names no other owner.
 pub(super) fn owner_trouble(own: &BTreeMap<String, String>, tags: &BTreeMap<String, String>) -> Option<String> {
     let endpoint = own.get(ENDPOINT).map(String::as_str).unwrap_or_default();
     if !is_ours(tags, endpoint) {
@@ -89,11 +94,13 @@ mod tests {
     #[test_case(&[(ENDPOINT, "beer"), (PROJECT, "g/p")] => Some("was not made by this program: no tag `sagemaker-executor:endpoint` says `wine`".to_owned()); "another endpoint")]
     #[test_case(&[(ENDPOINT, "wine"), (PROJECT, "g/q"), (ENVIRONMENT, "dev")] => Some("is of the project g/q, not g/p".to_owned()); "another project")]
     #[test_case(&[(ENDPOINT, "wine"), (PROJECT, "g/p"), (ENVIRONMENT, "prod")] => Some("is of the environment prod, not dev".to_owned()); "another environment")]
-    #[test_case(&[(ENDPOINT, "wine"), (PROJECT, "g/p"), (ENVIRONMENT, "dev")] => None; "own")]
+    #[test_case(&[(ENDPOINT, "wine"), (ENVIRONMENT, "dev"), (GITLAB_ENVIRONMENT, "dev")] => Some("is of the GitLab environment dev, not review/topic".to_owned()); "another environment of GitLab")]
+    #[test_case(&[(ENDPOINT, "wine"), (PROJECT, "g/p"), (ENVIRONMENT, "dev"), (GITLAB_ENVIRONMENT, "review/topic")] => None; "own")]
     #[test_case(&[(ENDPOINT, "wine")] => None; "no other owner is named")]
     fn endpoint_project_and_environment_tell_the_owner(tags: &[(&str, &str)]) -> Option<String> {
         let map = |tags: &[(&str, &str)]| tags.iter().map(|(tag, value)| ((*tag).into(), (*value).into())).collect();
-        owner_trouble(&map(&[(ENDPOINT, "wine"), (PROJECT, "g/p"), (ENVIRONMENT, "dev")]), &map(tags))
+        let gitlab = (GITLAB_ENVIRONMENT, "review/topic");
+        owner_trouble(&map(&[(ENDPOINT, "wine"), (PROJECT, "g/p"), (ENVIRONMENT, "dev"), gitlab]), &map(tags))
     }
 
     #[test]

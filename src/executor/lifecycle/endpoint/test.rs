@@ -49,6 +49,10 @@ struct LoadArgs {
     /// Limit of the share of failed requests, from 0 to 1. Of this and the manifest's the lower one holds; 0 without both
     #[arg(long, value_name = "NUMBER", value_parser = share)]
     max_error_rate: Option<f64>,
+    /// The configuration that must answer, the `ENDPOINT_CONFIG_NAME` of a deployment: the test fails when another one is in service
+    /// before or after it
+    #[arg(long, value_name = "NAME")]
+    configuration: Option<String>,
 }
 
 pub(super) async fn run(inputs: &CommandInputs, args: TestArgs) -> anyhow::Result<()> {
@@ -83,6 +87,7 @@ impl LoadArgs {
             request_timeout: self.request_timeout,
             max_p95_ms: self.max_p95_ms,
             max_error_rate: self.max_error_rate,
+            configuration: self.configuration,
         }
     }
 }

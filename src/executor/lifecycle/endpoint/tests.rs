@@ -52,6 +52,8 @@ struct Line {
 struct ServedDesk {
     project: tempfile::TempDir,
     memory: Memory,
+    /// Of the jobs.
+    gitlab_environment: &'static str,
 }
 
 /// How a command ended.
@@ -128,7 +130,7 @@ fn end(outcome: LedgerOutcome, number: u32) -> LedgerEnd {
 impl ServedDesk {
     /// Nothing is deployed.
     fn empty() -> Self {
-        let desk = Self { project: tempfile::tempdir().unwrap(), memory: Memory::new() };
+        let desk = Self { project: tempfile::tempdir().unwrap(), memory: Memory::new(), gitlab_environment: "test" };
         desk.memory.account.set_caller("arn:aws:sts::123456789012:assumed-role/ci/job");
         desk.manifest(|_| {});
         desk
@@ -202,7 +204,9 @@ impl ServedDesk {
         let end = ["--manifest", manifest.to_str().unwrap()];
         let line = Line::try_parse_from(["endpoint"].iter().chain(words).chain(&end)).unwrap();
         let (printer, captured) = Printer::captured();
-        let variables = [("CI_PROJECT_PATH", "group/project"), ("CI_PIPELINE_ID", "7"), ("CI_JOB_ID", "8")];
+        let variables = [("CI_PROJECT_PATH", "group/project"), ("CI_PIPELINE_ID", "7"), ("CI_JOB_ID", "8")]
+            .into_iter()
+            .chain([("CI_ENVIRONMENT_NAME", self.gitlab_environment)]);
         let inputs = CommandInputs {
             gitlab: Arc::new(crate::gitlab::api::testing::MemoryGitLabConnect::default()),
             env: Environment::from_pairs(variables.map(|(name, value)| (name.into(), value.into()))),

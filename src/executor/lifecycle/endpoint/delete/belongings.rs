@@ -80,7 +80,7 @@ impl Belongings<'_> {
         let tags = survey::tags(self.ports, self.endpoint, &sight.arn, config.as_ref()).await?;
         let Some(trouble) = owner_trouble(self.own, &tags) else { return Ok(Some(sight)) };
         let failure = Failure::user(format!("the endpoint `{}` is not deleted: it {trouble}", self.endpoint));
-        Err(failure.hint("delete it with the program, the project and the environment that made it").into())
+        Err(failure.hint("delete it with the program, the project and the environment that made it (`CI_ENVIRONMENT_NAME`), or give each environment an endpoint of its own with `${CI_ENVIRONMENT_SLUG}` in `endpoint.name`").into())
     }
 
     /// Refuses an endpoint of others, also while AWS changes it. One that goes meanwhile is not looked at again.

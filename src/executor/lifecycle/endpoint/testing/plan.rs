@@ -39,6 +39,8 @@ pub(crate) struct TestChanges {
     /// Besides the manifest's limits: the lower one holds.
     pub(crate) max_p95_ms: Option<f64>,
     pub(crate) max_error_rate: Option<f64>,
+    /// The configuration that must answer all requests.
+    pub(crate) configuration: Option<String>,
 }
 
 /// A test that is ready to run.
@@ -49,6 +51,7 @@ pub(crate) struct TestPlan {
     shape: LoadShape,
     request_timeout: Option<Duration>,
     limits: TestLimits,
+    configuration: Option<String>,
 }
 
 impl TestChanges {
@@ -99,13 +102,15 @@ impl TestPlan {
             max_error_rate: lower(changes.max_error_rate, test.max_error_rate).unwrap_or_default(),
         };
         let request_timeout = changes.request_timeout;
-        Ok(Self { endpoint: endpoint.name.clone(), samples, shape, request_timeout, limits })
+        let configuration = changes.configuration.clone().filter(|name| !name.is_empty());
+        Ok(Self { endpoint: endpoint.name.clone(), samples, shape, request_timeout, limits, configuration })
     }
 
     /// Sends the samples to the endpoint, which must be in service. `known` is a configuration that need not be read.
     ///
     /// # Errors
-    /// Failures of AWS that are no answer of the endpoint, and of the user: there is no such endpoint, or a body is too large.
+    /// Failures of AWS that are no answer of the endpoint, and of the user: there is no such endpoint, a body is too large, or another
+    /// configuration than the wanted one may have answered.
     pub(crate) async fn run(
         &self,
         inputs: &CommandInputs,
@@ -113,13 +118,25 @@ impl TestPlan {
         known: Option<&EndpointConfiguration>,
     ) -> anyhow::Result<TestVerdict> {
         let (tested, sender) = self.connect(inputs, target, known).await?;
+        self.check_configuration(&tested.config, tested.pending.as_deref())?;
         let LoadShape { requests, concurrency, .. } = self.shape;
         inputs
             .printer
             .line(format!("Sending {requests} requests to the endpoint {}, {concurrency} at once", self.endpoint));
         let tell = |finished| inputs.printer.line(format!("{finished} of {requests} requests are answered"));
         let load = send_load(&sender, &self.samples, self.shape, tell).await?;
+        if self.configuration.is_some() {
+            let sight = inputs.connect.endpoints(&target.access).await?.endpoint(&self.endpoint).await?;
+            let sight = sight.as_ref();
+            let pending = sight.and_then(|sight| sight.pending_config.as_deref());
+            self.check_configuration(sight.map_or("no configuration", |sight| &sight.config), pending)?;
+        }
         Ok(TestVerdict::new(tested, &self.samples, load, concurrency, self.limits))
+    }
+
+    fn check_configuration(&self, serving: &str, pending: Option<&str>) -> Result<(), Failure> {
+        let wanted = self.configuration.as_deref();
+        wanted.map_or(Ok(()), |wanted| refuse_other_configuration(&self.endpoint, wanted, serving, pending))
     }
 
     /// The endpoint, and the way of requests to it.
@@ -184,6 +201,21 @@ impl TestPlan {
     }
 }
 
+/// Refuses the configuration in service, and that of an update that is under way, when one of them is not the wanted one.
+fn refuse_other_configuration(
+    endpoint: &str,
+    wanted: &str,
+    serving: &str,
+    pending: Option<&str>,
+) -> Result<(), Failure> {
+    let Some(other) = [Some(serving), pending].into_iter().flatten().find(|name| *name != wanted) else {
+        return Ok(());
+    };
+    let (wanted, other) = (plain::line(wanted, LONGEST), plain::line(other, LONGEST));
+    let failure = Failure::user(format!("the endpoint {endpoint} has {other}, and not {wanted} alone"));
+    Err(failure.hint("another deployment came between: run the job of the deployment once more, then the test"))
+}
+
 /// Rules that no answer of an asynchronous endpoint can satisfy.
 fn refuse_rules_of_replies(samples: &[EndpointSample]) -> Result<(), Failure> {
     let mistake = samples.iter().find_map(|sample| Some((&sample.name, sample.expect.mistake_on_asynchronous()?)));
@@ -199,4 +231,20 @@ fn endpoint(target: &ProjectTarget) -> Result<&Endpoint, Failure> {
     target.manifest.endpoint.as_ref().ok_or_else(|| {
         Failure::user("the manifest has no `endpoint`").hint("add `endpoint` with `name` to the manifest")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use test_case::test_case;
+
+    use super::*;
+
+    #[test_case("wine-1", None => None; "in service")]
+    #[test_case("wine-1", Some("wine-1") => None; "an update keeps it")]
+    #[test_case("wine-2", None => Some("the endpoint wine has wine-2, and not wine-1 alone".to_owned()); "another one")]
+    #[test_case("wine-1", Some("wine-2") => Some("the endpoint wine has wine-2, and not wine-1 alone".to_owned()); "on its way out")]
+    #[test_case("wine-2", Some("wine-1") => Some("the endpoint wine has wine-2, and not wine-1 alone".to_owned()); "on its way in")]
+    fn the_wanted_configuration_answers_alone(serving: &str, pending: Option<&str>) -> Option<String> {
+        refuse_other_configuration("wine", "wine-1", serving, pending).err().map(|failure| failure.to_string())
+    }
 }

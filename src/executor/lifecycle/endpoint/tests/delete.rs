@@ -81,15 +81,17 @@ async fn the_endpoint_of_another_program_stays() {
     assert_eq!(account(&desk), before);
 }
 
-/// One name of an endpoint in two projects, or in two environments of one manifest.
-#[test_case("other/project", "test", "it is of the project other/project, not group/project"; "project")]
-#[test_case("group/project", "production", "it is of the environment production, not test"; "environment")]
+/// One name of an endpoint in two projects, in two environments of one manifest, or of GitLab: that of staging for a merge request.
+#[test_case("project", "other/project", "it is of the project other/project, not group/project"; "project")]
+#[test_case("environment", "production", "it is of the environment production, not test"; "environment")]
+#[test_case("gitlab-environment", "staging", "it is of the GitLab environment staging, not review/topic"; "environment of GitLab")]
 #[tokio::test(start_paused = true)]
-async fn the_endpoint_of_another_owner_stays_and_is_not_waited_for(project: &str, environment: &str, told: &str) {
-    let desk = ServedDesk::new().await;
+async fn the_endpoint_of_another_owner_stays_and_is_not_waited_for(tag: &str, other: &str, told: &str) {
+    let desk = ServedDesk { gitlab_environment: "review/topic", ..ServedDesk::new().await };
     let serving = &desk.memory.serving;
     let mut tags = tags("water");
-    let owner = [("project", project), ("environment", environment)];
+    let owner = [("project", "group/project"), ("environment", "test"), ("gitlab-environment", "review/topic")];
+    let owner = owner.map(|(name, value)| (name, if name == tag { other } else { value }));
     tags.extend(owner.map(|(name, value)| (format!("sagemaker-executor:{name}"), value.to_owned())));
     serving.create_endpoint(&NewEndpoint { tags, ..example_endpoint("water", "wine-1") }).await.unwrap();
     let (before, began) = (account(&desk), tokio::time::Instant::now());
