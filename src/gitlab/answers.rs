@@ -53,7 +53,7 @@ pub(super) struct CommitAnswer {
 #[derive(Debug, Deserialize)]
 pub(super) struct ReleaseAnswer {
     tag_name: Option<String>,
-    /// Absent for a release whose tag was removed, and for a token that may not read the repository.
+    /// Absent for a token that may not read the repository. A release whose tag was removed keeps its commit.
     commit: Option<CommitAnswer>,
     description: Option<String>,
     #[serde(default)]
@@ -85,9 +85,7 @@ impl ReleaseAnswer {
     /// The answer is about another tag, or tells no commit.
     pub(super) fn release(self, call: &GitLabCall, tag: &str) -> Result<Release, GitLabError> {
         let Some(commit) = self.commit.filter(|_| self.tag_name.is_some()) else {
-            return Err(call.odd(
-                "the release has no commit: its tag was removed, or the token may not read the project's repository",
-            ));
+            return Err(call.odd("the release has no commit: the token may not read the project's repository"));
         };
         if self.tag_name.as_deref() != Some(tag) {
             return Err(call.odd("it is about another release"));

@@ -168,7 +168,7 @@ impl Connection {
     ) -> Result<GitLabAnswer, Failed> {
         let begun = Instant::now();
         let response = request.send().await;
-        log(url, begun, &response);
+        log(url, begun, &response, &self.secret);
         let response = response.map_err(|error| call.broken(error))?;
         let (status, headers) = (response.status(), response.headers().clone());
         if status.is_redirection() {
@@ -177,7 +177,11 @@ impl Connection {
         }
         if !status.is_success() {
             // A body that breaks off says less, but the status stands.
-            let (body, _) = read(response, MOST_ERROR).await.unwrap_or_default();
+            let (mut body, is_whole) = read(response, MOST_ERROR).await.unwrap_or_default();
+            if !is_whole {
+                // The cut may have left a part of the token.
+                body.truncate(body.len().saturating_sub(self.secret.len()));
+            }
             return Err(call.refused(status, &body, asked_pause(&headers, self.clock.as_ref())));
         }
         let (body, is_whole) = read(response, MOST_ANSWER).await.map_err(|error| call.broken(error))?;
@@ -203,14 +207,14 @@ async fn read(mut response: Response, most: usize) -> Result<(Vec<u8>, bool), re
 }
 
 /// A line of the program's log for a request: path, answer, duration, request ID. No header of the request, no query, no body.
-fn log(url: &Url, begun: Instant, response: &Result<Response, reqwest::Error>) {
+fn log(url: &Url, begun: Instant, response: &Result<Response, reqwest::Error>, secret: &str) {
     let (path, milliseconds) = (url.path(), begun.elapsed().as_millis());
     let Ok(response) = response else {
         tracing::debug!("GitLab {path}: no answer after {milliseconds} ms");
         return;
     };
     let id = response.headers().get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or("none");
-    let (status, id) = (response.status().as_u16(), plain::line(id, 64));
+    let (status, id) = (response.status().as_u16(), plain::line(&id.replace(secret, "[MASKED]"), 64));
     tracing::debug!("GitLab {path}: {status} after {milliseconds} ms, request {id}");
 }
 

@@ -4,7 +4,7 @@
 
 use std::error::Error;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use executor::base::clock::Clock;
 use executor::base::plain;
@@ -31,8 +31,13 @@ impl GitLabCall {
         Self { operation, token }
     }
 
+    /// A text without the token. It comes before every cut: a part of a token would not be found any more.
+    fn masked(&self, text: &str) -> String {
+        text.replace(&*self.token, "[MASKED]")
+    }
+
     pub(super) fn error(&self, kind: GitLabErrorKind, message: &str) -> GitLabError {
-        let shown = |text: &str, most| plain::line(&text.replace(&*self.token, "[MASKED]"), most);
+        let shown = |text: &str, most| plain::line(&self.masked(text), most);
         GitLabError { kind, operation: shown(&self.operation, MOST_SHOWN), message: shown(message, MOST_SHOWN) }
     }
 
@@ -44,7 +49,7 @@ impl GitLabCall {
     /// An answer with an error status.
     pub(super) fn refused(&self, status: StatusCode, body: &[u8], pause: Option<Duration>) -> Failed {
         let code = status.as_u16();
-        let said = message(body);
+        let said = self.masked(&message(body));
         let kind = kind(code, &said);
         let mut text = match said.as_str() {
             "" => format!("HTTP {code}"),
@@ -83,8 +88,7 @@ impl GitLabCall {
         let (is_connect, is_timeout) = (error.is_connect(), error.is_timeout());
         let causes = causes(&error.without_url());
         if causes.contains("invalid peer certificate") {
-            let text =
-                format!("{causes}; set `CI_SERVER_TLS_CA_FILE` to a PEM file with the authority that signs for GitLab");
+            let text = format!("{causes}; {}", of_certificate(&causes));
             return Failed { error: self.error(GitLabErrorKind::Invalid, &text), fate: Fate::Answered };
         }
         let text = if is_timeout && !is_connect { "no answer within the time limit" } else { causes.as_str() };
@@ -96,6 +100,17 @@ impl GitLabCall {
     pub(super) fn final_failure(&self, kind: GitLabErrorKind, message: &str) -> Failed {
         Failed { error: self.error(kind, message), fate: Fate::Answered }
     }
+}
+
+/// Says what to change after a certificate that is not trusted.
+fn of_certificate(causes: &str) -> &'static str {
+    // The name that rustls gives to it. `openssl req -x509` makes such certificates when nothing else is asked for.
+    if causes.contains("CaUsedAsEndEntity") {
+        return "GitLab's own certificate is marked as an authority (`CA:TRUE`), and TLS takes none for a server, also when \
+            `CI_SERVER_TLS_CA_FILE` has it: give GitLab a certificate with `basicConstraints=CA:FALSE`, or one that an \
+            authority signs, and set the variable to that authority's PEM file";
+    }
+    "set `CI_SERVER_TLS_CA_FILE` to a PEM file with the authority that signs for GitLab"
 }
 
 /// The error and its causes, each once.
@@ -126,6 +141,7 @@ fn kind(status: u16, message: &str) -> GitLabErrorKind {
         400 if message.contains("too large") => GitLabErrorKind::TooLarge,
         413 => GitLabErrorKind::TooLarge,
         429 => GitLabErrorKind::Throttled,
+        400 | 422 => GitLabErrorKind::Refused,
         500.. => GitLabErrorKind::Transient,
         _ => GitLabErrorKind::Invalid,
     }
@@ -163,14 +179,33 @@ fn said(value: &Value) -> String {
     }
 }
 
-/// The pause that an answer asks for: `Retry-After` in seconds, else until `RateLimit-Reset`, a time in seconds since 1970.
+/// The pause that an answer asks for: `Retry-After` in seconds or as a date of HTTP, else until `RateLimit-Reset`, a time in seconds
+/// since 1970.
 pub(super) fn asked_pause(headers: &HeaderMap, clock: &dyn Clock) -> Option<Duration> {
-    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
-    let until = |reset: u64| {
+    let text = |name: &str| Some(headers.get(name)?.to_str().ok()?.trim());
+    let until = |time: SystemTime| time.duration_since(clock.now()).unwrap_or_default();
+    let after = text(RETRY_AFTER.as_str())
+        .and_then(|text| seconds(text).map(Duration::from_secs).or_else(|| http_date(text).map(until)));
+    let reset = || {
         let now = clock.now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Duration::from_secs(reset).saturating_sub(now)
+        Some(Duration::from_secs(seconds(text("ratelimit-reset")?)?).saturating_sub(now))
     };
-    number(RETRY_AFTER.as_str()).map(Duration::from_secs).or_else(|| number("ratelimit-reset").map(until))
+    after.or_else(reset)
+}
+
+/// A number of digits alone; one above the range is the largest.
+fn seconds(text: &str) -> Option<u64> {
+    let is_number = !text.is_empty() && text.bytes().all(|digit| digit.is_ascii_digit());
+    is_number.then(|| text.parse().unwrap_or(u64::MAX))
+}
+
+/// `Sun, 29 Nov 2026 04:52:33 GMT`
+fn http_date(text: &str) -> Option<SystemTime> {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let (_, text) = text.split_once(", ")?;
+    let [day, month, year, time, "GMT"] = text.split(' ').collect::<Vec<_>>()[..] else { return None };
+    let month = MONTHS.iter().position(|name| *name == month)? + 1;
+    humantime::parse_rfc3339(&format!("{year}-{month:02}-{day}T{time}Z")).ok()
 }
 
 #[cfg(test)]
@@ -194,10 +229,10 @@ mod tests {
     #[test_case(409, r#"{"message":"Release already exists"}"# => (GitLabErrorKind::Exists, "HTTP 409: Release already exists".to_owned()))]
     #[test_case(400, r#"{"message":{"name":["has already been taken"],"url":["is bad","is odd"]}}"# => (GitLabErrorKind::Exists, "HTTP 400: name: has already been taken; url: is bad, is odd".to_owned()))]
     #[test_case(400, r#"{"message":"400 Bad request - Duplicate package is not allowed"}"# => (GitLabErrorKind::Exists, "HTTP 400 Bad request - Duplicate package is not allowed".to_owned()))]
-    #[test_case(400, r#"{"message":["one","two"]}"# => (GitLabErrorKind::Invalid, "HTTP 400: one, two".to_owned()))]
+    #[test_case(400, r#"{"message":["one","two"]}"# => (GitLabErrorKind::Refused, "HTTP 400: one, two".to_owned()))]
     #[test_case(400, r#"{"message":"400 Bad request - File is too large"}"# => (GitLabErrorKind::TooLarge, "HTTP 400 Bad request - File is too large".to_owned()))]
     #[test_case(413, "<html>\r\n<head><title>413 Request Entity Too Large</title></head>\r\n<body>x</body></html>" => (GitLabErrorKind::TooLarge, "HTTP 413 Request Entity Too Large".to_owned()))]
-    #[test_case(422, r#"{"message":"Ref is not specified"}"# => (GitLabErrorKind::Invalid, "HTTP 422: Ref is not specified".to_owned()))]
+    #[test_case(422, r#"{"message":"Ref is not specified"}"# => (GitLabErrorKind::Refused, "HTTP 422: Ref is not specified".to_owned()))]
     #[test_case(429, "Retry later\n" => (GitLabErrorKind::Throttled, "HTTP 429: Retry later".to_owned()))]
     #[test_case(502, "<html><body>bad</body></html>" => (GitLabErrorKind::Transient, "HTTP 502".to_owned()))]
     fn an_answer_is(status: u16, body: &str) -> (GitLabErrorKind, String) {
@@ -213,6 +248,26 @@ mod tests {
         assert!(error.message.len() < 700, "{error}");
         let nested = format!("{}1{}", r#"{"message":["#.repeat(200), "]}".repeat(200));
         assert!(refused(400, &nested).message.len() < 700);
+    }
+
+    #[test]
+    fn no_cut_leaves_a_part_of_the_token() {
+        let (status, pause) = (StatusCode::TOO_MANY_REQUESTS, Some(Duration::from_secs(500)));
+        for length in 560..=MOST_SHOWN {
+            let body = format!("{} s3cret-token", "x".repeat(length));
+            for pause in [None, pause] {
+                let error = call().refused(status, body.as_bytes(), pause).error;
+                assert!(!error.message.contains("s3c"), "{length}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_certificate_that_is_an_authority_has_its_own_advice() {
+        let causes = "invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))";
+        assert!(of_certificate(causes).contains("`basicConstraints=CA:FALSE`"));
+        let other = of_certificate("invalid peer certificate: UnknownIssuer");
+        assert!(other.contains("`CI_SERVER_TLS_CA_FILE`") && !other.contains("CA:FALSE"));
     }
 
     #[test]
@@ -264,5 +319,12 @@ mod tests {
         assert_eq!(asked(&[("ratelimit-reset", "10")]), Some(0));
         assert_eq!(asked(&[("retry-after", "-1")]), None);
         assert_eq!(asked(&[("retry-after", "18446744073709551615")]), Some(u64::MAX));
+        assert_eq!(asked(&[("retry-after", "18446744073709551616")]), Some(u64::MAX), "more is not nothing");
+        assert_eq!(asked(&[("retry-after", "Thu, 01 Jan 1970 00:17:30 GMT")]), Some(50));
+        assert_eq!(asked(&[("retry-after", "Thu, 01 Jan 1970 00:00:30 GMT")]), Some(0), "a date that is over");
+        for none in ["", "soon", "Thu, 01 Foo 1970 00:17:30 GMT", "Thu, 01 Jan 1970 00:17:30", ", é"] {
+            assert_eq!(http_date(none), None, "{none}");
+            assert_eq!(seconds(none), None, "{none}");
+        }
     }
 }

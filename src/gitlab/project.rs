@@ -8,7 +8,9 @@ use executor::gitlab::api::{
 use reqwest::{Method, Url};
 use serde_json::{Value, json};
 
-use super::answers::{NoteAnswer, PackageAnswer, PackageFileAnswer, ReleaseAnswer, TagAnswer, UserAnswer};
+use super::answers::{
+    CommitAnswer, NoteAnswer, PackageAnswer, PackageFileAnswer, ReleaseAnswer, TagAnswer, UserAnswer,
+};
 use super::connection::Connection;
 use super::errors::GitLabCall;
 use super::repetition::Repeatable;
@@ -72,6 +74,17 @@ impl HttpProject {
     }
 }
 
+/// The search that finds a tag. GitLab takes the first `^` and the first `$` of a search as the bounds of a name, and finds parts of
+/// names without them. `None` for a name that no search finds.
+fn search_of_tag(tag: &str) -> Option<String> {
+    if !tag.contains('$') {
+        return Some(format!("^{tag}$"));
+    }
+    // No tag has a `^`.
+    let part = tag.split('$').max_by_key(|part| part.len())?;
+    (!part.is_empty()).then(|| part.to_owned())
+}
+
 /// Refuses a name that would change the path of the request.
 fn check_segment(call: &GitLabCall, name: &str) -> Result<(), GitLabError> {
     match name {
@@ -130,9 +143,27 @@ impl GitLabApi for HttpProject {
         let call = self.connection.call(format!("read tag {tag}"));
         // The list, because a job token may not read a tag alone.
         let mut url = self.url(&["repository", "tags"]);
-        url.query_pairs_mut().append_pair("search", &format!("^{tag}$"));
+        if let Some(search) = search_of_tag(tag) {
+            url.query_pairs_mut().append_pair("search", &search);
+        }
         let tags: Vec<TagAnswer> = self.connection.list(&call, &url).await?;
         Ok(tags.into_iter().find(|found| found.name == tag).map(|found| found.commit.id))
+    }
+
+    async fn has_commit(&self, commit: &str) -> Result<Option<bool>, GitLabError> {
+        let call = self.connection.call(format!("read commit {commit}"));
+        check_segment(&call, commit)?;
+        let mut url = self.url(&["repository", "commits", commit]);
+        url.query_pairs_mut().append_pair("stats", "false");
+        match self.connection.get(&call, &url).await {
+            Ok(answer) => Ok(Some(answer.read::<CommitAnswer>(&call)?.id.eq_ignore_ascii_case(commit))),
+            Err(error) => match error.kind {
+                GitLabErrorKind::NotFound if error.message.contains("Commit Not Found") => Ok(Some(false)),
+                // A job token may not read commits in every version.
+                GitLabErrorKind::NotFound | GitLabErrorKind::Unauthenticated | GitLabErrorKind::Denied => Ok(None),
+                _ => Err(error),
+            },
+        }
     }
 
     async fn release(&self, tag: &str) -> Result<Option<Release>, GitLabError> {
@@ -192,6 +223,12 @@ impl GitLabApi for HttpProject {
         let call = self.connection.call(format!("edit note {note} of merge request !{merge_request}"));
         let request = (Method::PUT, &self.notes_url(merge_request, &[&note.to_string()]));
         self.connection.send(&call, request, &json!({ "body": body }), Repeatable::Always).await.map(drop)
+    }
+
+    async fn delete_note(&self, merge_request: u64, note: u64) -> Result<(), GitLabError> {
+        let call = self.connection.call(format!("delete note {note} of merge request !{merge_request}"));
+        let request = (Method::DELETE, &self.notes_url(merge_request, &[&note.to_string()]));
+        self.connection.send(&call, request, &json!({}), Repeatable::Always).await.map(drop)
     }
 }
 

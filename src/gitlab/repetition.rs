@@ -5,6 +5,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder as _, ExponentialBackoff};
 use executor::base::backoff::backoff;
 use executor::gitlab::api::GitLabError;
+use tokio::time::Instant;
 
 /// A failed attempt.
 #[derive(Debug)]
@@ -44,6 +45,8 @@ pub(super) struct Limits {
     pub(super) total: Duration,
     /// Repetitions without an answer, or with one of a proxy that reaches no GitLab.
     pub(super) without_answer: u32,
+    /// No such repetition begins later after the begin of the call: each attempt may take its whole time limit.
+    pub(super) latest: Duration,
 }
 
 impl Default for Limits {
@@ -54,6 +57,7 @@ impl Default for Limits {
             longest: Duration::from_secs(30),
             total: Duration::from_mins(2),
             without_answer: 5,
+            latest: Duration::from_secs(90),
         }
     }
 }
@@ -65,12 +69,13 @@ pub(super) struct Pauses {
     backoff: ExponentialBackoff,
     waited: Duration,
     without_answer: u32,
+    begun: Instant,
 }
 
 impl Pauses {
     pub(super) fn new(limits: Limits, repeatable: Repeatable) -> Self {
         let backoff = backoff(limits.first, limits.longest).build();
-        Self { limits, repeatable, backoff, waited: Duration::ZERO, without_answer: 0 }
+        Self { limits, repeatable, backoff, waited: Duration::ZERO, without_answer: 0, begun: Instant::now() }
     }
 
     /// Waits before the next attempt.
@@ -91,7 +96,8 @@ impl Pauses {
             Fate::Answered => return None,
             Fate::Unsent | Fate::Lost(_) => {
                 self.without_answer += 1;
-                if self.without_answer > self.limits.without_answer {
+                let is_late = self.begun.elapsed() > self.limits.latest;
+                if is_late || self.without_answer > self.limits.without_answer {
                     return None;
                 }
                 if let Fate::Lost(asked) = fate { asked } else { None }
@@ -140,6 +146,19 @@ mod tests {
         assert_eq!(asked(121), [0.0; 0]);
         assert_eq!(asked(u64::MAX), [0.0; 0]);
         assert_eq!(asked(0), own, "a server cannot ask for requests without a pause");
+    }
+
+    /// As of a server that sends a byte a second.
+    #[tokio::test(start_paused = true)]
+    async fn slow_attempts_are_repeated_for_a_bounded_time() {
+        let mut pauses = Pauses::new(Limits::default(), Repeatable::Always);
+        let begun = Instant::now();
+        loop {
+            tokio::time::sleep(Duration::from_mins(1)).await;
+            let Some(pause) = pauses.next(Fate::Lost(None)) else { break };
+            tokio::time::sleep(pause).await;
+        }
+        assert_eq!(begun.elapsed(), Duration::from_millis(120_500), "two attempts");
     }
 
     #[tokio::test(start_paused = true)]

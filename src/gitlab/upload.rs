@@ -11,6 +11,7 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use reqwest::{Body, Method, Url};
 use tokio::fs::File;
 use tokio::io::AsyncReadExt as _;
+use tokio::time::Instant;
 use tokio_util::io::ReaderStream;
 
 use super::answers::PackageFileAnswer;
@@ -22,6 +23,8 @@ use super::repetition::{Failed, Fate, Repeatable};
 const PART: usize = 256 << 10;
 /// Longest time in which no byte leaves. It also bounds the answer, before which GitLab may copy the file to its storage.
 const STALLED: Duration = Duration::from_mins(5);
+/// Time between two looks at the bytes.
+const LOOK: Duration = Duration::from_secs(5);
 
 impl Connection {
     /// # Errors
@@ -83,19 +86,20 @@ fn broken_off(call: &GitLabCall, failed: &Failed) -> Failed {
     Failed { error: call.error(failed.error.kind, &text), fate: failed.fate }
 }
 
-/// The result of `work`; `None` when the counter stands still for the limit. It is noticed within twice the limit.
+/// The result of `work`; `None` when the counter stands still for the limit. It is noticed two looks later at most.
 async fn while_moving<T>(work: impl Future<Output = T>, counter: &AtomicU64) -> Option<T> {
     tokio::pin!(work);
-    let mut before = counter.load(Ordering::Relaxed);
+    let (mut before, mut moved) = (counter.load(Ordering::Relaxed), Instant::now());
     loop {
-        if let Ok(done) = tokio::time::timeout(STALLED, &mut work).await {
+        if let Ok(done) = tokio::time::timeout(LOOK, &mut work).await {
             return Some(done);
         }
         let now = counter.load(Ordering::Relaxed);
-        if now == before {
+        if now != before {
+            (before, moved) = (now, Instant::now());
+        } else if moved.elapsed() >= STALLED {
             return None;
         }
-        before = now;
     }
 }
 
@@ -119,6 +123,6 @@ mod tests {
             std::future::pending::<()>().await;
         };
         assert_eq!(while_moving(stalls, &counter).await, None);
-        assert!(begun.elapsed() <= STALLED * 2, "{:?}", begun.elapsed());
+        assert!(begun.elapsed() <= STALLED + LOOK * 2, "{:?}", begun.elapsed());
     }
 }

@@ -10,8 +10,8 @@ mod gitlab;
 mod init;
 mod model;
 mod package;
-mod report;
 mod release;
+mod report;
 mod validate;
 
 use std::path::Path;

@@ -4,6 +4,7 @@
 mod conformance;
 mod container;
 mod docs;
+mod flows;
 mod fuzz;
 mod layering;
 mod lifecycle;

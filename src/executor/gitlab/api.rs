@@ -27,7 +27,7 @@ pub struct GitLabAccess {
 /// A token, and with it the header that carries it.
 #[derive(Clone, PartialEq, Eq)]
 pub enum GitLabToken {
-    /// `CI_JOB_TOKEN`: packages, releases, tags; notes can be read alone.
+    /// `CI_JOB_TOKEN`: packages, releases, tags, and from some version on commits; notes can be read alone.
     Job(String),
     /// Of a project, a group or a person, with the scope `api`.
     Access(String),
@@ -129,6 +129,8 @@ pub trait GitLabApi: Send + Sync {
     fn file_url(&self, place: &PackageFilePlace) -> String;
     /// Commit of a tag.
     async fn tag_commit(&self, tag: &str) -> Result<Option<String>, GitLabError>;
+    /// Tells if the project has a commit; `None` when the token may not ask.
+    async fn has_commit(&self, commit: &str) -> Result<Option<bool>, GitLabError>;
     async fn release(&self, tag: &str) -> Result<Option<Release>, GitLabError>;
     /// Makes a release, and its tag when there is none.
     async fn create_release(&self, release: &NewRelease) -> Result<Release, GitLabError>;
@@ -140,6 +142,8 @@ pub trait GitLabApi: Send + Sync {
     async fn notes(&self, merge_request: u64) -> Result<Vec<Note>, GitLabError>;
     async fn create_note(&self, merge_request: u64, body: &str) -> Result<Note, GitLabError>;
     async fn edit_note(&self, merge_request: u64, note: u64, body: &str) -> Result<(), GitLabError>;
+    /// Deletes a note. Repeated after a lost reply, it is not found.
+    async fn delete_note(&self, merge_request: u64, note: u64) -> Result<(), GitLabError>;
 }
 
 /// Makes the port. Sends no request.

@@ -74,7 +74,7 @@ pub async fn run(inputs: &CommandInputs, args: GateArgs, _: Cancellation) -> any
         token.work_as(&mut target.access);
     }
     let baseline = match &source {
-        Some(source) => source.load(inputs, &target, &paths).await?,
+        Some(source) => source.load(inputs, &target, &paths, None).await?,
         None => None,
     };
     let (name, earlier) = match baseline {

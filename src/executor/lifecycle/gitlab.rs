@@ -12,6 +12,11 @@ use crate::gitlab::api::{GitLabAccess, GitLabApi, GitLabError, GitLabErrorKind, 
 /// Default of `--token-env`: the variable with a project access token.
 pub const TOKEN_VARIABLE: &str = "GITLAB_TOKEN";
 const JOB_TOKEN_VARIABLE: &str = "CI_JOB_TOKEN";
+/// GitLab's message when a rule protects a package of this name.
+const PROTECTED_PACKAGE: &str = "Package protected";
+const PROTECTION_RULE: &str = "a rule of the project protects packages of this name: let a user start the pipeline who has the \
+    rule's minimum access level for push, or change the rule (Settings > Packages and registries > Package registry > Protected \
+    packages), or choose another name with `--registry-package`";
 
 /// A part of GitLab's API. The hints differ by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +93,7 @@ impl GitLabProject {
         let text = error.to_string();
         let failure = match error.kind {
             GitLabErrorKind::Throttled => Failure::verdict(exit_codes::TRY_LATER, text),
-            GitLabErrorKind::TooLarge | GitLabErrorKind::Exists => Failure::user(text),
+            GitLabErrorKind::TooLarge | GitLabErrorKind::Exists | GitLabErrorKind::Refused => Failure::user(text),
             GitLabErrorKind::Unauthenticated
             | GitLabErrorKind::Denied
             | GitLabErrorKind::NotFound
@@ -96,7 +101,13 @@ impl GitLabProject {
             | GitLabErrorKind::Transient => Failure::system(text),
         };
         let is_job_token = matches!(self.access.token, GitLabToken::Job(_));
-        let failure = match hint(error.kind, work, &self.token_variable, is_job_token) {
+        let is_protected = error.kind == GitLabErrorKind::Denied && error.message.contains(PROTECTED_PACKAGE);
+        let hint = if is_protected && work == GitLabWork::Packages {
+            Some(PROTECTION_RULE.to_owned())
+        } else {
+            hint(error.kind, work, &self.token_variable, is_job_token)
+        };
+        let failure = match hint {
             Some(hint) => failure.hint(hint),
             None => failure,
         };
@@ -142,9 +153,26 @@ fn hint(kind: GitLabErrorKind, work: GitLabWork, variable: &str, is_job_token: b
             `CI_API_V4_URL`, and that this host reaches it: a route, DNS, or the proxy in `HTTPS_PROXY`"
                 .to_owned()
         }
-        GitLabErrorKind::Exists | GitLabErrorKind::Invalid => return None,
+        GitLabErrorKind::Refused => refused(work).to_owned(),
+        GitLabErrorKind::Invalid => {
+            "check that `CI_API_V4_URL` is the address of GitLab's API, and that no other server answers in its place".to_owned()
+        }
+        GitLabErrorKind::Exists => return None,
     };
     Some(text)
+}
+
+fn refused(work: GitLabWork) -> &'static str {
+    match work {
+        GitLabWork::Packages => {
+            "GitLab does not take this file or its name: change the name with `--registry-package`, as GitLab's message says"
+        }
+        GitLabWork::Releases => {
+            "GitLab does not take a value of the release: the package's commit must be one of this project (`CI_PROJECT_ID`), and \
+            `--tag` and `--name` must be names that it takes"
+        }
+        GitLabWork::Notes => "GitLab does not take the note, as its message says",
+    }
 }
 
 fn denied(work: GitLabWork, variable: &str, is_job_token: bool) -> String {
@@ -248,9 +276,9 @@ mod tests {
 
     #[test]
     fn a_failure_says_what_to_change() {
-        use GitLabErrorKind::{Denied, NotFound, Throttled, TooLarge, Transient, Unauthenticated};
+        use GitLabErrorKind::{Denied, Invalid, NotFound, Refused, Throttled, TooLarge, Transient, Unauthenticated};
         let (job, access) = (GitLabToken::Job(String::new()), GitLabToken::Access(String::new()));
-        let cases: [(GitLabWork, GitLabErrorKind, &GitLabToken, &[&str]); 10] = [
+        let cases: [(GitLabWork, GitLabErrorKind, &GitLabToken, &[&str]); 13] = [
             (GitLabWork::Packages, Unauthenticated, &job, &["`CI_JOB_TOKEN`", "while its job runs"]),
             (GitLabWork::Notes, Unauthenticated, &job, &["`GITLAB_TOKEN`", "`api`"]),
             (GitLabWork::Notes, Unauthenticated, &access, &["`NOTE_TOKEN`", "expired"]),
@@ -260,6 +288,9 @@ mod tests {
             (GitLabWork::Releases, NotFound, &job, &["`CI_PROJECT_ID`", "GitLab 17"]),
             (GitLabWork::Packages, TooLarge, &job, &["generic_packages_max_file_size", "client_max_body_size"]),
             (GitLabWork::Packages, Throttled, &job, &["again later"]),
+            (GitLabWork::Packages, Refused, &job, &["`--registry-package`"]),
+            (GitLabWork::Releases, Refused, &job, &["commit", "`--tag`"]),
+            (GitLabWork::Releases, Invalid, &job, &["`CI_API_V4_URL`"]),
             (GitLabWork::Packages, Transient, &job, &["`CI_API_V4_URL`", "`HTTPS_PROXY`"]),
         ];
         for (work, kind, token, expected) in cases {
@@ -272,10 +303,21 @@ mod tests {
     }
 
     #[test]
+    fn a_protected_package_names_its_rule() {
+        let env = environment(&[&PROJECT[..], &[("CI_JOB_TOKEN", "j")]].concat());
+        let message = "HTTP 403: Package protected.".to_owned();
+        let error = GitLabError { kind: GitLabErrorKind::Denied, operation: "upload a".to_owned(), message };
+        let failure = GitLabProject::with_job_token(&env).unwrap().failure(GitLabWork::Packages, error);
+        let text = render(&failure.into());
+        assert!(text.contains("> Protected packages") && !text.contains("must be on"), "{text}");
+    }
+
+    #[test]
     fn an_error_that_may_pass_has_its_exit_code() {
         let kind = |kind| failure(GitLabWork::Packages, kind, &GitLabToken::Job(String::new())).kind;
         assert_eq!(kind(GitLabErrorKind::Throttled), Kind::Verdict { code: exit_codes::TRY_LATER });
         assert_eq!(kind(GitLabErrorKind::TooLarge), Kind::User);
+        assert_eq!(kind(GitLabErrorKind::Refused), Kind::User);
         assert_eq!(kind(GitLabErrorKind::Denied), Kind::System);
     }
 }

@@ -34,6 +34,7 @@ pub(crate) use self::documents::inline;
 pub(crate) use self::metadata::{ArchiveReference, PackageMetadata};
 use self::model_archive::ModelSearch;
 pub(crate) use self::naming::PackageKind;
+pub(crate) use self::naming::is_hash;
 pub(crate) use self::reading::OpenedPackage;
 pub(crate) use self::unpacked::UnpackedPackage;
 use super::CommandInputs;
@@ -211,11 +212,6 @@ pub(crate) fn hash_of_key(key: &str) -> Option<&str> {
     let mut parts = key.rsplit('/').skip(1);
     let hash = parts.next().filter(|_| parts.next() == Some(FOLDER))?;
     is_hash(hash).then_some(hash)
-}
-
-/// Whether a text is a SHA-256 as this program writes it.
-pub(crate) fn is_hash(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod publish;
 mod wanted;
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -134,7 +135,7 @@ pub async fn run(inputs: &CommandInputs, args: ReleaseArgs, _: Cancellation) -> 
     let path = file.clone();
     let package = tokio::task::spawn_blocking(move || verify(&path)).await.context("failed to read the package")??;
     let metadata = &package.metadata;
-    if made.is_some_and(|made| made == file) {
+    if !made.is_some_and(|made| is_another(&made, &file)) {
         check_hash(&file, &package.sha256, env.get("PACKAGE_SHA256"))?;
     }
     wanted::check_project(metadata, env.get("CI_PROJECT_PATH"))?;
@@ -191,12 +192,18 @@ fn verify(file: &Path) -> anyhow::Result<VerifiedPackage> {
     Ok(VerifiedPackage { metadata, sha256, bytes, description })
 }
 
+/// Tells that two names are surely of two files. However they are spelled, one file has one number.
+fn is_another(one: &Path, other: &Path) -> bool {
+    let number = |path: &Path| path.metadata().ok().map(|file| (file.dev(), file.ino()));
+    matches!((number(one), number(other)), (Some(one), Some(other)) if one != other)
+}
+
 /// Compares the package with the hash that the job told which made it.
 fn check_hash(file: &Path, sha256: &str, told: Option<&str>) -> Result<(), Failure> {
     let Some(told) = told.filter(|told| !told.eq_ignore_ascii_case(sha256)) else { return Ok(()) };
     let told = plain::line(told, 64);
     Err(Failure::user(format!("{} is not the package that was made: its SHA-256 is {sha256}, not {told}", file.display()))
-        .hint("fetch the artifact of the job that left `PACKAGE_SHA256` again, or name the package with `--package` and unset `PACKAGE_FILE`"))
+        .hint("fetch the artifact of the job that left `PACKAGE_SHA256` again, or unset `PACKAGE_SHA256` if you mean this package"))
 }
 
 /// The release of a pipeline's tag, if it has another package of this name in the registry, at the package's commit: one that `release`

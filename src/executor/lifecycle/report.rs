@@ -27,8 +27,12 @@ use crate::base::failure::Failure;
 use crate::base::plain;
 use crate::base::signals::Cancellation;
 use crate::report::{
-    LONGEST_NAME, LONGEST_TEXT, MetricRow, ModelReport, ModelVerdict, model_note, model_page, model_values, note_marker,
+    LONGEST_NAME, LONGEST_TEXT, MetricRow, ModelReport, ModelVerdict, labels, model_note, model_page, model_values,
+    note_marker,
 };
+
+/// In place of a verdict.
+const NO_METRICS: &str = "No file with metrics is named";
 
 #[derive(Debug, Args)]
 pub struct ReportArgs {
@@ -135,7 +139,11 @@ pub async fn run(inputs: &CommandInputs, args: ReportArgs, _: Cancellation) -> a
             Publishing { inputs, token_variable: &publishing.token_env, marker: &marker, body: &body, pipeline };
         publishing.run().await;
     }
-    inputs.printer.line(format!("The model {}", report.verdict.words()));
+    inputs.printer.line(if report.has_metrics {
+        format!("The model {}", report.verdict.words())
+    } else {
+        NO_METRICS.to_owned()
+    });
     Ok(())
 }
 
@@ -154,24 +162,29 @@ struct ReportData<'a> {
     comparison: &'a str,
     metrics: &'a [MetricRow],
     left_out: usize,
+    #[serde(skip)]
+    has_metrics: bool,
 }
 
 impl<'a> ReportData<'a> {
     fn new(report: &'a ModelReport) -> Self {
-        let ModelReport { title, verdict, comparison, metrics, left_out, .. } = report;
-        Self { model: title, verdict: *verdict, comparison, metrics, left_out: *left_out }
+        let ModelReport { title, verdict, comparison, metrics, left_out, has_metrics, .. } = report;
+        Self { model: title, verdict: *verdict, comparison, metrics, left_out: *left_out, has_metrics: *has_metrics }
     }
 }
 
 impl Data for ReportData<'_> {
     fn text(&self) -> String {
+        if !self.has_metrics {
+            return NO_METRICS.to_owned();
+        }
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_header(["Metric", "Value", "Bar", "Earlier", "Change", "Result"]);
-        for row in self.metrics {
+        for (row, name) in self.metrics.iter().zip(labels(self.metrics.iter().map(|row| row.name.as_str()))) {
             let or_none = |text: Option<&str>| text.map_or("-".to_owned(), |text| plain::line(text, LONGEST_NAME));
             let bars = row.bars.join("; ");
             table.add_row([
-                plain::line(&row.name, LONGEST_NAME),
+                name,
                 or_none(row.value.as_deref()),
                 or_none(Some(bars.as_str()).filter(|bars| !bars.is_empty())),
                 or_none(row.baseline.as_deref()),

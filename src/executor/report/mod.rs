@@ -5,6 +5,7 @@
 mod chart;
 mod curve;
 mod html;
+mod labels;
 mod matrix;
 mod model;
 mod model_note;
@@ -18,6 +19,7 @@ mod versions;
 mod words;
 
 pub use curve::{Across, Curve, Unit};
+pub use labels::labels;
 pub use model::{
     Better, ConfusionMatrix, EndpointCheck, EndpointFigures, HistoryPoint, LearningCurve, MetricChange, MetricRow,
     MetricState, ModelReport, ModelVerdict, PAGE_LINK, PlannedDeployment, ReportLink, TrainingFigures,

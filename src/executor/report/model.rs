@@ -13,6 +13,8 @@ pub struct ModelReport {
     pub title: String,
     /// Project, commit and pipeline.
     pub place: String,
+    /// A file of metrics is there; without one there is no verdict to show.
+    pub has_metrics: bool,
     pub verdict: ModelVerdict,
     /// The model that the values are compared with; else why there is none.
     pub comparison: String,
@@ -24,7 +26,8 @@ pub struct ModelReport {
     pub left_out: usize,
     pub curves: Vec<LearningCurve>,
     pub matrix: Option<ConfusionMatrix>,
-    pub training: Option<TrainingFigures>,
+    /// One of each training job.
+    pub trainings: Vec<TrainingFigures>,
     pub endpoints: Vec<EndpointFigures>,
     pub plan: Option<PlannedDeployment>,
 }
@@ -61,11 +64,13 @@ pub struct ReportLink {
 }
 
 impl ReportLink {
-    /// `None` for what is no plain address of the web: variables of a job can hold anything.
+    /// `None` for what is no plain address of the web, and for one with a user or a password: variables of a job can hold anything.
     pub fn new(name: &'static str, url: &str) -> Option<Self> {
-        let is_web = url.starts_with("https://") || url.starts_with("http://");
+        let behind = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))?;
+        let host = behind.split(['/', '?', '#']).next().unwrap_or_default();
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~:/?#@!$&*+,;=%".contains(c);
-        (is_web && url.len() <= 2000 && url.chars().all(is_plain)).then(|| Self { name, url: url.to_owned() })
+        let is_web = !host.is_empty() && !host.contains('@') && behind.chars().all(is_plain);
+        (is_web && url.len() <= 2000).then(|| Self { name, url: url.to_owned() })
     }
 
     pub fn url(&self) -> &str {
@@ -193,6 +198,7 @@ mod tests {
     #[test]
     fn only_plain_addresses_of_the_web_are_links() {
         assert!(ReportLink::new("Job", "https://gitlab.example.com/g/p/-/jobs/1").is_some());
+        assert!(ReportLink::new("Job", "https://gitlab.example.com:8443/@group/p").is_some());
         for odd in [
             "javascript:alert(1)",
             "javascript:alert",
@@ -200,6 +206,9 @@ mod tests {
             "https://x/\"onclick=",
             "https://x/ y",
             "https://x/<b>",
+            "https://ci:s3cr3t@gitlab.example.com/g/p",
+            "https://gitlab.example.com@evil.example/g/p",
+            "https://",
             "",
         ] {
             assert_eq!(ReportLink::new("Job", odd), None, "{odd}");

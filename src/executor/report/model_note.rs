@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::model::{MetricRow, ModelReport, ModelVerdict};
+use sha2::{Digest as _, Sha256};
+
+use super::labels::labels;
+use super::model::{EndpointFigures, MetricRow, ModelReport, ModelVerdict, PlannedDeployment};
 use super::parts::{LONGEST_NAME, LONGEST_TEXT};
 use super::spark;
 use super::words::{change, shown, state, value};
@@ -17,11 +20,21 @@ const MOST_BARS: usize = 16;
 /// Upper bound of a note in bytes; GitLab takes a million characters.
 const MOST_BYTES: usize = 60_000;
 
-/// How a note of this name begins: nobody sees it, and the next run finds the note by it.
+/// How a note of this name begins: nobody sees it, and the next run finds the note by it. Two names have two beginnings: a name that
+/// cannot be in it as it is has its hash besides.
 pub fn note_marker(name: &str) -> String {
     let clean: String =
         name.chars().take(100).map(|c| if c.is_ascii_alphanumeric() || "._".contains(c) { c } else { '_' }).collect();
-    format!("<!-- sagemaker-executor report {clean} -->")
+    let hash = if clean == name {
+        String::new()
+    } else {
+        Sha256::digest(name).iter().take(16).fold(" ".to_owned(), |mut hash, byte| {
+            // Writing to a string cannot fail.
+            let _ = write!(hash, "{byte:02x}");
+            hash
+        })
+    };
+    format!("<!-- sagemaker-executor report {clean}{hash} -->")
 }
 
 /// The hidden line with the number of the pipeline that wrote the note.
@@ -55,32 +68,67 @@ fn note(report: &ModelReport, marker: &str, pipeline: Option<u64>, rows: usize) 
         text.push_str(&content);
         text.push('\n');
     };
-    line(format!("### {sign}Model {} {}\n", code(&report.title), report.verdict.words()));
+    let verdict = if report.has_metrics { format!(" {}", report.verdict.words()) } else { String::new() };
+    line(format!("### {sign}Model {}{verdict}\n", code(&report.title)));
     line(format!("{}\n", code(&report.place)));
-    line(format!("{}\n", code(&report.comparison)));
+    if let Some(plan) = &report.plan {
+        line(planned(plan));
+    }
+    if report.has_metrics {
+        line(format!("{}\n", code(&report.comparison)));
+    }
     if !report.metrics.is_empty() {
         line(table(report, rows));
     }
-    for endpoint in report.endpoints.iter().take(MOST_LINES) {
-        let word = if endpoint.has_passed { "✓ passes" } else { "✗ does not pass" };
-        let times: Vec<_> =
-            endpoint.latencies.iter().map(|(name, time)| format!("{name} {} ms", human_number(*time))).collect();
-        line(format!("- Endpoint {} {word} its test: {}", code(&endpoint.name), times.join(", ")));
-    }
-    if let Some(plan) = &report.plan {
-        let word = if plan.has_changes { "changes what is in service" } else { "changes nothing" };
-        line(format!("- The planned deployment to {} {word}", code(&plan.endpoint)));
-        for refusal in plan.refusals.iter().take(MOST_LINES) {
-            line(format!("  - ✗ refused: {}", code(refusal)));
-        }
-    }
-    let facts = report.facts.iter().chain(report.training.iter().flat_map(|training| &training.facts));
-    for (name, fact) in facts.take(MOST_LINES + MOST_LINES) {
+    tests_of_endpoints(&report.endpoints).into_iter().for_each(&mut line);
+    for (name, fact) in &report.facts {
         line(format!("- {name}: {}", code(fact)));
     }
+    for training in report.trainings.iter().take(MOST_LINES) {
+        for (name, fact) in &training.facts {
+            line(format!("- {name}: {}", code(fact)));
+        }
+    }
+    more(report.trainings.len(), MOST_LINES, "training jobs").into_iter().for_each(&mut line);
     let links: Vec<_> = report.links.iter().map(|link| format!("[{}](<{}>)", link.name, link.url())).collect();
     if !links.is_empty() {
         line(format!("\n{}", links.join(" · ")));
+    }
+    text
+}
+
+/// The line of a list that says how many are left out, when it has more than `most`.
+fn more(all: usize, most: usize, things: &str) -> Option<String> {
+    (all > most).then(|| format!("- {} more {things}", all - most))
+}
+
+/// A line for each test, failed ones first.
+fn tests_of_endpoints(endpoints: &[EndpointFigures]) -> Vec<String> {
+    let (passed, failed): (Vec<_>, Vec<_>) = endpoints.iter().partition(|endpoint| endpoint.has_passed);
+    let line = |endpoint: &&EndpointFigures| {
+        let word = if endpoint.has_passed { "✓ passes" } else { "✗ does not pass" };
+        let times: Vec<_> =
+            endpoint.latencies.iter().map(|(name, time)| format!("{name} {} ms", human_number(*time))).collect();
+        let times = if times.is_empty() { String::new() } else { format!(": {}", times.join(", ")) };
+        format!("- Endpoint {} {word} its test{times}", code(&endpoint.name))
+    };
+    let mut lines: Vec<String> = failed.iter().chain(&passed).take(MOST_LINES).map(line).collect();
+    lines.extend(more(failed.len(), MOST_LINES, "endpoints do not pass their test"));
+    lines.extend(more(passed.len(), MOST_LINES.saturating_sub(failed.len()), "endpoints pass their test"));
+    lines
+}
+
+fn planned(plan: &PlannedDeployment) -> String {
+    let word = if plan.has_changes { "changes what is in service" } else { "changes nothing" };
+    let mut text = format!("- The planned deployment to {} {word}\n", code(&plan.endpoint));
+    for refusal in plan.refusals.iter().take(MOST_LINES) {
+        let _ = writeln!(text, "  - ✗ refused: {}", code(refusal));
+    }
+    if let Some(more) = more(plan.refusals.len(), MOST_LINES, "refusals") {
+        let _ = writeln!(text, "  {more}");
+    }
+    for (name, fact) in &plan.facts {
+        let _ = writeln!(text, "  - {name}: {}", code(fact));
     }
     text
 }
@@ -96,8 +144,9 @@ fn table(report: &ModelReport, most: usize) -> String {
         columns.push("Versions");
     }
     let mut text = format!("| {} |\n|{}\n", columns.join(" | "), " --- |".repeat(columns.len()));
-    for row in report.metrics.iter().take(most) {
-        let mut cells = vec![code_name(&row.name), code(&value(row)), bars(row)];
+    let names = labels(report.metrics.iter().map(|row| row.name.as_str()));
+    for (row, name) in report.metrics.iter().zip(&names).take(most) {
+        let mut cells = vec![code_name(name), code(&value(row)), bars(row)];
         if report.has_baseline {
             cells.extend([
                 row.baseline.as_deref().map_or("-".to_owned(), |value| code(&shown(value))),
@@ -136,7 +185,8 @@ fn code(text: &str) -> String {
 }
 
 fn code_name(text: &str) -> String {
-    span(text, LONGEST_NAME)
+    // A label has a number behind at times.
+    span(text, LONGEST_NAME + 20)
 }
 
 fn span(text: &str, most: usize) -> String {
@@ -174,6 +224,7 @@ mod tests {
         ModelReport {
             title: "wine".to_owned(),
             place: "ml/wine at 0123abcd, pipeline 12".to_owned(),
+            has_metrics: true,
             verdict: ModelVerdict::Passed,
             comparison: "Compared with version 3, approved".to_owned(),
             has_baseline: true,
@@ -250,6 +301,61 @@ mod tests {
         });
         let text = model_note(&report(rows.collect()), &note_marker(&long), None);
         assert!(text.len() <= MOST_BYTES && text.contains("more metrics are in the files"), "{}", text.len());
+    }
+
+    #[test]
+    fn each_name_has_its_own_marker() {
+        let long = "x".repeat(100);
+        let names = [
+            "a b",
+            "a_b",
+            "模型甲",
+            "数据乙",
+            "___",
+            &format!("{long}1"),
+            &format!("{long}2"),
+            &long,
+            "wine-eu",
+            "wine_eu",
+        ];
+        let markers: std::collections::BTreeSet<_> = names.iter().map(|name| note_marker(name)).collect();
+        assert_eq!(markers.len(), names.len(), "{markers:?}");
+        assert_eq!(note_marker("a_b"), "<!-- sagemaker-executor report a_b -->");
+    }
+
+    #[test]
+    fn what_failed_comes_first_and_what_is_left_out_is_told() {
+        let endpoint = |name: &str, has_passed| EndpointFigures {
+            name: name.to_owned(),
+            has_passed,
+            ..EndpointFigures::default()
+        };
+        let mut endpoints = vec![endpoint("good", true); 12];
+        endpoints.push(endpoint("bad", false));
+        let plan = PlannedDeployment {
+            endpoint: "wine".to_owned(),
+            facts: vec![("Package", "stable-1.zip".to_owned())],
+            refusals: vec!["no approval".to_owned(); 15],
+            ..PlannedDeployment::default()
+        };
+        let content = ModelReport { endpoints, plan: Some(plan), ..ModelReport::default() };
+        let text = model_note(&content, &note_marker("wine"), None);
+        let (refused, good) = ("  - ✗ refused: `no approval`\n", "- Endpoint `good` ✓ passes its test\n");
+        assert_eq!((text.matches(refused).count(), text.matches(good).count()), (10, 9), "{text}");
+        insta::assert_snapshot!(text.replace(refused, "").replace(good, ""), @"
+        <!-- sagemaker-executor report wine -->
+        <!-- pipeline 0 -->
+        ### Model -
+
+        -
+
+        - The planned deployment to `wine` changes nothing
+          - 5 more refusals
+          - Package: `stable-1.zip`
+
+        - Endpoint `bad` ✗ does not pass its test
+        - 3 more endpoints pass their test
+        ");
     }
 
     #[test]

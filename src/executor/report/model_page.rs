@@ -2,11 +2,12 @@
 
 use super::curve::{Curve, Unit};
 use super::html::Html;
+use super::labels::labels;
 use super::matrix::matrix;
 use super::model::{
     EndpointFigures, MetricRow, MetricState, ModelReport, ModelVerdict, PAGE_LINK, PlannedDeployment, TrainingFigures,
 };
-use super::parts::{STYLE, charts_of, phases, points_of_each, sentence, short};
+use super::parts::{STYLE, charts_of, more, phases, points_of_each, sentence, short};
 use super::versions;
 use super::words::{change, shown, state, value};
 use crate::base::human::human_number;
@@ -30,11 +31,23 @@ struct PageBounds {
     versions: usize,
     endpoints: usize,
     checks: usize,
+    trainings: usize,
+    /// Steps and differences of a plan; of its refusals.
     steps: usize,
+    refusals: usize,
 }
 
-const FULL: PageBounds =
-    PageBounds { metrics: 60, curves: 12, curve_bytes: 90_000, versions: 9, endpoints: 4, checks: 12, steps: 40 };
+const FULL: PageBounds = PageBounds {
+    metrics: 60,
+    curves: 12,
+    curve_bytes: 90_000,
+    versions: 9,
+    endpoints: 4,
+    checks: 12,
+    trainings: 3,
+    steps: 40,
+    refusals: 40,
+};
 
 impl PageBounds {
     fn halved(self) -> Self {
@@ -44,6 +57,8 @@ impl PageBounds {
             curve_bytes: self.curve_bytes / 2,
             versions: self.versions / 2,
             endpoints: self.endpoints,
+            trainings: self.trainings,
+            refusals: self.refusals,
             checks: self.checks / 2,
             steps: self.steps / 2,
         }
@@ -69,6 +84,10 @@ fn page(report: &ModelReport, bounds: PageBounds) -> String {
     html.text(&short(&report.title)).raw("</title>\n<style>\n").raw(STYLE).raw(MODEL_STYLE);
     html.raw("</style></head>\n<body><main>\n");
     head(&mut html, report);
+    // Who has a plan before him decides about it.
+    if let Some(plan) = &report.plan {
+        self::plan(&mut html, plan, bounds);
+    }
     metrics(&mut html, report, bounds.metrics);
     if let Some(content) = &report.matrix {
         html.raw("<h2>Confusion matrix</h2>\n");
@@ -76,15 +95,11 @@ fn page(report: &ModelReport, bounds: PageBounds) -> String {
     }
     curves(&mut html, report, bounds);
     history(&mut html, report, bounds.versions);
-    for endpoint in report.endpoints.iter().take(bounds.endpoints) {
-        test(&mut html, endpoint, bounds.checks);
-    }
-    if let Some(training) = &report.training {
+    tests_of_endpoints(&mut html, report, bounds);
+    for training in report.trainings.iter().take(bounds.trainings) {
         self::training(&mut html, training);
     }
-    if let Some(plan) = &report.plan {
-        self::plan(&mut html, plan, bounds.steps);
-    }
+    more(&mut html, report.trainings.len(), bounds.trainings, "training jobs are in the files");
     html.raw("<footer><p class=\"soft\">Written by sagemaker-executor report.</p></footer>\n</main></body></html>\n");
     html.finish()
 }
@@ -92,13 +107,15 @@ fn page(report: &ModelReport, bounds: PageBounds) -> String {
 fn head(html: &mut Html, report: &ModelReport) {
     html.element("<h1>", &short(&report.title), "</h1>\n");
     html.element("<p class=\"soft\">", &sentence(&report.place), "</p>\n");
-    html.raw("<p class=\"verdict ").raw(match report.verdict {
-        ModelVerdict::Passed => "good\">✓ ",
-        ModelVerdict::Failed => "bad\">✗ ",
-        ModelVerdict::NotJudged => "\">",
-    });
-    html.raw("The model ").element("", report.verdict.words(), "</p>\n");
-    html.element("<p class=\"soft\">", &sentence(&report.comparison), "</p>\n");
+    if report.has_metrics {
+        html.raw("<p class=\"verdict ").raw(match report.verdict {
+            ModelVerdict::Passed => "good\">✓ ",
+            ModelVerdict::Failed => "bad\">✗ ",
+            ModelVerdict::NotJudged => "\">",
+        });
+        html.raw("The model ").element("", report.verdict.words(), "</p>\n");
+        html.element("<p class=\"soft\">", &sentence(&report.comparison), "</p>\n");
+    }
     let links: Vec<_> = report.links.iter().filter(|link| link.name != PAGE_LINK).collect();
     if !links.is_empty() {
         html.raw("<p class=\"links\">");
@@ -122,6 +139,9 @@ fn tiles(html: &mut Html, facts: &[(&'static str, String)]) {
 }
 
 fn metrics(html: &mut Html, report: &ModelReport, most: usize) {
+    if !report.has_metrics {
+        return;
+    }
     html.raw("<h2>Metrics</h2>\n");
     if report.metrics.is_empty() {
         html.raw("<p class=\"soft\">The files have no metric.</p>\n");
@@ -132,19 +152,21 @@ fn metrics(html: &mut Html, report: &ModelReport, most: usize) {
         html.raw("<th>Earlier</th><th>Change</th>");
     }
     html.raw("<th>Result</th></tr></thead><tbody>\n");
-    for row in report.metrics.iter().take(most) {
-        metric(html, row, report.has_baseline);
+    for (row, name) in report.metrics.iter().zip(names(report)).take(most) {
+        metric(html, row, &name, report.has_baseline);
     }
     html.raw("</tbody></table>\n");
-    let left_out = report.left_out + report.metrics.len().saturating_sub(most);
-    if left_out > 0 {
-        html.element("<p class=\"soft\">", &format!("{left_out} more metrics are in the files."), "</p>\n");
-    }
+    more(html, report.metrics.len() + report.left_out, most.min(report.metrics.len()), "metrics are in the files");
 }
 
-fn metric(html: &mut Html, row: &MetricRow, has_baseline: bool) {
-    html.element("<tr><th>", &short(&row.name), "</th>");
-    html.element("<td data-name=\"Value\">", &value(row), "</td>");
+/// The names of the metrics as they are shown.
+fn names(report: &ModelReport) -> Vec<String> {
+    labels(report.metrics.iter().map(|row| row.name.as_str()))
+}
+
+fn metric(html: &mut Html, row: &MetricRow, name: &str, has_baseline: bool) {
+    html.element("<tr><th>", name, "</th>");
+    html.element("<td data-name=\"Value\" class=\"n\">", &value(row), "</td>");
     if row.bars.is_empty() {
         html.raw("<td class=\"none\">-</td>");
     } else {
@@ -152,14 +174,14 @@ fn metric(html: &mut Html, row: &MetricRow, has_baseline: bool) {
     }
     if has_baseline {
         match &row.baseline {
-            Some(baseline) => html.element("<td data-name=\"Earlier\">", &shown(baseline), "</td>"),
+            Some(baseline) => html.element("<td data-name=\"Earlier\" class=\"n\">", &shown(baseline), "</td>"),
             None => html.raw("<td class=\"none\">-</td>"),
         };
         html.raw("<td data-name=\"Change\"");
         html.raw(match row.change.map(|change| change.is_better) {
-            Some(Some(true)) => " class=\"good\">",
-            Some(Some(false)) => " class=\"bad\">",
-            Some(None) => ">",
+            Some(Some(true)) => " class=\"n good\">",
+            Some(Some(false)) => " class=\"n bad\">",
+            Some(None) => " class=\"n\">",
             None => " class=\"none\">",
         });
         html.element("", &change(row.change), "</td>");
@@ -173,7 +195,7 @@ fn metric(html: &mut Html, row: &MetricRow, has_baseline: bool) {
     });
     html.raw("<span>").text(state(row.state));
     if let Some(reason) = &row.reason {
-        html.raw("<br>").element("<span class=\"soft\">", &sentence(reason), "</span>");
+        html.raw("</span>").element("<span class=\"soft reason\">", &sentence(reason), "");
     }
     html.raw("</span></td></tr>\n");
 }
@@ -184,35 +206,46 @@ fn curves(html: &mut Html, report: &ModelReport, bounds: PageBounds) {
         return;
     }
     html.raw("<h2>Learning curves</h2>\n");
-    let names: Vec<String> = shown.iter().map(|curve| short(&curve.name)).collect();
+    let names = labels(shown.iter().map(|curve| curve.name.as_str()));
     let drawn: Vec<Curve<'_>> = (shown.iter().zip(&names))
         .map(|(curve, name)| Curve { name, unit: Unit::Plain, across: curve.across, series: &curve.series })
         .collect();
     charts_of(html, &drawn, points_of_each(bounds.curve_bytes, drawn.len()));
-    if report.curves.len() > bounds.curves {
-        let text = format!("{} more curves are in the files.", report.curves.len() - bounds.curves);
-        html.element("<p class=\"soft\">", &text, "</p>\n");
-    }
+    more(html, report.curves.len(), bounds.curves, "curves are in the files");
 }
 
 fn history(html: &mut Html, report: &ModelReport, most: usize) {
-    let drawn: Vec<_> = (report.metrics.iter())
-        .filter_map(|row| Some((row, versions::drawing(&row.history, row.number)?)))
-        .take(most)
-        .collect();
+    let named = report.metrics.iter().zip(names(report));
+    let drawn: Vec<_> =
+        named.filter_map(|(row, name)| Some((row, name, versions::drawing(&row.history, row.number)?))).collect();
     if drawn.is_empty() {
         return;
     }
     html.raw("<h2>Versions in the registry</h2>\n");
     html.raw("<p class=\"soft\">Filled points are approved versions; the last point is this model.</p>\n<div class=\"charts\">\n");
-    for (row, drawing) in drawn {
+    for (row, name, drawing) in drawn.iter().take(most) {
         let note = row.bars.join("; ");
-        html.raw("<figure role=\"img\" aria-label=\"").text(&short(&row.name)).raw(" over versions\"><figcaption>");
-        html.element("<h3>", &short(&row.name), "</h3>");
+        html.raw("<figure role=\"img\" aria-label=\"").text(name).raw(" over versions\"><figcaption>");
+        html.element("<h3>", name, "</h3>");
         html.element("<span class=\"soft\">", &sentence(&note), "</span></figcaption>");
-        html.add(&drawing).raw("</figure>\n");
+        html.add(drawing).raw("</figure>\n");
     }
     html.raw("</div>\n");
+    more(html, drawn.len(), most, "metrics have values in earlier versions");
+}
+
+/// Failed tests come first.
+fn tests_of_endpoints(html: &mut Html, report: &ModelReport, bounds: PageBounds) {
+    let (passed, failed): (Vec<_>, Vec<_>) = report.endpoints.iter().partition(|endpoint| endpoint.has_passed);
+    for endpoint in failed.iter().chain(&passed).take(bounds.endpoints) {
+        test(html, endpoint, bounds.checks);
+    }
+    let more_failed = failed.len().saturating_sub(bounds.endpoints);
+    if more_failed > 0 {
+        let text = format!("✗ {more_failed} more endpoints do not pass their test.");
+        html.element("<p class=\"bad\">", &text, "</p>\n");
+    }
+    more(html, passed.len(), bounds.endpoints.saturating_sub(failed.len()), "endpoints pass their test");
 }
 
 fn test(html: &mut Html, endpoint: &EndpointFigures, most: usize) {
@@ -245,18 +278,19 @@ fn test(html: &mut Html, endpoint: &EndpointFigures, most: usize) {
     for check in endpoint.checks.iter().take(most) {
         html.element("<tr><th>", &short(&check.name), "</th>");
         html.raw("<td data-name=\"Result\" class=\"").raw(if check.has_passed {
-            "good\">✓ passed"
+            "n good\">✓ passed"
         } else {
-            "bad\">✗ failed"
+            "n bad\">✗ failed"
         });
-        html.raw(if check.reason.is_empty() { "</td><td class=\"none\">" } else { "</td><td data-name=\"Reason\">" });
+        html.raw(if check.reason.is_empty() {
+            "</td><td class=\"none\">"
+        } else {
+            "</td><td data-name=\"Reason\" class=\"t\">"
+        });
         html.element("", &sentence(&check.reason), "</td></tr>\n");
     }
     html.raw("</tbody></table>\n");
-    if endpoint.checks.len() > most {
-        let text = format!("{} more checks are in the file.", endpoint.checks.len() - most);
-        html.element("<p class=\"soft\">", &text, "</p>\n");
-    }
+    more(html, endpoint.checks.len(), most, "checks are in the file");
 }
 
 fn training(html: &mut Html, training: &TrainingFigures) {
@@ -268,118 +302,39 @@ fn training(html: &mut Html, training: &TrainingFigures) {
     }
 }
 
-fn plan(html: &mut Html, plan: &PlannedDeployment, most: usize) {
+fn plan(html: &mut Html, plan: &PlannedDeployment, bounds: PageBounds) {
+    let most = bounds.steps;
     html.raw("<h2>Planned deployment to ").element("", &short(&plan.endpoint), "</h2>\n");
     html.raw(if plan.has_changes {
         "<p>The deployment changes what is in service.</p>\n"
     } else {
         "<p>The deployment changes nothing.</p>\n"
     });
-    for refusal in plan.refusals.iter().take(most) {
+    for refusal in plan.refusals.iter().take(bounds.refusals) {
         html.element("<p class=\"bad\">✗ Refused: ", &sentence(refusal), "</p>\n");
     }
+    more(html, plan.refusals.len(), bounds.refusals, "refusals are in the plan");
     tiles(html, &plan.facts);
     if !plan.differences.is_empty() {
         html.raw("<table class=\"stack\"><thead><tr><th>Setting</th><th>In service</th><th>Planned</th></tr></thead><tbody>\n");
         for (key, from, to) in plan.differences.iter().take(most) {
             html.element("<tr><th>", &short(key), "</th>");
-            html.element("<td data-name=\"In service\">", &sentence(from), "</td>");
-            html.element("<td data-name=\"Planned\">", &sentence(to), "</td></tr>\n");
+            html.element("<td data-name=\"In service\" class=\"t\">", &sentence(from), "</td>");
+            html.element("<td data-name=\"Planned\" class=\"t\">", &sentence(to), "</td></tr>\n");
         }
         html.raw("</tbody></table>\n");
+        more(html, plan.differences.len(), most, "differences are in the plan");
     }
     if !plan.steps.is_empty() {
-        html.raw("<table><thead><tr><th>Step</th><th>Of</th></tr></thead><tbody>\n");
+        html.raw("<table class=\"stack\"><thead><tr><th>Step</th><th>Of</th></tr></thead><tbody>\n");
         for (action, what) in plan.steps.iter().take(most) {
-            html.element("<tr><th>", &short(action), "</th>").element("<td>", &sentence(what), "</td></tr>\n");
+            html.element("<tr><th>", &short(action), "</th>");
+            html.element("<td class=\"t\">", &sentence(what), "</td></tr>\n");
         }
         html.raw("</tbody></table>\n");
+        more(html, plan.steps.len(), most, "steps are in the plan");
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::series::Series;
-    use crate::report::model::{ConfusionMatrix, EndpointCheck, HistoryPoint, LearningCurve, MetricChange, ReportLink};
-    use crate::report::{Across, JobPhase};
-
-    const HOSTILE: &str = "<script src=http://x>\"'&\u{202e}\u{7}</script>";
-
-    /// A report whose texts are markup, with so many things of each kind.
-    fn hostile(many: usize) -> ModelReport {
-        let text = || HOSTILE.repeat(100);
-        let mut series = Series::default();
-        (0..many as u64 * 100).for_each(|at| series.push(at, f64::from(u32::try_from(at % 97).unwrap())));
-        let row = MetricRow {
-            name: text(),
-            value: Some("1e308".to_owned()),
-            number: Some(1e50),
-            bars: vec![text(); 50],
-            baseline: Some("-1e308".to_owned()),
-            change: Some(MetricChange { difference: f64::INFINITY, is_better: Some(false) }),
-            state: MetricState::Failed,
-            reason: Some(text()),
-            history: (1..=50)
-                .map(|version| HistoryPoint { version, value: f64::from(version), is_approved: version % 2 > 0 })
-                .collect(),
-        };
-        let fact = || vec![("Fact", text()); 8];
-        let check = EndpointCheck { name: text(), has_passed: false, reason: text() };
-        let endpoint = EndpointFigures {
-            name: text(),
-            has_passed: false,
-            latencies: vec![("p50", 0.0), ("p95", 1e12), ("p99", f64::NAN)],
-            facts: fact(),
-            checks: vec![check; many],
-        };
-        let classes = 20;
-        ModelReport {
-            title: text(),
-            place: text(),
-            verdict: ModelVerdict::Failed,
-            comparison: text(),
-            has_baseline: true,
-            facts: fact(),
-            links: ReportLink::new("Job", "https://gitlab.example.com/x?a=1&b=2").into_iter().collect(),
-            metrics: vec![row; many],
-            left_out: 7,
-            curves: vec![LearningCurve { name: text(), across: Across::Steps, series }; many],
-            matrix: ConfusionMatrix::new(vec![text(); classes], vec![vec![1e14; classes]; classes]),
-            training: Some(TrainingFigures {
-                facts: fact(),
-                phases: vec![JobPhase { name: text(), from: 0, seconds: 9 }; 100],
-            }),
-            endpoints: vec![endpoint; many],
-            plan: Some(PlannedDeployment {
-                endpoint: text(),
-                has_changes: true,
-                facts: fact(),
-                steps: vec![(text(), text()); many],
-                differences: vec![(text(), text(), text()); many],
-                refusals: vec![text(); many],
-            }),
-        }
-    }
-
-    #[test]
-    fn hostile_texts_are_no_markup_and_the_page_stays_small() {
-        for many in [1, 3, 100] {
-            let page = model_page(&hostile(many));
-            assert!(page.len() < 300_000, "{many}: {} bytes", page.len());
-            let found = page.replace("xmlns=\"http://www.w3.org/2000/svg\"", "");
-            for word in ["<script", "url(", "@import", "src=\"", "onload", "\u{202e}", "\u{7}"] {
-                assert!(!found.contains(word), "{many}: {word}");
-            }
-            assert_eq!(found.matches("href=").count(), 1);
-            assert!(page.contains("default-src 'none'") && page.ends_with("</html>\n"));
-        }
-    }
-
-    #[test]
-    fn a_report_without_anything_is_a_page_too() {
-        let page = model_page(&ModelReport { title: "wine".to_owned(), ..ModelReport::default() });
-        assert!(page.contains("The files have no metric.") && page.contains("has no bars to reach"));
-        assert!(!page.contains("<h2>Learning") && !page.contains("<figure"), "{page}");
-    }
-}
+mod tests;

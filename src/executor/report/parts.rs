@@ -80,6 +80,14 @@ pub(super) fn phases(html: &mut Html, phases: &[JobPhase]) {
         html.element(" width=\"", &percent((*seconds).max(whole / 200)), "\"/></svg></td></tr>\n");
     }
     html.raw("</tbody></table>\n");
+    more(html, phases.len(), MOST_PHASES, "phases");
+}
+
+/// Says how many things of a list are not on the page, when it has more than `most`.
+pub(super) fn more(html: &mut Html, all: usize, most: usize, things: &str) {
+    if all > most {
+        html.element("<p class=\"soft\">", &format!("{} more {things}.", all - most), "</p>\n");
+    }
 }
 
 /// A name of others, as long as a table takes it.
@@ -92,7 +100,8 @@ pub(super) fn sentence(text: &str) -> String {
     cut(text, LONGEST_TEXT)
 }
 
-fn cut(text: &str, most: usize) -> String {
+/// At most so many bytes of a text.
+pub(super) fn cut(text: &str, most: usize) -> String {
     let kept = text.floor_char_boundary(most);
     match text.split_at_checked(kept) {
         Some((shown, rest)) if !rest.is_empty() => format!("{shown}..."),

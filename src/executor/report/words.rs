@@ -1,16 +1,19 @@
 //! Numbers and changes of metrics in words.
 
 use super::model::{MetricChange, MetricRow, MetricState};
+use super::parts::cut;
 use crate::base::human::human_number;
 
 /// Longest value that is shown as its file has it.
 const SHORT: usize = 8;
+/// Longest value that is no number of a double: a line of a phone has room for it.
+const LONGEST: usize = 24;
 
 /// A value as people read it; what is cut has four significant digits at least.
 pub(super) fn shown(written: &str) -> String {
     match written.parse::<f64>() {
         Ok(number) if written.len() > SHORT && number.is_finite() => human_number(number),
-        _ => written.to_owned(),
+        _ => cut(written, LONGEST),
     }
 }
 
@@ -64,5 +67,6 @@ mod tests {
             ["0.80", "0.9777777777777777", "1e-12", "123456789012"].map(shown),
             ["0.80", "0.9778", "1e-12", "1.235e11"]
         );
+        assert_eq!(shown(&"9".repeat(400)), format!("{}...", "9".repeat(24)));
     }
 }

@@ -123,6 +123,35 @@ async fn a_tag_is_found_by_its_whole_name() {
     assert_eq!(stub.lines()[0], "GET /repository/tags?search=%5Estable-1%24&per_page=100&page=1");
 }
 
+/// GitLab takes the first `$` of a search as the end of a name, so that a tag with one is found by a part.
+#[tokio::test]
+async fn a_tag_with_the_operator_of_a_search_is_found() {
+    let stub = Stub::start().await;
+    for (tag, search) in [("v$1.0-final", "search=1.0-final&"), ("$v", "search=v&"), ("$", "")] {
+        stub.push(reply(200, json!([{ "name": tag, "commit": { "id": "a" } }]).to_string()));
+        assert_eq!(stub.project.tag_commit(tag).await.unwrap().as_deref(), Some("a"));
+        assert_eq!(stub.lines().last().unwrap(), &format!("GET /repository/tags?{search}per_page=100&page=1"));
+    }
+}
+
+#[tokio::test]
+async fn a_commit_is_there_or_not_or_may_not_be_asked_for() {
+    let stub = Stub::start().await;
+    stub.push(reply(200, r#"{"id":"C0FFEE"}"#));
+    assert_eq!(stub.project.has_commit("c0ffee").await.unwrap(), Some(true));
+    stub.push(reply(404, r#"{"message":"404 Commit Not Found"}"#));
+    assert_eq!(stub.project.has_commit("c0ffee").await.unwrap(), Some(false));
+    for (status, body) in
+        [(401, r#"{"message":"401 Unauthorized"}"#), (403, ""), (404, r#"{"message":"404 Not Found"}"#)]
+    {
+        stub.push(reply(status, body));
+        assert_eq!(stub.project.has_commit("c0ffee").await.unwrap(), None, "{status}");
+    }
+    stub.push(reply(400, ""));
+    assert_eq!(stub.project.has_commit("c0ffee").await.unwrap_err().kind, GitLabErrorKind::Refused);
+    assert_eq!(stub.lines()[0], "GET /repository/commits/c0ffee?stats=false");
+}
+
 fn link(name: &str) -> ReleaseLink {
     ReleaseLink { name: name.to_owned(), url: format!("https://gitlab.example.com/{name}") }
 }
@@ -192,7 +221,7 @@ async fn a_release_of_another_form_is_an_error() {
     let mut other = release_answer();
     other["tag_name"] = "v2".into();
     for (answer, expected) in
-        [(no_tag, "its tag was removed"), (other, "another release"), (json!("text"), "invalid type")]
+        [(no_tag, "the release has no commit"), (other, "another release"), (json!("text"), "invalid type")]
     {
         stub.push(reply(200, answer.to_string()));
         let error = stub.project.release("v/1").await.unwrap_err();
@@ -224,6 +253,8 @@ async fn notes_are_listed_created_and_edited() {
     assert_eq!(stub.project.create_note(5, "new").await.unwrap(), expected(3, false));
     stub.push(reply(200, note(3, false).to_string()));
     stub.project.edit_note(5, 3, "newer").await.unwrap();
+    stub.push(reply(204, ""));
+    stub.project.delete_note(5, 3).await.unwrap();
     assert_eq!(
         stub.lines(),
         [
@@ -231,6 +262,7 @@ async fn notes_are_listed_created_and_edited() {
             "GET /merge_requests/5/notes?order_by=created_at&sort=asc&per_page=100&page=2",
             "POST /merge_requests/5/notes",
             "PUT /merge_requests/5/notes/3",
+            "DELETE /merge_requests/5/notes/3",
         ]
     );
     assert_eq!(stub.seen()[3].json(), json!({ "body": "newer" }));

@@ -96,6 +96,7 @@ pub(crate) fn project_behind(access: &GitLabAccess, proxies: Proxies) -> HttpPro
         longest: Duration::from_millis(1),
         total: Duration::from_mins(1),
         without_answer: 2,
+        latest: Duration::from_mins(1),
     };
     let connection = Connection::new(access, proxies).unwrap().with_limits(limits);
     HttpProject::new(connection, access)

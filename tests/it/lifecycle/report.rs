@@ -250,7 +250,7 @@ fn a_note_is_not_written_twice_when_the_answer_is_lost() {
     gitlab.merge_request(5);
     gitlab.plan(ApiFault::new("POST", "/notes", 1, FaultEffect::DropAfter));
     let lost = note(folder.path(), &gitlab, ACCESS_TOKEN, "12");
-    assert_eq!((lost.code, lost.stderr.matches("warning:").count()), (0, 1), "{}", lost.stderr);
+    assert!(lost.stderr.starts_with("Wrote a note into the merge request !5\n"), "{}", lost.stderr);
     let again = note(folder.path(), &gitlab, ACCESS_TOKEN, "12");
     assert!(again.stderr.starts_with("The note of the merge request !5 is as it must be\n"), "{}", again.stderr);
     assert_eq!(gitlab.notes(5).len(), 1);

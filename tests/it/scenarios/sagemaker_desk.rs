@@ -168,7 +168,7 @@ impl Desk {
         let operator = (driver.operator_config.replace("{builds_dir}", &path("builds")))
             .replace("{cache_dir}", &path("cache"))
             .replace("{root}", &path(""));
-        let emulator = start_emulator(dirs.path(), &driver.program, &operator, driver.emulator.as_ref().unwrap());
+        let emulator = start_emulator(dirs.path(), driver, &operator, driver.emulator.as_ref().unwrap());
         let desk = Self {
             program: driver.program.clone(),
             env: [emulator.environment(), driver.env.clone()].concat(),

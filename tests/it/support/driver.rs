@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use super::world::{Dirs, Settings};
 
 /// A custom executor driver. Placeholders such as `{builds_dir}` in all texts are replaced by the world's paths.
@@ -19,6 +21,8 @@ pub(crate) struct Driver {
     /// Its account has the roles and policies that `policy iam` makes from [`Driver::operator_config`], and the driver calls as
     /// the runner host's role.
     pub(crate) emulator: Option<Vec<String>>,
+    /// Further roles of the emulator's account.
+    pub(crate) roles: Vec<Value>,
     /// Content of the operator's file; its path is `{operator_config}`.
     pub(crate) operator_config: String,
     /// Changes the settings of every scenario: more grace or a later deadline for a driver that needs it.
@@ -45,6 +49,7 @@ pub(crate) fn reference() -> Driver {
         args: vec!["{operator_config}".to_owned()],
         env: Vec::new(),
         emulator: None,
+        roles: Vec::new(),
         operator_config: "builds_dir={builds_dir}\ncache_dir={cache_dir}\n".to_owned(),
         adjust: |_| {},
     }
@@ -73,6 +78,7 @@ pub(crate) fn sagemaker_with(emulator: &[&str], tail: &str) -> Driver {
         env: Vec::new(),
         adjust: leave_time_to_prepare,
         emulator: Some(emulator.iter().map(|arg| (*arg).to_owned()).collect()),
+        roles: Vec::new(),
         operator_config: format!(
             "{ALLOW_ALL}[aws]\nregion = \"us-east-1\"\nendpoint_url = \"{{emulator}}\"\n[storage]\nbucket = \"{}\"\n\
              [job]\nrole_arn = \"arn:aws:iam::000000000000:role/train\"\nimage = \"host\"\n\
@@ -171,6 +177,17 @@ pub(crate) enum Act {
     HangDeaf,
     /// Runs shell lines (then the driver, unless they exit).
     Shell(&'static str),
+}
+
+/// Writes a recorder that runs every stage on the host, as [`reference`] does, below `builds`; returns its path.
+pub(crate) fn write_host_recorder(dirs: &Dirs, builds: &Path) -> PathBuf {
+    let file = dirs.root().join("host.conf");
+    let lines = format!("builds_dir={}\ncache_dir={}\n", builds.display(), dirs.cache().display());
+    std::fs::write(&file, lines).unwrap();
+    let words = [reference().program.as_path(), &file].map(|path| shell_word(&path.to_string_lossy()));
+    let path = dirs.root().join("host-recorder");
+    write_program(&path, &format!("#!/usr/bin/env bash\nexec {} \"$@\"\n", words.join(" ")));
+    path
 }
 
 /// Writes the recorder for a driver and returns its path. It notes the stage and becomes the driver by `exec`.

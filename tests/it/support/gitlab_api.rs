@@ -55,6 +55,10 @@ pub(crate) struct ProjectSettings {
     /// Starts of the names of protected tags, which no token here may create.
     pub(crate) protected_tags: Vec<String>,
     pub(crate) has_packages: bool,
+    /// Names of packages that a rule protects, which no token here may publish.
+    pub(crate) protected_packages: Vec<String>,
+    /// Commits that the project does not have.
+    pub(crate) absent_commits: Vec<String>,
     /// Requests until all are refused with 429 and this pause in seconds.
     pub(crate) rate_limit: Option<(usize, u64)>,
 }
@@ -67,6 +71,8 @@ impl Default for ProjectSettings {
             most_bytes_of_proxy: u64::MAX,
             protected_tags: Vec::new(),
             has_packages: true,
+            protected_packages: Vec::new(),
+            absent_commits: Vec::new(),
             rate_limit: None,
         }
     }
@@ -96,6 +102,8 @@ pub(crate) struct ProjectState {
     next_id: u64,
     faults: Vec<ApiFault>,
     seen: Vec<ApiRequest>,
+    /// Requests whose effect waits for this many lists of packages.
+    late: Vec<(usize, tokio::sync::oneshot::Sender<()>)>,
 }
 
 impl ProjectState {

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use super::driver::Driver;
 use super::emulator::Emulator;
 
 /// The role of the runner host, as the operator's file of the tests names it.
@@ -18,11 +19,13 @@ pub(crate) const CREATOR_ROLE: &str = "creator";
 const ACCOUNT: &str = "account.json";
 
 /// Starts an emulator in a folder of `root`, with the roles and policies that `policy iam` makes from the operator's file, and
-/// gives the driver the runner host's key.
-pub(crate) fn start_emulator(root: &Path, program: &Path, operator_file: &str, args: &[String]) -> Emulator {
-    let policies = policies(root, program, operator_file);
+/// gives the driver the runner host's key. The account has the driver's further roles, too.
+pub(crate) fn start_emulator(root: &Path, driver: &Driver, operator_file: &str, args: &[String]) -> Emulator {
+    let policies = policies(root, &driver.program, operator_file);
     let file = root.join(ACCOUNT);
-    std::fs::write(&file, account(&policies).to_string()).unwrap();
+    let mut account = account(&policies);
+    account["RoleDetailList"].as_array_mut().unwrap().extend(driver.roles.iter().cloned());
+    std::fs::write(&file, account.to_string()).unwrap();
     let iam = ["--iam".to_owned(), file.to_string_lossy().into_owned()];
     let mut emulator = Emulator::start(&root.join("emulator"), &[args, &iam].concat());
     emulator.call_driver_as(&format!("role/{HOST_ROLE}"));

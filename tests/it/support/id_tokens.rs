@@ -37,19 +37,24 @@ impl TokenKey {
 
     /// The token of a job of the user, on the main branch.
     pub(crate) fn token(&self, user: &str) -> String {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-        self.sign(&json!({
-            "iss": format!("https://{ISSUER}"),
+        self.token_with(json!({
             "sub": "project_path:group/project:ref_type:branch:ref:main",
             "aud": "sts.amazonaws.com",
-            "nbf": now - 60,
-            "exp": now + 3600,
             "user_id": user,
             "user_login": format!("user{user}"),
             "project_path": "group/project",
             "pipeline_id": "7",
             "job_id": "8",
         }))
+    }
+
+    /// A token of the issuer with these claims, for an hour.
+    pub(crate) fn token_with(&self, mut claims: Value) -> String {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        claims["iss"] = format!("https://{ISSUER}").into();
+        claims["nbf"] = (now - 60).into();
+        claims["exp"] = (now + 3600).into();
+        self.sign(&claims)
     }
 
     fn sign(&self, claims: &Value) -> String {

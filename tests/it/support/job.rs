@@ -63,8 +63,10 @@ pub(crate) struct Artifacts {
     pub(crate) exclude: Vec<String>,
     pub(crate) untracked: bool,
     pub(crate) when: &'static str,
-    pub(crate) kind: &'static str,
+    pub(crate) kind: String,
     pub(crate) format: &'static str,
+    /// `1 week`, `never`.
+    pub(crate) expire_in: String,
 }
 
 impl Artifacts {
@@ -75,12 +77,17 @@ impl Artifacts {
             exclude: Vec::new(),
             untracked: false,
             when: "on_success",
-            kind: "archive",
+            kind: "archive".to_owned(),
             format: "zip",
+            expire_in: "1 week".to_owned(),
         }
     }
     pub(crate) fn dotenv(path: &str) -> Self {
-        Self { kind: "dotenv", format: "gzip", when: "always", ..Self::paths([path]) }
+        Self::report("dotenv", path)
+    }
+    /// A report of `artifacts:reports`, which GitLab takes of failed jobs too.
+    pub(crate) fn report(kind: &str, path: &str) -> Self {
+        Self { kind: kind.to_owned(), format: "gzip", when: "always", ..Self::paths([path]) }
     }
     pub(crate) fn when(mut self, when: &'static str) -> Self {
         self.when = when;
@@ -97,7 +104,7 @@ impl Artifacts {
 
     fn payload(&self) -> Value {
         json!({"name": self.name, "untracked": self.untracked, "paths": self.paths, "exclude": self.exclude,
-            "when": self.when, "artifact_type": self.kind, "artifact_format": self.format, "expire_in": "1 week"})
+            "when": self.when, "artifact_type": self.kind, "artifact_format": self.format, "expire_in": self.expire_in})
     }
 }
 
@@ -125,6 +132,33 @@ impl Cache {
     }
 }
 
+/// The pipeline and project of a job, where they are not those that all other jobs here have.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    pub(crate) project_id: u64,
+    pub(crate) pipeline_id: u64,
+    pub(crate) stage: String,
+    /// `main`, `refs/merge-requests/12/head`.
+    pub(crate) git_ref: String,
+    pub(crate) refspecs: Vec<String>,
+    /// Commits to fetch; 0 for all.
+    pub(crate) depth: u64,
+}
+
+impl Origin {
+    /// Of a job on this branch, in the only project and pipeline of most scenarios.
+    fn of_branch(branch: &str) -> Self {
+        Self {
+            project_id: 231,
+            pipeline_id: 88120,
+            stage: "train".to_owned(),
+            git_ref: branch.to_owned(),
+            refspecs: vec![format!("+refs/heads/{branch}:refs/remotes/origin/{branch}")],
+            depth: 20,
+        }
+    }
+}
+
 /// The commit a job works on.
 #[derive(Debug, Clone)]
 struct Sources {
@@ -147,6 +181,7 @@ pub(crate) struct Job {
     hooks: Vec<(String, Vec<String>)>,
     services: Vec<Value>,
     sources: Option<Sources>,
+    origin: Option<Origin>,
     triggers: Vec<(String, Trigger)>,
     is_protected: bool,
 }
@@ -166,6 +201,7 @@ impl Job {
             hooks: Vec::new(),
             services: Vec::new(),
             sources: None,
+            origin: None,
             triggers: Vec::new(),
             is_protected: true,
         }
@@ -177,8 +213,12 @@ impl Job {
         self.step("after_script", lines)
     }
     /// A further step, such as `release`; steps run in the order in which they are added.
-    pub(crate) fn step<const N: usize>(mut self, name: &str, lines: [&str; N]) -> Self {
-        self.steps.push((name.to_owned(), lines.map(str::to_owned).to_vec()));
+    pub(crate) fn step<const N: usize>(self, name: &str, lines: [&str; N]) -> Self {
+        self.step_of(name, lines.map(str::to_owned).to_vec())
+    }
+    /// As [`Job::step`], with lines whose number is not known before.
+    pub(crate) fn step_of(mut self, name: &str, lines: Vec<String>) -> Self {
+        self.steps.push((name.to_owned(), lines));
         self
     }
     pub(crate) fn named(mut self, name: &str) -> Self {
@@ -230,6 +270,11 @@ impl Job {
         self.sources = Some(Sources { project: repository.project.clone(), branch, sha });
         self
     }
+    /// Belongs to this pipeline and project. Its own variables replace those that GitLab would set.
+    pub(crate) fn origin(mut self, origin: Origin) -> Self {
+        self.origin = Some(origin);
+        self
+    }
     /// Its ref is not protected.
     pub(crate) fn unprotected(mut self) -> Self {
         self.is_protected = false;
@@ -258,21 +303,22 @@ impl Job {
             sha: "9f2c4e7ab0d1c35e6f8097a1b2c3d4e5f6071829".to_owned(),
         };
         let sources = self.sources.as_ref().unwrap_or(&none);
+        let origin = self.origin.clone().unwrap_or_else(|| Origin::of_branch(&sources.branch));
         let (scheme, host) = url.split_once("://").expect("an address has a scheme");
         let repo_url = format!("{scheme}://gitlab-ci-token:{token}@{host}/{}.git", sources.project);
         let (group, project) = sources.project.rsplit_once('/').unwrap_or(("", &sources.project));
         let secret =
             |key: &str, value: &str, masked: bool| Variable { public: false, masked, ..Variable::new(key, value) };
         let mut variables = vec![
-            Variable::new("CI_PIPELINE_ID", "88120"),
+            Variable::new("CI_PIPELINE_ID", &origin.pipeline_id.to_string()),
             Variable::new("CI_JOB_ID", &id.to_string()),
             secret("CI_JOB_TOKEN", token, true),
             Variable::new("CI_JOB_NAME", &self.name),
-            Variable::new("CI_JOB_STAGE", "train"),
+            Variable::new("CI_JOB_STAGE", &origin.stage),
             Variable::new("CI", "true"),
             Variable::new("GITLAB_CI", "true"),
             Variable::new("CI_SERVER_URL", url),
-            Variable::new("CI_PROJECT_ID", "231"),
+            Variable::new("CI_PROJECT_ID", &origin.project_id.to_string()),
             Variable::new("CI_PROJECT_NAME", project),
             Variable::new("CI_PROJECT_NAMESPACE", group),
             Variable::new("CI_PROJECT_PATH", &sources.project),
@@ -285,6 +331,9 @@ impl Job {
         if self.sources.is_none() {
             variables.push(Variable::new("GIT_STRATEGY", "none"));
         }
+        if self.origin.is_some() {
+            variables.retain(|known| self.variables.iter().all(|own| own.key != known.key));
+        }
         variables.extend(self.variables.iter().cloned());
         let step = |(name, script): &(String, Vec<String>)| {
             let after = name == "after_script";
@@ -294,15 +343,14 @@ impl Job {
         let dependency = |(id, name): &(u64, String)| json!({"id": id, "token": token, "name": name, "artifacts_file": {"filename": "artifacts.zip", "size": 1}});
         json!({
             "id": id, "token": token, "allow_git_fetch": true,
-            "job_info": {"name": self.name, "stage": "train", "pipeline_id": 88120, "project_id": 231,
+            "job_info": {"name": self.name, "stage": origin.stage, "pipeline_id": origin.pipeline_id, "project_id": origin.project_id,
                 "project_name": project, "project_full_path": sources.project, "namespace_id": 57, "root_namespace_id": 12,
                 "organization_id": 1, "instance_id": "b3f1c2", "instance_uuid": "5a0f7c1e-0000-4000-8000-000000000001",
                 "user_id": 96, "time_in_queue_seconds": 2.41, "project_jobs_running_on_instance_runners_count": "0",
                 "queue_size": 3, "queue_depth": 1},
-            "git_info": {"repo_url": repo_url, "repo_object_format": "sha1", "ref": sources.branch, "sha": sources.sha,
+            "git_info": {"repo_url": repo_url, "repo_object_format": "sha1", "ref": origin.git_ref, "sha": sources.sha,
                 "before_sha": "0".repeat(40), "ref_type": "branch",
-                "refspecs": [format!("+refs/heads/{0}:refs/remotes/origin/{0}", sources.branch)],
-                "depth": 20, "protected": self.is_protected},
+                "refspecs": origin.refspecs, "depth": origin.depth, "protected": self.is_protected},
             "runner_info": {"timeout": self.timeout, "runner_session_url": null},
             "inputs": [],
             "variables": variables.iter().map(Variable::payload).collect::<Vec<_>>(),

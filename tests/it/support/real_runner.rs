@@ -20,10 +20,10 @@ pub(crate) fn version(program: &Path) -> String {
 }
 
 /// Runs the job that was enqueued last; returns the runner's log. Panics when the deadline passes.
-pub(crate) fn run(world: &World, program: &Path, id: u64, job: &Job) -> String {
+pub(crate) fn run(world: &World, program: &Path, id: u64, job: &Job, executor: Executor) -> String {
     // Of each job its own: several runners may be at work in one world.
     let config = world.dirs.root().join(format!("config-{id}.toml"));
-    let content = if world.settings.shipped_config { shipped_config_file(world) } else { config_file(world) };
+    let content = if world.settings.shipped_config { shipped_config_file(world) } else { config_file(world, executor) };
     std::fs::write(&config, toml::to_string(&content).unwrap()).unwrap();
     // The runner may write it anew.
     world.account.give(&config);
@@ -36,7 +36,7 @@ pub(crate) fn run(world: &World, program: &Path, id: u64, job: &Job) -> String {
         .arg(&config)
         .current_dir(world.dirs.root())
         .env_clear()
-        .envs(world.runner_env())
+        .envs(world.runner_env_of(executor))
         .stdin(Stdio::null())
         .stdout(output.try_clone().unwrap())
         .stderr(output)
@@ -86,7 +86,7 @@ fn shipped_config_file(world: &World) -> Table {
 }
 
 /// The runner's configuration, with the same keys as the project's example for operators.
-fn config_file(world: &World) -> Table {
+fn config_file(world: &World, executor: Executor) -> Table {
     let settings = &world.settings;
     let text = |value: &str| Value::String(value.to_owned());
     let number = |value: u64| Value::Integer(i64::try_from(value).expect("seconds and KiB are small"));
@@ -117,10 +117,10 @@ fn config_file(world: &World) -> Table {
     }
     let flags = settings.feature_flags.iter().map(|(name, on)| ((*name).to_owned(), Value::Boolean(*on)));
     runner.insert("feature_flags".to_owned(), Value::Table(flags.collect()));
-    match settings.executor {
+    match executor {
         Executor::Shell => {
             runner.insert("executor".to_owned(), text("shell"));
-            runner.insert("builds_dir".to_owned(), text(&world.dirs.builds().to_string_lossy()));
+            runner.insert("builds_dir".to_owned(), text(&world.dirs.host_builds().to_string_lossy()));
             runner.insert("cache_dir".to_owned(), text(&world.dirs.cache().to_string_lossy()));
         }
         Executor::Custom => {

@@ -15,11 +15,17 @@ pub(crate) fn of_test_account(document: &str) -> Value {
 
 /// A role of this name with the policy, which takes id tokens.
 pub(crate) fn shipped_role((name, policy): (&str, &str)) -> Value {
+    shipped_role_with(name, &[(name, policy)])
+}
+
+/// A role with these policies, which takes id tokens.
+pub(crate) fn shipped_role_with(name: &str, policies: &[(&str, &str)]) -> Value {
+    let policy = |(name, policy): &(&str, &str)| json!({"PolicyName": name, "PolicyDocument": of_test_account(policy)});
     json!({
         "RoleName": name,
         "RoleId": format!("AROA{}", name.to_uppercase()),
         "Arn": format!("arn:aws:iam::000000000000:role/{name}"),
         "AssumeRolePolicyDocument": of_test_account(TRUST),
-        "RolePolicyList": [{"PolicyName": name, "PolicyDocument": of_test_account(policy)}],
+        "RolePolicyList": policies.iter().map(policy).collect::<Vec<_>>(),
     })
 }

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use super::account::Account;
-use super::driver::{Driver, Fault, write_program, write_recorder};
+use super::driver::{Driver, Fault, write_host_recorder, write_program, write_recorder};
 use super::emulator::{Emulator, command, processes};
 use super::gitlab::{GitLab, Repository};
 use super::iam;
@@ -135,6 +135,10 @@ impl Dirs {
     pub(crate) fn cache(&self) -> PathBuf {
         self.root().join("cache")
     }
+    /// For jobs that run on the host beside the driver's.
+    pub(crate) fn host_builds(&self) -> PathBuf {
+        self.root().join("host-builds")
+    }
     /// Programs that come before the machine's own on `PATH`.
     pub(crate) fn bin(&self) -> PathBuf {
         self.root().join("bin")
@@ -168,6 +172,8 @@ pub(crate) struct World {
     pub(crate) driver: Driver,
     /// The program that the runner calls in place of the driver.
     pub(crate) recorder: PathBuf,
+    /// The program in its place for jobs on the host.
+    host_recorder: PathBuf,
     pub(crate) runner: Runner,
     /// The account of runner and driver.
     pub(crate) account: Account,
@@ -187,18 +193,32 @@ impl World {
         let emulator = (settings.executor == Executor::Custom)
             .then_some(driver.emulator.as_ref())
             .flatten()
-            .map(|args| iam::start_emulator(dirs.root(), &driver.program, &dirs.fill(&driver.operator_config), args));
+            .map(|args| iam::start_emulator(dirs.root(), &driver, &dirs.fill(&driver.operator_config), args));
         let endpoint = emulator.as_ref().map_or("", |emulator| &emulator.endpoint);
         let proxy = settings.kept_requests.then(|| Proxy::keeping(endpoint));
         let endpoint = proxy.as_ref().map_or(endpoint, |proxy| &proxy.url);
         let recorder = write_recorder(&dirs, &driver, &settings.faults, endpoint);
+        let host_recorder = write_host_recorder(&dirs, &dirs.host_builds());
         let mut gitlab = GitLab::start();
         let front = settings.tls.then(|| TlsFront::start(dirs.root(), gitlab.url()));
         if let Some(front) = &front {
             gitlab.stand_behind(&front.url);
         }
         let secrets = Mutex::default();
-        Self { _front: front, proxy, gitlab, emulator, dirs, settings, driver, recorder, runner, account, secrets }
+        Self {
+            _front: front,
+            proxy,
+            gitlab,
+            emulator,
+            dirs,
+            settings,
+            driver,
+            recorder,
+            host_recorder,
+            runner,
+            account,
+            secrets,
+        }
     }
 
     /// Checks after every scenario with AWS that no training job, object, record, process or secret is left.
@@ -242,20 +262,41 @@ impl World {
         Repository::create(self.gitlab.repositories(), project)
     }
 
+    /// The program that the runner double calls for jobs of an executor.
+    pub(crate) fn recorder_of(&self, executor: Executor) -> &Path {
+        match executor {
+            Executor::Custom => &self.recorder,
+            Executor::Shell => &self.host_recorder,
+        }
+    }
+
     /// The environment of the runner process; nothing else is inherited.
     pub(crate) fn runner_env(&self) -> Vec<(String, String)> {
-        let path = format!("{}:{}", self.dirs.bin().display(), super::waiting::search_path());
-        let mut env = vec![
-            ("PATH".to_owned(), path),
+        let mut env = self.bare_env();
+        env.extend(self.emulator.iter().flat_map(Emulator::environment));
+        env.extend(self.driver.env.iter().map(|(key, value)| (key.clone(), self.dirs.fill(value))));
+        env
+    }
+
+    /// [`World::runner_env`] of a runner with this executor: jobs on the host do not see the credentials of the driver.
+    pub(crate) fn runner_env_of(&self, executor: Executor) -> Vec<(String, String)> {
+        if executor == Executor::Custom { self.runner_env() } else { self.bare_env() }
+    }
+
+    /// `PATH` of the runner process.
+    pub(crate) fn path(&self) -> String {
+        format!("{}:{}", self.dirs.bin().display(), super::waiting::search_path())
+    }
+
+    fn bare_env(&self) -> Vec<(String, String)> {
+        vec![
+            ("PATH".to_owned(), self.path()),
             ("HOME".to_owned(), self.dirs.home().to_string_lossy().into_owned()),
             ("TMPDIR".to_owned(), self.dirs.temp().to_string_lossy().into_owned()),
             ("USER".to_owned(), "gitlab-runner".to_owned()),
             ("LC_ALL".to_owned(), "C.UTF-8".to_owned()),
             ("GIT_CONFIG_NOSYSTEM".to_owned(), "1".to_owned()),
-        ];
-        env.extend(self.emulator.iter().flat_map(Emulator::environment));
-        env.extend(self.driver.env.iter().map(|(key, value)| (key.clone(), self.dirs.fill(value))));
-        env
+        ]
     }
 
     /// GitLab's current state of a job.
@@ -270,11 +311,16 @@ impl World {
 
     /// Sends one job through the runner and waits for its end.
     pub(crate) fn run(&self, job: &Job) -> Outcome {
-        let before = self.dirs.stages().len();
         let id = self.gitlab.enqueue(job);
+        self.run_queued(id, job, self.settings.executor)
+    }
+
+    /// Sends the job that was enqueued last through a runner with this executor, and waits for its end.
+    pub(crate) fn run_queued(&self, id: u64, job: &Job, executor: Executor) -> Outcome {
+        let before = self.dirs.stages().len();
         let runner_log = match &self.runner {
-            Runner::Real(program) => real_runner::run(self, program, id, job),
-            Runner::Double => runner_double::run(self, job),
+            Runner::Real(program) => real_runner::run(self, program, id, job, executor),
+            Runner::Double => runner_double::run(self, job, executor),
         };
         let mut outcome = self.outcome(id);
         outcome.stages = self.dirs.stages().split_off(before);

@@ -47,6 +47,13 @@ impl Compiler {
         is_there.then_some(found)
     }
 
+    /// The compiler itself, without arguments.
+    pub(crate) fn program(&self) -> Command {
+        let mut program = Command::new(&self.node);
+        program.arg(&self.program);
+        program
+    }
+
     /// Checks files against GitLab's schema.
     #[track_caller]
     pub(crate) fn check_schema(&self, files: &[PathBuf]) {

@@ -96,6 +96,16 @@ impl MemoryServing {
         self.inner().service.bad_models.insert(model.to_owned(), alarm.to_owned());
     }
 
+    /// Removes a tag from everything.
+    pub fn untag(&self, tag: &str) {
+        let mut inner = self.inner();
+        let ServingState { models, configs, endpoints, .. } = &mut inner.service;
+        let of_models = models.values_mut().map(|model| &mut model.tags);
+        let of_configs = configs.iter_mut().map(|config| &mut config.tags);
+        let of_endpoints = endpoints.values_mut().map(|endpoint| &mut endpoint.tags);
+        of_models.chain(of_configs).chain(of_endpoints).for_each(|tags| drop(tags.remove(tag)));
+    }
+
     /// Sets the number of instances, as autoscaling does.
     pub fn set_count(&self, endpoint: &str, count: u32) {
         let mut inner = self.inner();

@@ -26,7 +26,9 @@ pub enum GitLabErrorKind {
     TooLarge,
     /// 429, after the adapter's own repetitions.
     Throttled,
-    /// 400, 422 and others: the request itself is wrong.
+    /// 400, 422: GitLab does not take a value of the request.
+    Refused,
+    /// The answer is not one of GitLab's API: a redirect, an untrusted certificate, another form.
     Invalid,
     /// Connection, timeout, 5xx: after the adapter's own repetitions.
     Transient,

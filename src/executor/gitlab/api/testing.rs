@@ -26,10 +26,17 @@ pub struct ProjectState {
     tags: BTreeMap<String, String>,
     releases: BTreeMap<String, Release>,
     notes: BTreeMap<u64, Vec<Note>>,
+    last_note: u64,
+    /// Written when the next note is: by another job at the same time.
+    rival: Option<String>,
     refuses_duplicates: bool,
     hides_hashes: bool,
     /// Looks at files that still show none.
     blind_looks: usize,
+    /// Looks at a release that still show neither it nor its tag.
+    blind_release_looks: usize,
+    /// Commits that the project does not have.
+    absent_commits: Vec<String>,
 }
 
 impl MemoryGitLab {
@@ -41,6 +48,21 @@ impl MemoryGitLab {
     /// Shows no file to this many looks, as a replica that is behind.
     pub fn hide_files(&self, looks: usize) {
         self.inner().service.blind_looks = looks;
+    }
+
+    /// Shows no release and no tag to this many looks: of a request whose effect comes late, as behind a proxy that gave up.
+    pub fn hide_releases(&self, looks: usize) {
+        self.inner().service.blind_release_looks = looks;
+    }
+
+    /// Takes a commit away.
+    pub fn forget_commit(&self, commit: &str) {
+        self.inner().service.absent_commits.push(commit.to_owned());
+    }
+
+    /// Deletes a tag, as `git push --delete` does: its release stays.
+    pub fn delete_tag(&self, name: &str) {
+        self.inner().service.tags.remove(name);
     }
 
     /// Tells no SHA-256 of files, as an old version.
@@ -71,12 +93,17 @@ impl MemoryGitLab {
     pub fn note(&self, merge_request: u64, author: u64, body: &str) {
         self.inner().service.add_note(merge_request, author, body);
     }
+
+    /// Lets another job of the same user write this note right before the next one is written.
+    pub fn write_at_once(&self, body: &str) {
+        self.inner().service.rival = Some(body.to_owned());
+    }
 }
 
 impl ProjectState {
     fn add_note(&mut self, merge_request: u64, author: u64, body: &str) -> Note {
-        let id = 1 + self.notes.values().map(Vec::len).sum::<usize>() as u64;
-        let note = Note { id, body: body.to_owned(), author, is_system: false };
+        self.last_note += 1;
+        let note = Note { id: self.last_note, body: body.to_owned(), author, is_system: false };
         self.notes.entry(merge_request).or_default().push(note.clone());
         note
     }
@@ -101,6 +128,7 @@ impl PlannedError for GitLabError {
             CloudErrorKind::Unauthenticated => GitLabErrorKind::Unauthenticated,
             CloudErrorKind::Quota => GitLabErrorKind::TooLarge,
             CloudErrorKind::Transient => GitLabErrorKind::Transient,
+            CloudErrorKind::Invalid => GitLabErrorKind::Refused,
             _ => GitLabErrorKind::Invalid,
         };
         Self { kind, operation, message }
@@ -149,11 +177,27 @@ impl GitLabApi for MemoryGitLab {
     }
 
     async fn tag_commit(&self, tag: &str) -> Result<Option<String>, GitLabError> {
-        self.call("tag_commit", tag, |project| Ok(project.tags.get(tag).cloned())).await
+        let act = |project: &mut ProjectState| {
+            let is_shown = project.blind_release_looks == 0;
+            Ok(project.tags.get(tag).filter(|_| is_shown).cloned())
+        };
+        self.call("tag_commit", tag, act).await
+    }
+
+    async fn has_commit(&self, commit: &str) -> Result<Option<bool>, GitLabError> {
+        let act = |project: &mut ProjectState| Ok(Some(project.absent_commits.iter().all(|absent| absent != commit)));
+        self.call("has_commit", commit, act).await
     }
 
     async fn release(&self, tag: &str) -> Result<Option<Release>, GitLabError> {
-        self.call("release", tag, |project| Ok(project.releases.get(tag).cloned())).await
+        let act = |project: &mut ProjectState| {
+            if let Some(left) = project.blind_release_looks.checked_sub(1) {
+                project.blind_release_looks = left;
+                return Ok(None);
+            }
+            Ok(project.releases.get(tag).cloned())
+        };
+        self.call("release", tag, act).await
     }
 
     async fn create_release(&self, new: &NewRelease) -> Result<Release, GitLabError> {
@@ -161,6 +205,10 @@ impl GitLabApi for MemoryGitLab {
             if project.releases.contains_key(&new.tag) {
                 let operation = format!("create release {}", new.tag);
                 return Err(error(GitLabErrorKind::Exists, operation, "Release already exists"));
+            }
+            if !project.tags.contains_key(&new.tag) && project.absent_commits.contains(&new.commit) {
+                let operation = format!("create release {}", new.tag);
+                return Err(error(GitLabErrorKind::Refused, operation, "Target is invalid"));
             }
             let commit = project.tags.entry(new.tag.clone()).or_insert_with(|| new.commit.clone()).clone();
             let release = release_of(new, commit);
@@ -195,7 +243,12 @@ impl GitLabApi for MemoryGitLab {
     }
 
     async fn create_note(&self, merge_request: u64, body: &str) -> Result<Note, GitLabError> {
-        let act = |project: &mut ProjectState| Ok(project.add_note(merge_request, OWN_USER, body));
+        let act = |project: &mut ProjectState| {
+            if let Some(rival) = project.rival.take() {
+                project.add_note(merge_request, OWN_USER, &rival);
+            }
+            Ok(project.add_note(merge_request, OWN_USER, body))
+        };
         self.call("create_note", &merge_request.to_string(), act).await
     }
 
@@ -209,6 +262,18 @@ impl GitLabApi for MemoryGitLab {
             Ok(())
         };
         self.call("edit_note", &note.to_string(), act).await
+    }
+
+    async fn delete_note(&self, merge_request: u64, note: u64) -> Result<(), GitLabError> {
+        let act = |project: &mut ProjectState| {
+            let notes = project.notes.entry(merge_request).or_default();
+            let Some(at) = notes.iter().position(|known| known.id == note) else {
+                return Err(error(GitLabErrorKind::NotFound, format!("delete note {note}"), "404 Not Found"));
+            };
+            notes.remove(at);
+            Ok(())
+        };
+        self.call("delete_note", &note.to_string(), act).await
     }
 }
 

@@ -1,7 +1,8 @@
 //! `sagemaker-executor endpoint deploy`: brings a version of the model into service.
 //!
 //! Model, configuration and alarms are made first, then the ledger's record, then the endpoint is changed. Each step finds its own
-//! result: a command that was ended at any point goes on when it is run again.
+//! result: a command that was ended at any point goes on when it is run again. A package is stored and registered when nothing but an
+//! approval is missing.
 
 use std::time::Duration;
 
@@ -10,21 +11,25 @@ use clap::Args;
 use super::deployed_package::DeployedPackage;
 use super::deployment::Deploying;
 use super::engine::EndpointEngine;
-use super::ledger::{LedgerEntry, LedgerKind};
+use super::ledger::{LedgerBack, LedgerEntry, LedgerKind};
+use super::needed_approvals::{NeededApprovals, RememberedApprovals};
 use super::origin;
-use super::packaged::{PackageSourceArgs, PackagedChoice};
-use super::plan::DeploymentPlan;
-use super::preconditions::{self, DeployOptions};
+use super::packaged::{PackageSource, PackageSourceArgs, PackagedChoice};
+use super::plan::{DeploymentPlan, Unmade};
+use super::preconditions::{self, DeployOptions, UnmetPrecondition};
 use super::scaling::ScalingKeeper;
 use super::specification::DeploymentSpecification;
-use super::survey::{EndpointPorts, Needed, goes_on, survey};
+use super::survey::{EndpointPorts, EndpointSurvey, Needed, goes_on, survey};
 use super::testing::{TestChanges, TestPlan};
+use crate::base::exit_codes;
+use crate::base::failure::Failure;
 use crate::base::signals::Cancellation;
 use crate::cloud::ModelVersion;
 use crate::lifecycle::CommandInputs;
 use crate::lifecycle::identity::{IdentityArgs, JobUser};
-use crate::lifecycle::manifest::{Approvals, Endpoint};
-use crate::lifecycle::model::{VersionArgs, VersionChoice, has_approvals};
+use crate::lifecycle::manifest::Endpoint;
+use crate::lifecycle::model::approvals::{ApprovalRecords, Standing};
+use crate::lifecycle::model::{VersionArgs, VersionChoice};
 use crate::lifecycle::output::OutputArgs;
 use crate::lifecycle::target::{ProjectTarget, TargetArgs};
 
@@ -36,6 +41,8 @@ const CI_JOB_STARTED_AT: &str = "CI_JOB_STARTED_AT";
 const BESIDE: Duration = Duration::from_mins(15);
 /// Time of the job that the usual limit of the command leaves for the way back.
 const FOR_WAY_BACK: Duration = Duration::from_mins(15);
+/// Looks at an endpoint that other commands change meanwhile.
+const LOOKS: usize = 3;
 /// Time that the job has left when the command's own is over.
 const LEFT: Duration = Duration::from_mins(1);
 
@@ -82,8 +89,7 @@ pub(super) struct DeployArgs {
 struct ChosenVersion {
     version: ModelVersion,
     package: Option<DeployedPackage>,
-    /// Not there yet, because the command only plans.
-    missing: Vec<String>,
+    unmade: Unmade,
 }
 
 pub(super) async fn run(inputs: &CommandInputs, args: DeployArgs, _: Cancellation) -> anyhow::Result<()> {
@@ -101,9 +107,9 @@ pub(super) async fn run(inputs: &CommandInputs, args: DeployArgs, _: Cancellatio
     read.push(source.as_ref().map_or_else(|| args.target.manifest.clone(), |package| package.file().to_owned()));
     args.output.check(&read)?;
     let test = endpoint.test.is_some().then(|| TestPlan::new(&target, &changes)).transpose()?;
-    let options = args.options(inputs, &target, &endpoint);
+    let approvals = args.approvals(inputs, &target);
     let choice = if source.is_none() { args.choice.named(inputs, &target)? } else { None };
-    let usual = if options.needs_approval { VersionChoice::NewestApproved } else { VersionChoice::Newest };
+    let usual = if approvals.is_needed { VersionChoice::NewestApproved } else { VersionChoice::Newest };
     let choice = choice.unwrap_or(usual);
     let user = args.identity.token(inputs)?.map(|token| target.work_as(token));
     target.access.region = target.access.region.take().or_else(|| choice.region());
@@ -112,49 +118,87 @@ pub(super) async fn run(inputs: &CommandInputs, args: DeployArgs, _: Cancellatio
     }
     target.check_account(inputs).await?;
     let ports = EndpointPorts::connect(inputs, &target, &endpoint.name).await?;
-    let chosen = match &source {
-        Some(package) => package.version(inputs, &target, user.as_ref(), args.plan).await?.into(),
-        None => {
-            ChosenVersion { version: choice.find(&*ports.registry, &target).await?, package: None, missing: Vec::new() }
-        }
+    let limits = CommandLimits::new(inputs, &endpoint, args.timeout);
+    let engine = EndpointEngine {
+        endpoints: ports.endpoints.clone(),
+        scaling: ScalingKeeper(ports.scaling.clone()),
+        printer: &inputs.printer,
+        deadline: tokio::time::Instant::now() + limits.timeout,
     };
-    let options = DeployOptions { is_approved: is_approved(&chosen.version, &target), ..options };
-    let prepared = Prepared { inputs, args: &args, target: &target, endpoint: &endpoint, ports: &ports, options };
-    prepared.deploy(&chosen, test.as_ref(), user.as_ref()).await
+    let (args, target, endpoint, user) = (&args, &target, &endpoint, user.as_ref());
+    let prepared =
+        Prepared { inputs, args, target, endpoint, ports: &ports, engine, limits, test: test.as_ref(), user };
+    if let Some(source) = &source {
+        return prepared.deploy_package(source, approvals).await;
+    }
+    let version = choice.find(&*ports.registry, target).await?;
+    let chosen = ChosenVersion { version, package: None, unmade: Unmade::default() };
+    let judged = prepared.judge(&chosen, approvals).await?;
+    prepared.deploy(&chosen, &judged).await
 }
 
 impl From<PackagedChoice> for ChosenVersion {
     fn from(choice: PackagedChoice) -> Self {
-        Self { version: choice.version, package: Some(choice.package), missing: choice.missing }
+        Self { version: choice.version, package: Some(choice.package), unmade: choice.unmade }
     }
 }
 
-/// A deployment of a version that is known.
+/// A deployment of an endpoint that is known.
 struct Prepared<'a> {
     inputs: &'a CommandInputs,
     args: &'a DeployArgs,
     target: &'a ProjectTarget,
     endpoint: &'a Endpoint,
     ports: &'a EndpointPorts,
-    options: DeployOptions,
+    engine: EndpointEngine<'a>,
+    limits: CommandLimits,
+    test: Option<&'a TestPlan>,
+    user: Option<&'a JobUser>,
+}
+
+/// A deployment of a version, and everything that does not hold.
+struct Judged {
+    wanted: DeploymentSpecification,
+    survey: EndpointSurvey,
+    /// The newest entry of the ledger.
+    newest: Option<LedgerEntry>,
+    back: Option<LedgerBack>,
+    refusals: Vec<UnmetPrecondition>,
 }
 
 impl Prepared<'_> {
-    async fn deploy(
-        &self,
-        chosen: &ChosenVersion,
-        test: Option<&TestPlan>,
-        user: Option<&JobUser>,
-    ) -> anyhow::Result<()> {
-        let Self { inputs, args, target, endpoint, ports, options } = self;
-        let ChosenVersion { version, package, missing } = chosen;
-        let wanted = DeploymentSpecification::new(target, endpoint, version, package.as_ref(), options.needs_approval)?;
-        let engine = EndpointEngine {
-            endpoints: ports.endpoints.clone(),
-            scaling: ScalingKeeper(ports.scaling.clone()),
-            printer: &inputs.printer,
-            deadline: tokio::time::Instant::now() + options.timeout,
-        };
+    /// Deploys a package's version, which is stored and registered when nothing but an approval is missing.
+    async fn deploy_package(&self, source: &PackageSource, asked: NeededApprovals) -> anyhow::Result<()> {
+        for _ in 0..LOOKS {
+            let remembered = RememberedApprovals::read(self.ports, &self.endpoint.name).await?;
+            let approvals = asked.and_remembered(&remembered);
+            let package = source.find(self.inputs, self.target, self.user, approvals.rule).await?;
+            let mut chosen: ChosenVersion = package.planned()?.into();
+            let mut judged = self.judge(&chosen, approvals).await?;
+            if !self.args.plan && !remembered.is_of(&judged.survey) {
+                continue;
+            }
+            if !self.args.plan && !chosen.unmade.is_empty() && judged.refusals.iter().all(|refusal| refusal.is_approval)
+            {
+                chosen = package.make().await?.into();
+                judged = self.judge(&chosen, approvals).await?;
+                if !remembered.is_of(&judged.survey) {
+                    continue;
+                }
+            }
+            return self.deploy(&chosen, &judged).await;
+        }
+        let message = format!("other commands change the endpoint {} all the time", self.endpoint.name);
+        let failure = Failure::verdict(exit_codes::TRY_LATER, message);
+        Err(failure.hint("let one job at a time change the endpoint: set `resource_group` in the jobs").into())
+    }
+
+    /// Reads what is there, after the changes of others have come to their end, and finds what does not hold.
+    async fn judge(&self, chosen: &ChosenVersion, approvals: NeededApprovals) -> anyhow::Result<Judged> {
+        let Self { args, target, endpoint, ports, engine, .. } = self;
+        let ChosenVersion { version, package, unmade } = chosen;
+        let needed = approvals.needed_rule();
+        let wanted = DeploymentSpecification::new(target, endpoint, version, package.as_ref(), needed)?;
         let is_own = |entry: &LedgerEntry| goes_on(entry, LedgerKind::Deploy, &wanted.config.name);
         let mut newest = ports.ledger.history(1).await?.pop();
         let sight = if args.plan || newest.as_ref().is_some_and(is_own) {
@@ -166,10 +210,19 @@ impl Prepared<'_> {
         };
         let open = newest.clone().filter(|entry| entry.end.is_none());
         let mut survey = survey(ports, &wanted, sight, open, LedgerKind::Deploy).await?;
-        if !missing.is_empty() {
+        if !unmade.is_empty() {
             // The deployment stores it.
             survey.data = Needed::Unknown;
         }
+        let options = DeployOptions {
+            environment: target.environment.clone().unwrap_or_default(),
+            approvals,
+            is_approved: ApprovalRecords(&version.metadata).standing(approvals.rule) == Standing::Approved,
+            replaces_failed: args.replace_failed,
+            adopts: args.adopt,
+            timeout: self.limits.timeout,
+            job_timeout: self.limits.job,
+        };
         if !options.adopts {
             origin::check_way_back(ports, target, &wanted, &survey).await?;
         }
@@ -178,12 +231,19 @@ impl Prepared<'_> {
             None => None,
         };
         let refusals = match back {
-            Some(_) => preconditions::refusals_of_way_back(&wanted, &survey, options),
-            None => preconditions::refusals(endpoint, &wanted, version, &survey, options),
+            Some(_) => preconditions::refusals_of_way_back(&wanted, &survey, &options),
+            None => preconditions::refusals(endpoint, &wanted, version, &survey, &options),
         };
-        let refused = preconditions::failure(&format!("nothing was deployed to {}", endpoint.name), &refusals);
+        Ok(Judged { wanted, survey, newest, back, refusals })
+    }
+
+    /// Deploys what was judged, or shows the plan of it.
+    async fn deploy(&self, chosen: &ChosenVersion, judged: &Judged) -> anyhow::Result<()> {
+        let Self { inputs, args, target, endpoint, ports, engine, test, user, .. } = self;
+        let Judged { wanted, survey, newest, back, refusals } = judged;
+        let refused = preconditions::failure(&format!("nothing was deployed to {}", endpoint.name), refusals);
         if args.plan {
-            let plan = DeploymentPlan::new(endpoint, &wanted, &survey, &refusals, missing);
+            let plan = DeploymentPlan::new(endpoint, wanted, survey, refusals, &chosen.unmade);
             args.output.leave(&plan, &inputs.printer)?;
             return refused.map_or(Ok(()), |refused| Err(refused.into()));
         }
@@ -196,13 +256,13 @@ impl Prepared<'_> {
             inputs,
             target,
             ports,
-            engine: &engine,
-            wanted: &wanted,
-            survey: &survey,
+            engine,
+            wanted,
+            survey,
             newest: newest.as_ref(),
             back: back.as_ref(),
-            test,
-            user,
+            test: *test,
+            user: *user,
             reason: args.reason.as_deref(),
             replaces_failed: args.replace_failed,
             deletes_failed: args.delete_failed,
@@ -211,11 +271,6 @@ impl Prepared<'_> {
         };
         deploying.run().await
     }
-}
-
-fn is_approved(version: &ModelVersion, target: &ProjectTarget) -> bool {
-    let approvals = target.manifest.model.as_ref().map_or_else(Approvals::default, |model| model.approvals.clone());
-    has_approvals(&version.metadata, &approvals)
 }
 
 /// Limits of time of a command that moves traffic.
@@ -243,16 +298,10 @@ impl CommandLimits {
 }
 
 impl DeployArgs {
-    fn options(&self, inputs: &CommandInputs, target: &ProjectTarget, endpoint: &Endpoint) -> DeployOptions {
-        let limits = CommandLimits::new(inputs, endpoint, self.timeout);
-        DeployOptions {
-            environment: target.environment.clone().unwrap_or_default(),
-            needs_approval: target.needs_approval(&inputs.env),
-            is_approved: false,
-            replaces_failed: self.replace_failed,
-            adopts: self.adopt,
-            timeout: limits.timeout,
-            job_timeout: limits.job,
-        }
+    /// The approvals that manifest, job and command line ask for.
+    fn approvals(&self, inputs: &CommandInputs, target: &ProjectTarget) -> NeededApprovals {
+        let manifest = target.manifest.model.as_ref().map(|model| model.approvals.clone()).unwrap_or_default();
+        let (is_asked, rule) = self.source.approvals(&manifest);
+        NeededApprovals { is_needed: is_asked || target.needs_approval(&inputs.env), rule, by_endpoint: false }
     }
 }

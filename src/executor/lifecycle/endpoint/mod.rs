@@ -7,6 +7,7 @@ mod deployment;
 mod deployment_data;
 mod engine;
 mod ledger;
+mod needed_approvals;
 mod origin;
 mod ownership;
 mod packaged;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::deployed_package::DeployedPackage;
 use crate::base::plain;
+use crate::lifecycle::model::approvals::ApprovalRule;
 use crate::lifecycle::target::ProjectTarget;
 
 const ENDPOINT: &str = "sagemaker-executor:endpoint";
@@ -15,6 +16,8 @@ const COMMIT: &str = "sagemaker-executor:commit";
 const PIPELINE: &str = "sagemaker-executor:pipeline";
 pub(super) const VERSION: &str = "sagemaker-executor:version";
 pub(super) const SPECIFICATION: &str = "sagemaker-executor:specification";
+/// The approvals that a configuration needed.
+const APPROVALS: &str = "sagemaker-executor:approvals";
 const PACKAGE: &str = "sagemaker-executor:package";
 pub(super) const PACKAGE_SHA256: &str = "sagemaker-executor:package-sha256";
 /// Tags that name the owner of an endpoint, each with its word.
@@ -44,6 +47,16 @@ pub(super) fn tags(target: &ProjectTarget, endpoint: &str) -> BTreeMap<String, S
 pub(super) fn package_tags(package: &DeployedPackage) -> [(String, String); 3] {
     [(PACKAGE, &package.name), (PACKAGE_SHA256, &package.sha256), (COMMIT, &package.commit)]
         .map(|(name, text)| (name.to_owned(), tag_value(text)))
+}
+
+/// The tag of what only goes into service with approvals.
+pub(super) fn approvals_tag(rule: ApprovalRule) -> (String, String) {
+    (APPROVALS.to_owned(), tag_value(&rule.text()))
+}
+
+/// The approvals that something with these tags needed.
+pub(super) fn approvals(tags: &BTreeMap<String, String>) -> Option<ApprovalRule> {
+    tags.get(APPROVALS).map(|text| ApprovalRule::of_text(text))
 }
 
 /// The text as a value: other characters than those that every service takes become `_`.

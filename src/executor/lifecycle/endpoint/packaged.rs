@@ -13,13 +13,15 @@ use parking_lot::Mutex;
 
 use super::deployed_package::DeployedPackage;
 use super::packaged_model::{PackageBucket, unregistered};
+use super::plan::Unmade;
 use crate::base::failure::Failure;
 use crate::base::human::human_bytes;
 use crate::base::plain;
 use crate::cloud::{Access, CloudErrorKind, ModelVersion, RegistrationState};
 use crate::config::env::Environment;
 use crate::lifecycle::identity::{IdentityArgs, JobUser};
-use crate::lifecycle::manifest::Manifest;
+use crate::lifecycle::manifest::{Approvals, Manifest};
+use crate::lifecycle::model::approvals::ApprovalRule;
 use crate::lifecycle::model::{self, MOST_BYTES, PackageOrigin, PackagedVersion, version_image};
 use crate::lifecycle::package::{self, PackageMetadata, UnpackedPackage};
 use crate::lifecycle::pipeline::Pipeline;
@@ -42,6 +44,13 @@ pub(super) struct PackageSourceArgs {
     /// Project that made the package; the job's own when absent
     #[arg(long, value_name = "GROUP/PROJECT", requires = "package")]
     package_project: Option<String>,
+    /// Users who must have approved the version, at least; a larger `model.approvals.min` of the package, or number that the endpoint
+    /// remembers, holds. Without it the package says where approvals are needed, unless the endpoint remembers it
+    #[arg(long, value_name = "NUMBER", requires = "package", value_parser = clap::value_parser!(u32).range(1..=10))]
+    min_approvals: Option<u32>,
+    /// Take an approved version alone, whose approvals are not those of the user who registered it
+    #[arg(long, requires = "package")]
+    no_self: bool,
 }
 
 /// A package that can be deployed, as far as it is known without the environment's account.
@@ -50,6 +59,7 @@ pub(super) struct PackageSource {
     metadata: PackageMetadata,
     /// Of the whole file.
     sha256: String,
+    origin: PackageOrigin,
     file: PathBuf,
     /// Holds what was read from a bucket.
     _fetched: Option<File>,
@@ -62,11 +72,26 @@ pub(super) struct PackageSource {
 pub(super) struct PackagedChoice {
     pub(super) version: ModelVersion,
     pub(super) package: DeployedPackage,
-    /// What the deployment makes before model and configuration; empty when it has made all of it.
-    pub(super) missing: Vec<String>,
+    pub(super) unmade: Unmade,
+}
+
+/// What bucket and registry of the environment have of a package.
+pub(super) struct FoundPackage<'a> {
+    source: &'a PackageSource,
+    inputs: &'a CommandInputs,
+    target: &'a ProjectTarget,
+    bucket: PackageBucket,
+    own: PackagedVersion<'a>,
+    version: Option<ModelVersion>,
 }
 
 impl PackageSourceArgs {
+    /// The approvals that the command line asks for.
+    pub(super) fn approvals(&self, manifest: &Approvals) -> (bool, ApprovalRule) {
+        let is_asked = self.min_approvals.is_some() || self.no_self;
+        (is_asked, ApprovalRule::of(manifest, self.min_approvals, self.no_self))
+    }
+
     /// Reads the package that is named, and checks all of it; `None` when none is named.
     ///
     /// # Errors
@@ -78,6 +103,12 @@ impl PackageSourceArgs {
         identity: &IdentityArgs,
     ) -> anyhow::Result<Option<PackageSource>> {
         let Some(named) = self.package.as_deref() else { return Ok(None) };
+        if named.trim().is_empty() {
+            let failure = Failure::user("`--package` names no package: its variable is not set, or empty");
+            let hint = "let the job have the variables of the one that made the package, `PACKAGE_FILE` or `PACKAGE_URI` of `package --dotenv`: \
+                        name that job in `needs:` with `artifacts: true`, and its file in `artifacts:reports:dotenv`";
+            return Err(failure.hint(hint).into());
+        }
         let expected = self.expected(named, &inputs.env)?;
         let fetched = match named.strip_prefix("s3://") {
             Some(_) => Some(fetch(inputs, target, identity, named).await?),
@@ -87,7 +118,13 @@ impl PackageSourceArgs {
         let (path, name) = (file.clone(), named.to_owned());
         let read = tokio::task::spawn_blocking(move || UnpackedPackage::read(&path, &name, &expected));
         let package = read.await.context("failed to read the package")??;
+        let origin = PackageOrigin {
+            name: package.metadata().name.clone(),
+            sha256: package.sha256().to_owned(),
+            pipeline: pipeline(package.metadata()),
+        };
         Ok(Some(PackageSource {
+            origin,
             metadata: package.metadata().clone(),
             sha256: package.sha256().to_owned(),
             package: Arc::new(Mutex::new(package)),
@@ -171,10 +208,16 @@ impl PackageSource {
     pub(super) fn check(&self, target: &ProjectTarget) -> anyhow::Result<()> {
         let PackageMetadata { name, project: made_by, .. } = &self.metadata;
         let expected = self.project.as_ref().or(target.pipeline.project.as_ref());
-        if let Some(made_by) = made_by.as_ref().filter(|made_by| expected != Some(*made_by)) {
-            let (made_by, own) = (plain::line(made_by, 300), expected.map_or("no project", String::as_str));
-            let failure = Failure::user(format!("the package {name} is of the project {made_by}, not of {own}"));
-            return Err(failure.hint(format!("give `--package-project {made_by}` to deploy a package of it")).into());
+        if made_by.as_ref() != expected {
+            let own = plain::line(expected.map_or("no project", String::as_str), 300);
+            let known = made_by.as_deref().map(|made_by| plain::line(made_by, 300));
+            let hint = known.as_ref().map_or_else(
+                || "make the package in a job of the project, whose `CI_PROJECT_PATH` it takes".to_owned(),
+                |made_by| format!("give `--package-project {made_by}` to deploy a package of it"),
+            );
+            let made_by = known.map_or_else(|| "no project".to_owned(), |made_by| format!("the project {made_by}"));
+            let failure = Failure::user(format!("the package {name} is of {made_by}, not of {own}"));
+            return Err(failure.hint(hint).into());
         }
         let own = &target.model()?.image;
         let expected = &self.metadata.model.image_digest;
@@ -191,58 +234,27 @@ impl PackageSource {
     }
 
     /// The version of the package in the environment's registry: the one that the package names, if it is there and the same, else the
-    /// package's own. Unless it only `plans`, model and package are stored in the environment's bucket and the version is made before.
+    /// package's own, which will need the approvals of the `rule` at least. Nothing is written.
     ///
     /// # Errors
-    /// The model cannot be read, is another one, or is below the manifest's bars; failures of AWS.
-    pub(super) async fn version(
-        &self,
-        inputs: &CommandInputs,
-        target: &ProjectTarget,
+    /// The package is below the manifest's bars; a version with its mark is another one; failures of AWS.
+    pub(super) async fn find<'a>(
+        &'a self,
+        inputs: &'a CommandInputs,
+        target: &'a ProjectTarget,
         user: Option<&JobUser>,
-        plans: bool,
-    ) -> anyhow::Result<PackagedChoice> {
+        rule: ApprovalRule,
+    ) -> anyhow::Result<FoundPackage<'a>> {
         let bucket = PackageBucket::look(inputs, target, &self.metadata, &self.sha256).await?;
         let model = target.model()?;
         let metrics = self.package.lock().metrics(model)?;
-        let origin = PackageOrigin {
-            name: self.metadata.name.clone(),
-            sha256: self.sha256.clone(),
-            pipeline: pipeline(&self.metadata),
+        let content = (bucket.archive, model::image_digest(&model.image)?);
+        let own = PackagedVersion::new(inputs, target, &self.origin, content, metrics, user.cloned(), rule).await?;
+        let version = match self.named(inputs, target, &bucket).await? {
+            Some(version) => Some(version),
+            None => own.find().await?,
         };
-        let digest = model::image_digest(&model.image)?;
-        let own =
-            PackagedVersion::new(inputs, target, &origin, (bucket.archive, digest), metrics, user.cloned()).await?;
-        let named = self.named(inputs, target, &bucket).await?;
-        let (version, missing) = match named {
-            found if plans => {
-                let found = if found.is_some() { found } else { own.find().await? };
-                let missing = bucket.missing(found.is_none().then_some(model.group.as_str()));
-                (found.unwrap_or_else(|| unregistered(model, &bucket)), missing)
-            }
-            found => {
-                self.store(inputs, target, &bucket).await?;
-                let version = if let Some(version) = found {
-                    version
-                } else {
-                    let (outcome, version) = own.register().await?;
-                    if outcome == "registered" {
-                        let arn = plain::line(&version.arn, 300);
-                        inputs.printer.line(format!("Registered {arn} of the package {}", origin.name));
-                    }
-                    version
-                };
-                (version, Vec::new())
-            }
-        };
-        let package = DeployedPackage {
-            name: origin.name,
-            sha256: origin.sha256,
-            commit: self.metadata.commit.id.clone(),
-            model_sha256: self.metadata.model.archive.sha256.clone(),
-            uri: bucket.package_uri(),
-        };
-        Ok(PackagedChoice { version, package, missing })
+        Ok(FoundPackage { source: self, inputs, target, bucket, own, version })
     }
 
     /// The version that the package names, if it is in this registry and has the package's model, image and variables.
@@ -297,6 +309,46 @@ impl PackageSource {
             inputs.printer.line(format!("Stored {}", bucket.package_uri()));
         }
         Ok(())
+    }
+}
+
+impl FoundPackage<'_> {
+    /// The version as it will be, with what is not there yet.
+    pub(super) fn planned(&self) -> anyhow::Result<PackagedChoice> {
+        let model = self.target.model()?;
+        let unmade = self.bucket.unmade(self.version.is_none().then_some(model.group.as_str()));
+        Ok(self.choice(self.version.clone().unwrap_or_else(|| unregistered(model, &self.bucket)), unmade))
+    }
+
+    /// Stores model and package in the environment's bucket, and makes the version, unless they are there.
+    ///
+    /// # Errors
+    /// The model cannot be read, or is another one; failures of AWS.
+    pub(super) async fn make(&self) -> anyhow::Result<PackagedChoice> {
+        self.source.store(self.inputs, self.target, &self.bucket).await?;
+        let version = if let Some(version) = &self.version {
+            version.clone()
+        } else {
+            let (outcome, version) = self.own.register().await?;
+            if outcome == "registered" {
+                let (arn, name) = (plain::line(&version.arn, 300), &self.source.origin.name);
+                self.inputs.printer.line(format!("Registered {arn} of the package {name}"));
+            }
+            version
+        };
+        Ok(self.choice(version, Unmade::default()))
+    }
+
+    fn choice(&self, version: ModelVersion, unmade: Unmade) -> PackagedChoice {
+        let PackageSource { metadata, sha256, .. } = self.source;
+        let package = DeployedPackage {
+            name: metadata.name.clone(),
+            sha256: sha256.clone(),
+            commit: metadata.commit.id.clone(),
+            model_sha256: metadata.model.archive.sha256.clone(),
+            uri: self.bucket.package_uri(),
+        };
+        PackagedChoice { version, package, unmade }
     }
 }
 

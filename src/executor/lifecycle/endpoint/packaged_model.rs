@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
+use super::plan::Unmade;
 use crate::base::failure::Failure;
 use crate::base::plain;
 use crate::cloud::{
@@ -54,10 +55,10 @@ impl PackageBucket {
     }
 
     /// What a deployment has still to make; a version in `group`, if it is not there.
-    pub(super) fn missing(&self, group: Option<&str>) -> Vec<String> {
+    pub(super) fn unmade(&self, group: Option<&str>) -> Unmade {
         let objects = [(self.has_model, self.model_uri()), (self.has_package, self.package_uri())];
         let objects = objects.into_iter().filter(|(is_there, _)| !is_there).map(|(_, uri)| format!("object {uri}"));
-        objects.chain(group.map(|group| format!("version of the group {group}"))).collect()
+        Unmade { objects: objects.collect(), version: group.map(|group| format!("version of the group {group}")) }
     }
 
     /// Stores the model's archive. S3 refuses another content than the hash says.
@@ -113,7 +114,7 @@ fn bytes(sha256: &str) -> anyhow::Result<Sha256Hash> {
     Ok(*hash.as_bytes())
 }
 
-/// A version that a plan shows before it is there. It is not approved.
+/// A version that is judged before it is there. It is not approved.
 pub(super) fn unregistered(model: &ModelEntry, bucket: &PackageBucket) -> ModelVersion {
     ModelVersion {
         arn: format!("the next version of the group {}", model.group),

@@ -18,6 +18,22 @@ use crate::lifecycle::manifest::Endpoint;
 /// Longest text of AWS in a line, in bytes.
 const LONGEST: usize = 400;
 
+/// The names of what a version needs that is not registered yet.
+const UNKNOWN: &str = "not known before the version is registered";
+
+/// What a package needs, and what the deployment makes before model and configuration. Empty when all of it is there.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Unmade {
+    pub(super) objects: Vec<String>,
+    pub(super) version: Option<String>,
+}
+
+impl Unmade {
+    pub(super) fn is_empty(&self) -> bool {
+        self.objects.is_empty() && self.version.is_none()
+    }
+}
+
 /// The plan of a deployment. As JSON it is what an approver reads.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct DeploymentPlan {
@@ -55,31 +71,36 @@ struct PlanDifference {
 }
 
 impl DeploymentPlan {
-    /// `missing` is what a package needs and is not there.
     pub(super) fn new(
         manifest: &Endpoint,
         wanted: &DeploymentSpecification,
         survey: &EndpointSurvey,
         refusals: &[UnmetPrecondition],
-        missing: &[String],
+        unmade: &Unmade,
     ) -> Self {
-        let made = missing.iter().map(|what| PlanStep { action: "create", what: plain::line(what, LONGEST) });
-        let steps: Vec<_> = made.chain(steps(wanted, survey)).collect();
+        let made = unmade
+            .objects
+            .iter()
+            .chain(unmade.version.as_ref())
+            .map(|what| PlanStep { action: "create", what: plain::line(what, LONGEST) });
+        // The version's ARN is in the hash that gives the names.
+        let known = |name: &str| if unmade.version.is_some() { UNKNOWN.to_owned() } else { name.to_owned() };
+        let steps: Vec<_> = made.chain(steps(wanted, survey, unmade)).collect();
         let needed = needed_instances(manifest);
         let limit = wanted.rollout.as_ref().map_or(0, |rollout| rollout.limit_seconds);
         Self {
             endpoint: wanted.endpoint.clone(),
             version: plain::line(&wanted.version, LONGEST),
             package: wanted.package.as_ref().map(DeployedPackage::plain),
-            specification: wanted.hash.clone(),
+            specification: known(&wanted.hash),
             from: survey.endpoint.as_ref().map(|sight| plain::line(&sight.config, LONGEST)),
-            to: wanted.config.name.clone(),
+            to: known(&wanted.config.name),
             changes: steps.iter().any(|step| step.action != "keep"),
             steps,
             differences: survey
                 .current
                 .as_ref()
-                .map(|current| differences(current, &wanted.config))
+                .map(|current| differences(current, &wanted.config, &known(&wanted.config.model)))
                 .unwrap_or_default(),
             traffic: traffic(wanted, survey),
             longest_seconds: if survey.endpoint.is_some() { limit } else { 0 },
@@ -131,13 +152,17 @@ impl DeploymentPlan {
     }
 }
 
-fn steps(wanted: &DeploymentSpecification, survey: &EndpointSurvey) -> Vec<PlanStep> {
+fn steps(wanted: &DeploymentSpecification, survey: &EndpointSurvey, unmade: &Unmade) -> Vec<PlanStep> {
+    let named = |what: &str, name: &str| match unmade.version {
+        Some(_) => what.to_owned(),
+        None => format!("{what} {name}"),
+    };
     let step = |action, what: String| PlanStep { action, what };
     let is_live = survey.is_live(wanted);
     let made = |is_there: bool| if is_there { "keep" } else { "create" };
     let mut steps = vec![
-        step(made(is_live || survey.model.is_some()), format!("model {}", wanted.model.name)),
-        step(made(survey.config.is_some()), format!("endpoint configuration {}", wanted.config.name)),
+        step(made(is_live || survey.model.is_some()), named("model", &wanted.model.name)),
+        step(made(survey.config.is_some()), named("endpoint configuration", &wanted.config.name)),
     ];
     for alarm in &wanted.alarms {
         let shown = survey.alarms.iter().find(|sight| sight.name == alarm.name);
@@ -179,12 +204,13 @@ fn steps(wanted: &DeploymentSpecification, survey: &EndpointSurvey) -> Vec<PlanS
     steps
 }
 
-fn differences(from: &EndpointConfiguration, to: &EndpointConfiguration) -> Vec<PlanDifference> {
-    let texts = |config: &EndpointConfiguration| {
+/// `model` is the name of the new model, as far as it is known.
+fn differences(from: &EndpointConfiguration, to: &EndpointConfiguration, model: &str) -> Vec<PlanDifference> {
+    let texts = |config: &EndpointConfiguration, model: &str| {
         let none = || "none".to_owned();
         let number = |number: Option<u32>| number.map_or_else(none, |number| number.to_string());
         [
-            ("model", config.model.clone()),
+            ("model", model.to_owned()),
             ("capacity", capacity(&config.capacity)),
             ("download limit", number(config.download_timeout_seconds)),
             ("startup limit", number(config.startup_timeout_seconds)),
@@ -192,7 +218,7 @@ fn differences(from: &EndpointConfiguration, to: &EndpointConfiguration) -> Vec<
             ("answers", config.asynchronous.as_ref().map_or_else(none, |places| places.output.clone())),
         ]
     };
-    let pairs = texts(from).into_iter().zip(texts(to)).filter(|(from, to)| from != to);
+    let pairs = texts(from, &from.model).into_iter().zip(texts(to, model)).filter(|(from, to)| from != to);
     let difference = |((key, from), (_, to)): ((&'static str, String), (&'static str, String))| PlanDifference {
         key,
         from: plain::line(&from, LONGEST),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::needed_approvals::NeededApprovals;
 use super::ownership::{ENVIRONMENT, is_ours, owner_trouble};
 use super::scaling::VARIANT;
 use super::specification::{DeploymentSpecification, is_same_alarm};
@@ -16,19 +17,18 @@ use crate::cloud::{
 };
 use crate::lifecycle::connect::needed_instances;
 use crate::lifecycle::manifest::Endpoint;
+use crate::lifecycle::model::approvals::ApprovalRecords;
 
 /// Longest text of AWS in a line, in bytes.
 const LONGEST: usize = 400;
 
 /// Settings that the command line and the job add to the manifest.
 #[derive(Debug, Clone, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "each is another condition")]
 pub(super) struct DeployOptions {
     /// Name of the environment.
     pub(super) environment: String,
-    /// The environment takes approved versions alone.
-    pub(super) needs_approval: bool,
-    /// Whether the records of the version have the approvals that the manifest asks for.
+    pub(super) approvals: NeededApprovals,
+    /// Whether the records of the version have the approvals that it needs.
     pub(super) is_approved: bool,
     pub(super) replaces_failed: bool,
     pub(super) adopts: bool,
@@ -44,17 +44,24 @@ pub(super) struct UnmetPrecondition {
     pub(super) code: u8,
     pub(super) found: String,
     pub(super) change: String,
+    /// Users have to approve the version, which must be in the registry for that.
+    pub(super) is_approval: bool,
 }
 
 impl UnmetPrecondition {
     /// The manifest or the command line is wrong.
     pub(super) fn mistake(found: impl Into<String>, change: impl Into<String>) -> Self {
-        Self { code: exit_codes::MISTAKE, found: found.into(), change: change.into() }
+        Self { code: exit_codes::MISTAKE, found: found.into(), change: change.into(), is_approval: false }
     }
 
     /// Something else must change first.
     pub(super) fn not_yet(found: impl Into<String>, change: impl Into<String>) -> Self {
-        Self { code: exit_codes::NOT_YET, found: found.into(), change: change.into() }
+        Self { code: exit_codes::NOT_YET, found: found.into(), change: change.into(), is_approval: false }
+    }
+
+    /// An approval is missing.
+    fn approval(found: impl Into<String>, change: impl Into<String>) -> Self {
+        Self { is_approval: true, ..Self::not_yet(found, change) }
     }
 
     pub(super) fn line(&self) -> String {
@@ -87,8 +94,8 @@ pub(super) fn refusals(
 ) -> Vec<UnmetPrecondition> {
     let mut refusals = Vec::new();
     // Nobody gets an unapproved version into production by the manifest of another environment.
-    let needs_approval = options.needs_approval || is_of_other_environment(wanted, survey);
-    check_version(version, needs_approval, options, &mut refusals);
+    let needs_approval = options.approvals.is_needed || is_of_other_environment(wanted, survey);
+    check_version((&wanted.endpoint, version), needs_approval, options, &mut refusals);
     refusals.extend(refusals_of_change(manifest, wanted, survey, options));
     check_names(wanted, survey, &mut refusals);
     check_alarms(wanted, survey, &mut refusals);
@@ -127,19 +134,21 @@ pub(super) fn refusals_of_way_back(
 }
 
 fn check_version(
-    version: &ModelVersion,
+    (endpoint, version): (&str, &ModelVersion),
     needs_approval: bool,
     options: &DeployOptions,
     refusals: &mut Vec<UnmetPrecondition>,
 ) {
     let arn = &version.arn;
-    // A plan has no number for the version that a deployment would register.
+    // A version that a deployment would register has no number yet.
     let approve = if version.number == 0 {
-        "`endpoint deploy` without `--plan` registers it, and tells how users approve it".to_owned()
+        "`endpoint deploy` without `--plan` registers it when nothing else is in the way, and tells how users approve it"
+            .to_owned()
     } else {
         let environment = &options.environment;
         format!(
-            "let users approve it: `sagemaker-executor model approve --model-package {arn} --environment {environment}`"
+            "let users approve it: `sagemaker-executor model approve --model-package {arn} --environment {environment}`, in a job \
+             with the project's own manifest"
         )
     };
     if !needs_approval {
@@ -148,20 +157,23 @@ fn check_version(
         }
         return;
     }
+    let NeededApprovals { is_needed, rule, by_endpoint } = options.approvals;
     if version.approval != Approval::Approved {
-        refusals.push(UnmetPrecondition::not_yet(
-            format!(
-                "{} takes approved versions alone, and the status of {arn} is {}",
-                if options.needs_approval { "the environment" } else { "an endpoint of another environment" },
-                version.approval.name()
-            ),
-            approve,
-        ));
+        let who = match (is_needed, by_endpoint) {
+            (true, true) => format!("the endpoint {endpoint}, by its tags,"),
+            (true, false) => "the environment".to_owned(),
+            (false, _) => "an endpoint of another environment".to_owned(),
+        };
+        let found =
+            format!("{who} takes approved versions alone, and the status of {arn} is {}", version.approval.name());
+        refusals.push(match version.approval {
+            Approval::Rejected => UnmetPrecondition::not_yet(found, approve),
+            _ => UnmetPrecondition::approval(found, approve),
+        });
     } else if !options.is_approved {
-        refusals.push(UnmetPrecondition::not_yet(
-            format!("{arn} was approved outside of this program, or by fewer users than `model.approvals.min` says"),
-            approve,
-        ));
+        let rule = ApprovalRecords(&version.metadata).rule(rule);
+        let found = format!("{arn} was approved outside of this program, or by too few users: {} needed", rule.words());
+        refusals.push(UnmetPrecondition::approval(found, approve));
     }
 }
 
@@ -212,6 +224,7 @@ fn check_state(
             change: "AWS takes no update any more: ask AWS Support to repair it, or delete it with `sagemaker-executor endpoint delete` \
                      and deploy again, during which nobody is answered"
                 .to_owned(),
+            is_approval: false,
         }),
         _ => {}
     }

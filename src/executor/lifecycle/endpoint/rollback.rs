@@ -17,6 +17,7 @@ use super::deploy::CommandLimits;
 use super::deployment::Deploying;
 use super::engine::EndpointEngine;
 use super::ledger::{LedgerEntry, LedgerKind};
+use super::needed_approvals::NeededApprovals;
 use super::ownership::{VERSION, is_ours, tag_value};
 use super::preconditions::{self, DeployOptions, changes_type};
 use super::scaling::{SavedScaling, ScalingKeeper};
@@ -166,7 +167,7 @@ impl Rollback<'_> {
         let survey = survey(self.ports, &wanted, sight, open, LedgerKind::Rollback).await?;
         wanted.scaling = scaling(&choice, &wanted, &survey);
         let options = DeployOptions {
-            needs_approval,
+            approvals: NeededApprovals { is_needed: needs_approval, ..NeededApprovals::default() },
             is_approved: true,
             // An endpoint that was taken over has no tag of ours, but its deployments are in the ledger.
             adopts: !is_ours(&survey.tags, &endpoint.name) && history.iter().any(LedgerEntry::has_succeeded),

@@ -17,6 +17,7 @@ use crate::cloud::{
 };
 use crate::lifecycle::hex::hex;
 use crate::lifecycle::manifest::{Asynchronous, Endpoint, Strategy};
+use crate::lifecycle::model::approvals::ApprovalRule;
 use crate::lifecycle::model::version_image;
 use crate::lifecycle::target::ProjectTarget;
 
@@ -54,7 +55,7 @@ pub(super) struct DeploymentSpecification {
 }
 
 impl DeploymentSpecification {
-    /// `by_version`: SageMaker makes the model from the version itself, which must be approved.
+    /// `approvals`: those that the version needs. SageMaker makes the model from the version itself then.
     ///
     /// # Errors
     /// The manifest has no role or no bucket for the environment.
@@ -63,8 +64,9 @@ impl DeploymentSpecification {
         endpoint: &Endpoint,
         version: &ModelVersion,
         package: Option<&DeployedPackage>,
-        by_version: bool,
+        approvals: Option<ApprovalRule>,
     ) -> Result<Self, Failure> {
+        let by_version = approvals.is_some();
         let place = &target.manifest.target;
         let role = place.role.clone().ok_or_else(|| target.unnamed("role"))?;
         let image = version_image(version);
@@ -86,9 +88,10 @@ impl DeploymentSpecification {
             tags: BTreeMap::new(),
         };
         let mut config = configuration(target, endpoint);
-        let hash = hash((&endpoint.name, &version.arn, package), &model, &config);
+        let hash = hash((&endpoint.name, &version.arn, package), &model, &config, approvals);
         let digits = hash.get(..DIGITS).unwrap_or_default();
-        let tags = tags(target, (&endpoint.name, &version.arn, package), &hash);
+        let mut tags = tags(target, (&endpoint.name, &version.arn, package), &hash);
+        tags.extend(approvals.map(ownership::approvals_tag));
         model.name = name(&endpoint.name, &format!("-m-{digits}"));
         model.tags.clone_from(&tags);
         config.name = name(&endpoint.name, &format!("-{digits}"));
@@ -209,6 +212,7 @@ fn hash(
     (endpoint, version, package): (&str, &str, Option<&DeployedPackage>),
     model: &ServedModel,
     config: &EndpointConfiguration,
+    approvals: Option<ApprovalRule>,
 ) -> String {
     let source = match &model.source {
         ModelSource::Package(arn) => json!({"package": arn}),
@@ -248,6 +252,10 @@ fn hash(
     // Without one the hash stays what it was before there were packages.
     if let Some(package) = package {
         content["package"] = json!(package.sha256);
+    }
+    // Tags of a configuration stay: another rule needs another configuration. One approval needs none, as before there were tags.
+    if let Some(rule) = approvals.filter(|rule| *rule != ApprovalRule::default()) {
+        content["approvals"] = json!(rule.text());
     }
     hex(&Sha256::digest(content.to_string()))
 }
@@ -359,7 +367,32 @@ mod tests {
             pipeline: Pipeline { id: Some("7".to_owned()), ..Pipeline::default() },
             access: Access { bucket: "models".to_owned(), prefix: "wine".to_owned(), ..Access::default() },
         };
-        DeploymentSpecification::new(&target, &endpoint, &version(), None, by_package).unwrap()
+        let approvals = by_package.then(ApprovalRule::default);
+        DeploymentSpecification::new(&target, &endpoint, &version(), None, approvals).unwrap()
+    }
+
+    #[test]
+    fn another_rule_of_approvals_is_another_configuration_that_remembers_it() {
+        let rule = |text: &str| Some(ApprovalRule::of_text(text));
+        let made = |approvals| {
+            let place = EnvironmentEntry { role: Some("r".to_owned()), ..EnvironmentEntry::default() };
+            let target = ProjectTarget {
+                manifest: Manifest { target: place, ..Manifest::default() },
+                folder: PathBuf::new(),
+                environment: Some("prod".to_owned()),
+                pipeline: Pipeline::default(),
+                access: Access::default(),
+            };
+            let endpoint: Endpoint = serde_json::from_value(json!({"name": "wine"})).unwrap();
+            let made = DeploymentSpecification::new(&target, &endpoint, &version(), None, approvals).unwrap();
+            (made.config.name, ownership::approvals(&made.config.tags))
+        };
+        let rules = [None, rule("1"), rule("2"), rule("2 no-self")];
+        let names: std::collections::BTreeSet<_> = rules.map(|rule| made(rule).0).into();
+        assert_eq!(names.len(), rules.len());
+        for rule in rules {
+            assert_eq!(made(rule).1, rule);
+        }
     }
 
     #[test]

@@ -108,15 +108,26 @@ impl JudgingArgs {
             let why = "Compared with no earlier model: no environment with region and account is named";
             return Ok((None, why.to_owned()));
         };
+        // A model that is compared with itself passes every limit.
+        let own = inputs.env.get(MODEL_PACKAGE_ARN);
+        if let Baseline::Version { arn, .. } = &source
+            && own == Some(arn.as_str())
+        {
+            let why = "Compared with no earlier model: `--baseline` names the version of `MODEL_PACKAGE_ARN` itself";
+            return Ok((None, why.to_owned()));
+        }
         if !matches!(source, Baseline::File(_)) {
             baseline::check_place(inputs, target).await?;
         }
-        match source.load(inputs, target, paths).await {
+        match source.load(inputs, target, paths, own).await {
             Ok(Some((name, metrics))) => {
                 let kind = if source == Baseline::Approved { ", the latest approved version" } else { "" };
                 Ok((Some(metrics), format!("Compared with {}{kind}", plain::line(&name, LONGEST_TEXT))))
             }
-            Ok(None) => Ok((None, format!("The group {} has no approved version to compare with", model.group))),
+            Ok(None) => {
+                let other = if own.is_some() { "other " } else { "" };
+                Ok((None, format!("The group {} has no {other}approved version to compare with", model.group)))
+            }
             // A version without usable metrics is no reason to show nothing.
             Err(error) if self.baseline.is_none() && failure::kind_of(&error) == Kind::User => {
                 Ok((None, format!("Compared with no earlier model: {}", plain::line(&error.to_string(), LONGEST_TEXT))))

@@ -52,12 +52,14 @@ impl Baseline {
         })
     }
 
-    /// The name and the metrics of the earlier model; `None` when the group has no approved version.
+    /// The name and the metrics of the earlier model; `None` when the group has no approved version besides `own`, the ARN of the
+    /// model that is compared.
     pub(super) async fn load(
         &self,
         inputs: &CommandInputs,
         target: &ProjectTarget,
         paths: &[MetricPath],
+        own: Option<&str>,
     ) -> anyhow::Result<Option<(String, Metrics)>> {
         let version = match self {
             Self::File(file) => {
@@ -67,7 +69,7 @@ impl Baseline {
             Self::Approved => {
                 let group = &target.model()?.group;
                 check_place(inputs, target).await?;
-                latest_approved(&*inputs.connect.registry(&target.access).await?, group).await?
+                latest_approved(&*inputs.connect.registry(&target.access).await?, group, own).await?
             }
             Self::Version { arn, of_manifest } => {
                 let refused = |what: &str| {
@@ -101,11 +103,16 @@ pub(super) async fn check_place(inputs: &CommandInputs, target: &ProjectTarget) 
     target.check_account(inputs).await
 }
 
-async fn latest_approved(registry: &dyn ModelRegistry, group: &str) -> anyhow::Result<Option<ModelVersion>> {
+async fn latest_approved(
+    registry: &dyn ModelRegistry,
+    group: &str,
+    own: Option<&str>,
+) -> anyhow::Result<Option<ModelVersion>> {
     let mut page = None;
     loop {
         let found = registry.versions(group, Some(Approval::Approved), page).await?;
-        let latest = found.versions.iter().find(|version| version.state == RegistrationState::Completed);
+        let mut others = found.versions.iter().filter(|version| own != Some(version.arn.as_str()));
+        let latest = others.find(|version| version.state == RegistrationState::Completed);
         if let Some(latest) = latest {
             return Ok(registry.version(&latest.arn).await?);
         }

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use super::json::Json;
 use super::metrics::MetricsSource;
-use crate::base::plain;
 use crate::base::series::Series;
-use crate::report::{Across, ConfusionMatrix, LONGEST_NAME, LearningCurve};
+use crate::report::{Across, ConfusionMatrix, LearningCurve};
 
 /// Keys of a matrix, of the names of its classes, and of curves by name.
 const MATRIX: &str = "confusion_matrix";
@@ -14,8 +13,6 @@ const CLASSES: [&str; 4] = ["classes", "labels", "class_names", "target_names"];
 const CURVES: [&str; 3] = ["learning_curve", "learning_curves", "history"];
 /// Most classes of a matrix that is kept.
 const MOST_CLASSES: usize = 1000;
-/// Most curves of all files.
-const MOST_CURVES: usize = 40;
 
 /// The things to draw.
 #[derive(Debug, Default)]
@@ -38,7 +35,6 @@ impl Drawn {
             drawn.matrix = drawn.matrix.or_else(|| matrix(&members));
             drawn.curves.extend(curves(&members));
         }
-        drawn.curves.truncate(MOST_CURVES);
         drawn
     }
 }
@@ -61,12 +57,12 @@ fn matrix(members: &[(String, Json)]) -> Option<ConfusionMatrix> {
             let named = CLASSES.iter().filter_map(|key| member(members, key)).filter_map(names);
             let named = named.into_iter().find(|names| names.len() == counts.len());
             let classes = named.unwrap_or_else(|| (0..counts.len()).map(|number| number.to_string()).collect());
-            (counts.len() <= MOST_CLASSES).then(|| ConfusionMatrix::new(classes, counts))?
+            (counts.len() <= MOST_CLASSES).then(|| ConfusionMatrix::new(&classes, counts))?
         }
         Json::Object(rows) if rows.len() <= MOST_CLASSES => {
             let classes: Vec<String> = rows.iter().map(|(class, _)| class.clone()).collect();
             let counts = rows.iter().map(|(_, row)| of_classes(row, &classes)).collect::<Option<Vec<_>>>()?;
-            ConfusionMatrix::new(classes, counts)
+            ConfusionMatrix::new(&classes, counts)
         }
         _ => None,
     }
@@ -112,10 +108,9 @@ fn curves(members: &[(String, Json)]) -> Vec<LearningCurve> {
         for (step, value) in (1..).zip(values) {
             series.push(step, number(value).unwrap_or(f64::NAN));
         }
-        let name = plain::line(name, LONGEST_NAME);
-        (series.count() > 0).then_some(LearningCurve { name, across: Across::Steps, series })
+        (series.count() > 0).then(|| LearningCurve { name: name.clone(), across: Across::Steps, series })
     };
-    objects.flatten().take(MOST_CURVES).filter_map(curve).collect()
+    objects.flatten().filter_map(curve).collect()
 }
 
 #[cfg(test)]

@@ -79,9 +79,10 @@ mod tests {
             Some(name) => variables.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| value).to_owned(),
             None => word.trim_matches('"').to_owned(),
         };
-        let holds = |term: &str| match term.split_once(" == ") {
-            Some((one, other)) => value(one) == value(other),
-            None => !value(term).is_empty(),
+        let holds = |term: &str| match (term.split_once(" == "), term.split_once(" != ")) {
+            (Some((one, other)), _) => value(one) == value(other),
+            (None, Some((one, other))) => value(one) != value(other),
+            (None, None) => !value(term).is_empty(),
         };
         let rules: Vec<_> =
             rules.split("- if: ").skip(1).map(|rule| rule.split_once('\n').unwrap_or((rule, ""))).collect();
@@ -105,6 +106,13 @@ mod tests {
                 ["\nworkflow:\n", "\nrelease:\n"].map(|start| all.map(|set| starts(block(start), set)));
             assert_eq!((workflow, release), ([false, true, true, true], [false, true, false, false]));
         }
+        let (_, text) = TRAINING.files.iter().find(|(file, _)| *file == ".gitlab-ci.yml").unwrap();
+        let block = |start: &str| text.split(start).nth(1).unwrap().split("\n\n").next().unwrap();
+        let [candidate, stable] = ["\ncandidate-package:\n", "\nstable-package:\n"].map(block);
+        let starts_in = |block: &str| [&main[..], &branch, &merge_request].map(|set| starts(block, set));
+        assert_eq!((starts_in(candidate), starts_in(stable)), ([false, true, true], [true, false, false]));
+        assert!(stable.contains("environment: {name: staging, action: access}") && stable.contains("id_tokens:"));
+        assert!(!candidate.contains("environment"), "merge requests have none: {candidate}");
     }
 
     #[test]

@@ -15,6 +15,12 @@ use crate::lifecycle::manifest::Approvals;
 pub(super) const AUTHOR: &str = "registered-by";
 const APPROVAL: &str = "approval-";
 const REJECTION: &str = "rejection-";
+/// Entry with the rule under which the version was registered.
+pub(super) const NEEDED: &str = "approvals-needed";
+/// Word of a rule's text.
+const NO_SELF: &str = "no-self";
+/// Most users whom a rule can ask for.
+const MOST_USERS: u32 = 10;
 
 /// Longest name of a user in a record.
 const LONGEST_LOGIN: usize = 60;
@@ -22,7 +28,7 @@ const LONGEST_LOGIN: usize = 60;
 /// How many users must approve, and which ones do not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::lifecycle) struct ApprovalRule {
-    pub(super) min: u32,
+    pub(in crate::lifecycle) min: u32,
     pub(super) no_self: bool,
 }
 
@@ -30,6 +36,45 @@ impl ApprovalRule {
     /// The stricter of the manifest and the command line.
     pub(in crate::lifecycle) fn of(manifest: &Approvals, min: Option<u32>, no_self: bool) -> Self {
         Self { min: manifest.min.max(min.unwrap_or(1)).max(1), no_self: manifest.no_self || no_self }
+    }
+
+    /// A rule that satisfies both.
+    #[must_use]
+    pub(in crate::lifecycle) fn and(self, other: Self) -> Self {
+        Self { min: self.min.max(other.min), no_self: self.no_self || other.no_self }
+    }
+
+    /// For people: `2 are`.
+    pub(in crate::lifecycle) fn words(self) -> String {
+        let verb = if self.min == 1 { "is" } else { "are" };
+        if self.no_self {
+            format!("{}, and not the one who registered it, {verb}", self.min)
+        } else {
+            format!("{} {verb}", self.min)
+        }
+    }
+
+    /// `2 no-self`: as tags and metadata remember the rule.
+    pub(in crate::lifecycle) fn text(self) -> String {
+        let word = if self.no_self { format!(" {NO_SELF}") } else { String::new() };
+        format!("{}{word}", self.min)
+    }
+
+    /// The rule of a text. One that cannot be read is the strictest: somebody may have changed it to ask for less.
+    pub(in crate::lifecycle) fn of_text(text: &str) -> Self {
+        let (number, rest) = text.split_once(' ').unwrap_or((text, ""));
+        let min = number.parse().ok().filter(|min| (1..=MOST_USERS).contains(min));
+        match (min, rest) {
+            (Some(min), "") => Self { min, no_self: false },
+            (Some(min), NO_SELF) => Self { min, no_self: true },
+            _ => Self { min: MOST_USERS, no_self: true },
+        }
+    }
+}
+
+impl Default for ApprovalRule {
+    fn default() -> Self {
+        Self { min: 1, no_self: false }
     }
 }
 
@@ -49,7 +94,12 @@ pub(in crate::lifecycle) enum Standing {
 pub(in crate::lifecycle) struct ApprovalRecords<'a>(pub(in crate::lifecycle) &'a BTreeMap<String, String>);
 
 impl<'a> ApprovalRecords<'a> {
-    /// The state that the records give under a rule. A user who opens a version again approves it in the same change.
+    /// The rule that holds for this version: its own from when it was registered may be stricter than the manifest's.
+    pub(in crate::lifecycle) fn rule(self, rule: ApprovalRule) -> ApprovalRule {
+        self.0.get(NEEDED).map_or(rule, |text| rule.and(ApprovalRule::of_text(text)))
+    }
+
+    /// The state that the records give under a rule, or under the version's own. A user who opens a version again approves it in the same change.
     pub(in crate::lifecycle) fn standing(self, rule: ApprovalRule) -> Standing {
         if self.last_rejection().is_some() && !self.has_approvals() {
             return Standing::Rejected;
@@ -101,6 +151,7 @@ impl<'a> ApprovalRecords<'a> {
 
     /// Users whose approval counts, by key. None, when an author is excluded whom nobody knows.
     fn counting(self, rule: ApprovalRule) -> BTreeMap<&'a str, &'a str> {
+        let rule = self.rule(rule);
         let mut approvers = self.approvers();
         if rule.no_self {
             match self.author() {
@@ -118,7 +169,7 @@ impl<'a> ApprovalRecords<'a> {
 
     /// Approvals that are missing.
     fn missing(self, rule: ApprovalRule) -> u32 {
-        rule.min.saturating_sub(u32::try_from(self.counting(rule).len()).unwrap_or(u32::MAX))
+        self.rule(rule).min.saturating_sub(u32::try_from(self.counting(rule).len()).unwrap_or(u32::MAX))
     }
 
     /// Whether the entries fit.
@@ -285,6 +336,32 @@ mod tests {
         assert_eq!((ApprovalRecords(&metadata).round(), ApprovalRecords(&metadata).missing(TWO)), (2, 2));
         approve(&mut metadata, "2");
         assert_eq!(ApprovalRecords(&metadata).missing(TWO), 1);
+    }
+
+    #[test]
+    fn the_rule_of_the_registration_is_never_loosened() {
+        let mut metadata = BTreeMap::from([(AUTHOR.to_owned(), author(&user("1")))]);
+        metadata.insert(NEEDED.to_owned(), TWO.text());
+        approve(&mut metadata, "1");
+        approve(&mut metadata, "2");
+        let lax = ApprovalRule { min: 1, no_self: false };
+        assert_eq!(ApprovalRecords(&metadata).rule(lax), TWO);
+        assert_eq!(ApprovalRecords(&metadata).standing(lax), Standing::Missing(1));
+        approve(&mut metadata, "3");
+        assert_eq!(ApprovalRecords(&metadata).standing(lax), Standing::Approved);
+        assert_eq!(ApprovalRecords(&metadata).standing(ApprovalRule { min: 3, ..lax }), Standing::Missing(1));
+    }
+
+    #[test_case("1" => (1, false))]
+    #[test_case("2 no-self" => (2, true))]
+    #[test_case("0" => (10, true); "no user")]
+    #[test_case("11" => (10, true); "too many")]
+    #[test_case("1 no_self" => (10, true); "another word")]
+    #[test_case("" => (10, true); "nothing")]
+    fn a_rule_that_cannot_be_read_is_the_strictest(text: &str) -> (u32, bool) {
+        let rule = ApprovalRule::of_text(text);
+        assert_eq!(ApprovalRule::of_text(&rule.text()), rule);
+        (rule.min, rule.no_self)
     }
 
     #[test]

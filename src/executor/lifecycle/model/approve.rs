@@ -59,6 +59,7 @@ pub(super) async fn run(inputs: &CommandInputs, args: ApproveArgs) -> anyhow::Re
     let registry = inputs.connect.registry(&target.access).await?;
     let found = choice.find(&*registry, &target).await?;
     let version = completed(&*registry, &found.arn).await?;
+    let rule = ApprovalRecords(&version.metadata).rule(rule);
     let reason = args.reason.as_deref().map(str::trim).filter(|reason| !reason.is_empty());
     let approval = Approving { registry, user, rule, reason, force: args.force, at: inputs.clock.now() };
     let version = approval.put_right(version).await?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest as _, Sha256};
 
-use super::approvals::{self, AUTHOR};
+use super::approvals::{self, AUTHOR, ApprovalRule, NEEDED};
 use super::metadata::{field, value, without_credentials};
 use crate::cloud::{ModelVersion, Sha256Hash, StoredMetrics, VersionSpec};
 use crate::lifecycle::hex::hex;
@@ -87,7 +87,7 @@ impl VersionContent<'_> {
         hex(&hash.finalize()).chars().take(TOKEN).collect()
     }
 
-    /// The metadata of the version.
+    /// The metadata of the version, which will need the approvals of the rule at least.
     pub(super) fn metadata(
         &self,
         token: &str,
@@ -95,6 +95,7 @@ impl VersionContent<'_> {
         manifest: &Manifest,
         pipeline: &Pipeline,
         author: Option<&JobUser>,
+        rule: ApprovalRule,
     ) -> anyhow::Result<BTreeMap<String, String>> {
         let manifest = hex(&Sha256::digest(serde_json::to_vec(manifest)?));
         let known = [
@@ -111,6 +112,7 @@ impl VersionContent<'_> {
             ("pipeline-url", pipeline.url.as_deref().map(without_credentials)),
             ("job-id", pipeline.job_id.clone()),
             (AUTHOR, author.map(approvals::author)),
+            (NEEDED, Some(rule.text())),
         ];
         let named = known.into_iter().filter_map(|(name, text)| Some((name.to_owned(), value(&text?))));
         let metrics = self.metrics.iter().enumerate().map(|(at, key)| (format!("metrics-{}", at + 1), value(key)));
@@ -119,7 +121,7 @@ impl VersionContent<'_> {
 }
 
 /// Entries that another job of the pipeline writes otherwise.
-const OF_A_JOB: [&str; 4] = ["job-id", "executor-version", "manifest-sha256", AUTHOR];
+const OF_A_JOB: [&str; 5] = ["job-id", "executor-version", "manifest-sha256", AUTHOR, NEEDED];
 
 /// Names of the parts in which a version is not the one that the request makes. A version with the mark of the same content may
 /// have been made by anybody who may make versions.
@@ -218,7 +220,15 @@ mod tests {
     fn metadata_is_within_the_limits_of_the_registry() {
         let keys: Vec<_> = (0..10).map(|number| format!("metrics/{number}.json")).collect();
         let content = VersionContent { model: "files 1", image_digest: "sha256:1", metrics: &keys };
-        let metadata = content.metadata("t", &StoredModel::default(), &Manifest::default(), &pipeline(), None).unwrap();
+        let metadata = content.metadata(
+            "t",
+            &StoredModel::default(),
+            &Manifest::default(),
+            &pipeline(),
+            None,
+            ApprovalRule::default(),
+        );
+        let metadata = metadata.unwrap();
         assert_eq!(metadata["pipeline-url"], "https://gitlab.example/g/p/-/pipelines/7");
         assert_eq!((metadata["metrics-10"].as_str(), metadata.get(AUTHOR)), ("metrics/9.json", None));
         // Ten approvals and ten rejections must fit too.

@@ -15,11 +15,8 @@ mod source;
 mod version_data;
 mod versions;
 
-use std::collections::BTreeMap;
-
 use clap::{Args, Subcommand};
 
-use self::approvals::{ApprovalRecords, ApprovalRule, Standing};
 pub(crate) use self::lineage::PackageOrigin;
 pub(crate) use self::metadata::without_credentials;
 pub(crate) use self::packaged::PackagedVersion;
@@ -31,7 +28,6 @@ pub(crate) use self::version_data::image as version_image;
 pub(crate) use self::versions::{VersionArgs, VersionChoice};
 
 use super::CommandInputs;
-use super::manifest::Approvals;
 use crate::base::signals::Cancellation;
 
 #[derive(Debug, Args)]
@@ -61,11 +57,6 @@ pub async fn run(inputs: &CommandInputs, args: ModelArgs, _: Cancellation) -> an
         ModelCommand::Reject(args) => reject::run(inputs, args).await,
         ModelCommand::Latest(args) => latest::run(inputs, args).await,
     }
-}
-
-/// Whether a version's metadata has the approvals that the manifest asks for.
-pub(crate) fn has_approvals(metadata: &BTreeMap<String, String>, manifest: &Approvals) -> bool {
-    ApprovalRecords(metadata).standing(ApprovalRule::of(manifest, None, false)) == Standing::Approved
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::approvals::ApprovalRule;
 use super::lineage::PackageOrigin;
 use super::register::Registration;
 use super::source::{MetricsFile, ModelOrigin};
@@ -21,17 +22,19 @@ pub(crate) struct PackagedVersion<'a> {
 }
 
 impl<'a> PackagedVersion<'a> {
-    /// `archive` is the hash of the model's archive, and `image_digest` that of the manifest's image, with its kind.
+    /// `archive` is the hash of the model's archive, and `image_digest` that of the manifest's image, with its kind. The version will
+    /// need the approvals of the `rule` at least.
     ///
     /// # Errors
     /// Failures of AWS; the metrics are below the manifest's bars.
-    pub(crate) async fn new(
+    pub(in crate::lifecycle) async fn new(
         inputs: &CommandInputs,
         target: &'a ProjectTarget,
         package: &'a PackageOrigin,
         (archive, image_digest): (Sha256Hash, &'a str),
         metrics: Vec<MetricsFile>,
         author: Option<JobUser>,
+        rule: ApprovalRule,
     ) -> anyhow::Result<Self> {
         let model = target.model()?;
         if !model.require.is_empty() {
@@ -51,6 +54,7 @@ impl<'a> PackagedVersion<'a> {
             metrics,
             author,
             package: Some(package),
+            rule,
         };
         Ok(Self { registration })
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
+use super::approvals::ApprovalRule;
 use super::change::{ATTEMPTS, pauses};
 use super::lineage::{PackageOrigin, StoredModel, VersionContent, description, differences, package_entries};
 use super::metadata::{property, without_credentials};
@@ -68,6 +69,7 @@ pub(super) async fn run(inputs: &CommandInputs, args: RegisterArgs) -> anyhow::R
         metrics,
         author,
         package: None,
+        rule: ApprovalRule::of(&target.model()?.approvals, None, false),
     };
     let (outcome, version) = registration.run().await?;
     args.output.leave(&VersionData::new(outcome, &version), &inputs.printer)
@@ -99,6 +101,8 @@ pub(super) struct Registration<'a> {
     pub(super) author: Option<JobUser>,
     /// `None` for a model of this pipeline.
     pub(super) package: Option<&'a PackageOrigin>,
+    /// The approvals that the version needs at least.
+    pub(super) rule: ApprovalRule,
 }
 
 impl Registration<'_> {
@@ -190,7 +194,8 @@ impl Registration<'_> {
     fn spec(&self, content: &VersionContent<'_>, archive: &ModelArchive, token: String) -> anyhow::Result<VersionSpec> {
         let (model, pipeline) = (self.target.model()?, self.pipeline());
         let stored = StoredModel { hash: archive.hash, index_key: self.model.index_key() };
-        let mut metadata = content.metadata(&token, &stored, &self.target.manifest, pipeline, self.author.as_ref())?;
+        let (manifest, author) = (&self.target.manifest, self.author.as_ref());
+        let mut metadata = content.metadata(&token, &stored, manifest, pipeline, author, self.rule)?;
         metadata.extend(self.package.into_iter().flat_map(package_entries));
         let url = |url: &Option<String>| property(&without_credentials(url.as_deref()?));
         Ok(VersionSpec {

@@ -6,7 +6,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::metadata::{MODEL_ARCHIVE, PackageMetadata, PackagedFile, canonical};
-use super::naming;
+use super::naming::{self, is_hash};
 use crate::lifecycle::{hex::hex, model};
 
 /// Checks everything about a package that other places say too.
@@ -33,8 +33,11 @@ pub(super) fn check(metadata: &PackageMetadata) -> anyhow::Result<()> {
         }),
         None => !files.contains_key(MODEL_ARCHIVE) && is_file(files, "model/reference.json", archive)?,
     };
-    let is_hash = archive.sha256.len() == 64 && archive.sha256.bytes().all(|byte| byte.is_ascii_hexdigit());
-    anyhow::ensure!(is_packed && is_hash, "metadata.json names another model than the one in the package");
+    // The same model has one text of its hash, in tags and records too.
+    anyhow::ensure!(
+        is_packed && is_hash(&archive.sha256),
+        "metadata.json names another model than the one in the package"
+    );
     anyhow::ensure!(is_file(files, "deploy/model.json", model)?, "deploy/model.json is not the model of metadata.json");
     Ok(())
 }

@@ -105,7 +105,7 @@ impl PackageContent {
             warnings.look_into(archive)?;
         }
         let origin = Origin { inputs, target, kind, commit: &commit };
-        let metadata = origin.metadata(packaged, metrics, sources.submodules.clone());
+        let metadata = origin.metadata(packaged, metrics, sources.submodules.clone())?;
         put_documents(&mut others, &metadata, &noted)?;
         Ok(Self { repository, sources, others, archive, metadata, changed, warnings })
     }
@@ -245,14 +245,14 @@ impl Origin<'_> {
         model: PackagedModel,
         metrics: BTreeMap<String, String>,
         submodules: BTreeMap<String, String>,
-    ) -> PackageMetadata {
+    ) -> Result<PackageMetadata, Failure> {
         let (env, pipeline) = (&self.inputs.env, &self.target.pipeline);
-        let committed = naming::time_of(self.commit.seconds);
+        let committed = naming::time_of(self.commit.seconds).ok_or_else(|| undated(self.commit))?;
         let time = naming::pipeline_time(env).unwrap_or(committed);
         // Where the name is without it, its number may change while the name does not.
         let merge_request = naming::merge_request(env).filter(|_| self.kind == PackageKind::Candidate);
         let url = |url: &Option<String>| url.as_deref().map(model::without_credentials);
-        PackageMetadata {
+        Ok(PackageMetadata {
             schema: SCHEMA.to_owned(),
             name: naming::name(self.kind, merge_request.as_deref(), &self.commit.id, time),
             kind: self.kind,
@@ -271,8 +271,16 @@ impl Origin<'_> {
             metrics,
             submodules,
             files: BTreeMap::new(),
-        }
+        })
     }
+}
+
+fn undated(commit: &PackedCommit) -> Failure {
+    Failure::user(format!(
+        "the commit {} has a date that no package can have: {} seconds after 1970, which is in the year 10000 or later",
+        commit.id, commit.seconds
+    ))
+    .hint("give the commit the present date, as `git commit --amend --no-edit --reset-author` does, and push it")
 }
 
 /// Adds a file of the commit, and looks at it for what people should know; `shown` is its name for them.

@@ -67,14 +67,42 @@ pub(super) fn usage(metadata: &PackageMetadata) -> String {
     )
 }
 
-/// Text of others in Markdown: one line, and no markup.
+/// Text of others in Markdown: one line, and no markup. Nor any of GitLab's own: mentions, references, emoji, formulas, and addresses
+/// that become links.
 pub(crate) fn inline(text: &str) -> String {
+    const MARKUP: &str = "\\`*_{}[]<>#|!~@%&$:^";
     let line = plain::line(text, LONGEST_SUBJECT);
-    line.chars().fold(String::with_capacity(line.len()), |mut text, letter| {
-        if "\\`*_{}[]<>#|!~".contains(letter) {
-            text.push('\\');
+    let line = line.trim_start();
+    let mut made = String::with_capacity(line.len());
+    for (at, letter) in line.char_indices() {
+        let before = &line[..at];
+        let is_digits = !before.is_empty() && before.bytes().all(|digit| digit.is_ascii_digit());
+        // At its start a line can be a list or an underline, and `www.` makes an address without a scheme.
+        let begins = (at == 0 && "-+=".contains(letter)) || (is_digits && ".)".contains(letter));
+        let is_host = letter == '.' && before.len() >= 3 && before.to_ascii_lowercase().ends_with("www");
+        if MARKUP.contains(letter) || begins || is_host {
+            made.push('\\');
         }
-        text.push(letter);
-        text
-    })
+        made.push(letter);
+    }
+    made
+}
+
+#[cfg(test)]
+mod tests {
+    use test_case::test_case;
+
+    use super::inline;
+
+    #[test_case("Improve it - fast. (v1.2)" => "Improve it - fast. (v1.2)"; "plain")]
+    #[test_case("@all see %1, &1, !2 and #3" => r"\@all see \%1, \&1, \!2 and \#3"; "references")]
+    #[test_case("$x^2$ :smile:" => r"\$x\^2\$ \:smile\:"; "formulas and emoji")]
+    #[test_case("https://e.example www.e.example WWW.e" => r"https\://e.example www\.e.example WWW\.e"; "addresses")]
+    #[test_case("- a - b" => r"\- a - b"; "a list")]
+    #[test_case("  + a" => r"\+ a"; "an indented list")]
+    #[test_case("12. a 3. b" => r"12\. a 3. b"; "a list of numbers")]
+    #[test_case("é`<b>" => r"é\`\<b\>"; "markup")]
+    fn text_of_others_is(text: &str) -> String {
+        inline(text)
+    }
 }

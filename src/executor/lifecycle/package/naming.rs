@@ -9,6 +9,8 @@ use crate::config::env::Environment;
 
 /// Digits of a commit in a name, as in `CI_COMMIT_SHORT_SHA`.
 const SHORT_COMMIT: usize = 8;
+/// The last second that a date of four digits can name: 9999-12-31T23:59:59Z.
+const LAST_SECOND: u64 = 253_402_300_799;
 
 /// The purpose of a package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -65,9 +67,14 @@ pub(super) fn is_commit(text: &str) -> bool {
     [40, 64].contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// The time of the pipeline. `None` outside of one, and when it is no time.
+/// The time of the pipeline. `None` outside of one, and when it is no time from 1970 to 9999.
 pub(super) fn pipeline_time(env: &Environment) -> Option<SystemTime> {
-    let text = env.get("CI_PIPELINE_CREATED_AT")?;
+    let time = instant(env.get("CI_PIPELINE_CREATED_AT")?)?;
+    time_of(time.duration_since(UNIX_EPOCH).ok()?.as_secs()).map(|_| time)
+}
+
+/// `2026-11-29T04:52:33Z`, also with a fraction or an offset.
+fn instant(text: &str) -> Option<SystemTime> {
     let Some(at) = text.len().checked_sub(6).filter(|at| text.get(*at..).is_some_and(|end| !end.ends_with('Z'))) else {
         return humantime::parse_rfc3339(text).ok();
     };
@@ -82,9 +89,9 @@ pub(super) fn pipeline_time(env: &Environment) -> Option<SystemTime> {
     }
 }
 
-/// Time of a commit.
-pub(super) fn time_of(seconds: u64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_secs(seconds)
+/// Time of a commit. `None` from the year 10000 on: no name has its form.
+pub(super) fn time_of(seconds: u64) -> Option<SystemTime> {
+    (seconds <= LAST_SECOND).then(|| UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
 /// `2026-11-29T04:52:33Z`
@@ -100,6 +107,11 @@ pub(super) fn name(kind: PackageKind, merge_request: Option<&str>, commit: &str,
         PackageKind::Candidate => format!("candidate-PR-{}-{commit}-{stamp}.zip", merge_request.unwrap_or("none")),
         PackageKind::Stable => format!("stable-{stamp}.zip"),
     }
+}
+
+/// Whether a text is a SHA-256 as this program writes it.
+pub(crate) fn is_hash(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
 #[cfg(test)]
@@ -148,6 +160,10 @@ mod tests {
     #[test_case("2026-11-29T04:52:33.123Z" => Some("2026-11-29T04:52:33Z".to_owned()); "with a fraction")]
     #[test_case("2026-11-29T01:22:33+02:30" => Some("2026-11-28T22:52:33Z".to_owned()); "east")]
     #[test_case("2026-11-29T23:52:33-05:00" => Some("2026-11-30T04:52:33Z".to_owned()); "west")]
+    #[test_case("9999-12-31T23:59:59Z" => Some("9999-12-31T23:59:59Z".to_owned()); "the last one")]
+    #[test_case("9999-12-31T23:59:59-00:01" => None; "after the last one")]
+    #[test_case("9999-12-31T23:59:59-99:99" => None; "far after the last one")]
+    #[test_case("1970-01-01T00:00:00+99:00" => None; "before 1970")]
     #[test_case("yesterday" => None; "no time")]
     #[test_case("" => None; "empty")]
     #[test_case("é2026-11-29T23:5é" => None; "no characters at the bounds")]
@@ -156,8 +172,14 @@ mod tests {
     }
 
     #[test]
+    fn a_commit_of_the_year_10000_has_no_time() {
+        assert_eq!(rfc3339(time_of(LAST_SECOND).unwrap()), "9999-12-31T23:59:59Z");
+        assert_eq!([time_of(LAST_SECOND + 1), time_of(u64::MAX)], [None; 2]);
+    }
+
+    #[test]
     fn names_have_their_form() {
-        let time = time_of(1_795_927_953);
+        let time = time_of(1_795_927_953).unwrap();
         let commit = "0123456789abcdef0123456789abcdef01234567";
         assert_eq!(
             name(PackageKind::Candidate, Some("12"), commit, time),

@@ -206,13 +206,19 @@ fn metadata(
     anyhow::ensure!(entry.mode == FileMode::Plain && entry.bytes <= LARGEST_METADATA, "its metadata.json is too large");
     let mut text = Vec::new();
     archive.by_name(METADATA)?.take(LARGEST_METADATA).read_to_end(&mut text).context("metadata.json cannot be read")?;
-    let value: serde_json::Value = serde_json::from_slice(&text).context("metadata.json is no JSON")?;
-    let schema = value["schema"].as_str().unwrap_or_default();
+    // Two readings: values of the whole text would need several times its memory.
+    let form: MetadataForm = serde_json::from_slice(&text).context("metadata.json is no JSON object")?;
     anyhow::ensure!(
-        schema == SCHEMA,
+        form.schema.as_deref() == Some(SCHEMA),
         "its metadata.json is not of the form {SCHEMA}: use another version of this program"
     );
-    serde_json::from_value(value).context("metadata.json is not of its form")
+    serde_json::from_slice(&text).context("metadata.json is not of its form")
+}
+
+/// What tells the form of `metadata.json`.
+#[derive(serde::Deserialize)]
+struct MetadataForm {
+    schema: Option<String>,
 }
 
 /// Compares the files that are there with those that the metadata name.

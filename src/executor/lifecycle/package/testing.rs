@@ -17,6 +17,7 @@ pub(crate) struct TestPackage {
     /// Where the model lies that is no part of the package.
     pub(crate) reference: Option<&'static str>,
     pub(crate) package_arn: Option<String>,
+    pub(crate) project: Option<&'static str>,
 }
 
 impl TestPackage {
@@ -25,7 +26,7 @@ impl TestPackage {
         hex(&sha256(&self.model[..]).unwrap())
     }
 
-    /// Writes the package, which the project `group/project` made, into the folder.
+    /// Writes the package into the folder.
     pub(crate) fn write(&self, folder: &Path) -> PathBuf {
         let image = self.manifest["model"]["image"].as_str().unwrap();
         let archive = match self.reference {
@@ -38,7 +39,7 @@ impl TestPackage {
             "kind": "stable",
             "created_at": "2026-11-29T04:52:33Z",
             "program_version": "0.1.0",
-            "project": "group/project",
+            "project": self.project,
             "commit": {"id": "0123456789abcdef0123456789abcdef01234567", "created_at": "2026-11-29T04:52:33Z"},
             "pipeline": {"id": "5"},
             "model": {

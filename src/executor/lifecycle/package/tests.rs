@@ -9,7 +9,7 @@ use test_case::test_case;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
-use super::metadata::{FileMode, MODEL_ARCHIVE, PackageMetadata, SCHEMA, canonical};
+use super::metadata::{FileMode, MODEL_ARCHIVE, PackageMetadata, PackagedFile, SCHEMA, canonical};
 use super::reading::OpenedPackage;
 use super::unpacked::UnpackedPackage;
 use super::writing::{PackageWriter, Packing};
@@ -207,6 +207,25 @@ fn claims_that_do_not_hold_are_refused() {
     changed = zip(&[(MODEL_ARCHIVE, "another", FileMode::Plain)], |_| {});
     refused(&changed, model);
     refused(&with(|metadata| metadata["model"]["group"] = json!("other")), "deploy/model.json is not the model");
+}
+
+#[test]
+fn the_hash_of_a_model_elsewhere_has_one_text() {
+    let checked = |sha256: String| {
+        let mut metadata = origin();
+        metadata.model.archive.sha256 = sha256;
+        let [model, reference] = [canonical(&metadata.model), canonical(&metadata.model.archive)].map(Result::unwrap);
+        for (name, content) in [("deploy/model.json", model), ("model/reference.json", reference)] {
+            let sha256 = super::hex(&super::writing::sha256(&content[..]).unwrap());
+            let file = PackagedFile { sha256, bytes: content.len() as u64, mode: FileMode::Plain };
+            metadata.files.insert(name.to_owned(), file);
+        }
+        super::claims::check(&metadata)
+    };
+    checked("a".repeat(64)).unwrap();
+    for other in ["A".repeat(64), "a".repeat(63), "g".repeat(64)] {
+        assert!(checked(other).unwrap_err().to_string().contains("names another model"));
+    }
 }
 
 #[test]

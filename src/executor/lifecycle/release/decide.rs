@@ -17,8 +17,10 @@ pub(super) struct FoundPublication {
 }
 
 /// A write, or the end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum PublicationStep {
+    /// The release is there without its tag: another run may be making both, or the tag was deleted.
+    AwaitTag,
     Upload,
     CreateRelease,
     AddLink,
@@ -41,6 +43,7 @@ pub(super) fn next_step(wanted: &Publication, found: &FoundPublication) -> Resul
     let file = likeness(wanted, &found.files)?;
     let release = wanted.release.as_ref().map(|release| of_release(release, found)).transpose()?;
     Ok(match (file, release) {
+        (_, Some(PublicationStep::AwaitTag)) => PublicationStep::AwaitTag,
         (None, _) => PublicationStep::Upload,
         (Some(_), Some(step)) => step,
         (Some(_), None) => PublicationStep::Nothing,
@@ -78,6 +81,22 @@ fn other_file(wanted: &Publication, file: &PackageFile) -> Failure {
         .hint("a name is published once: run `package` and `release` in a new pipeline, whose time makes another name, or delete the file (Deploy > Package registry)")
 }
 
+/// The failure of a release whose tag does not appear. GitLab makes no tag for a release that exists.
+pub(super) fn tag_is_gone(wanted: &NewRelease) -> Failure {
+    let tag = plain::line(&wanted.tag, 255);
+    Failure::user(format!("the release {tag} is there, but its tag was deleted")).hint(format!(
+        "make the tag again at the commit {} (Code > Tags), or delete the release too (Deploy > Releases), or choose another name with `--tag`",
+        wanted.commit
+    ))
+}
+
+/// The failure of a package whose commit the project does not have.
+pub(super) fn commit_is_absent(wanted: &NewRelease) -> Failure {
+    Failure::user(format!("the project has no commit {}, of which the package says that it is made", wanted.commit)).hint(
+        "release the package in the project that made it, after its branch is pushed; `CI_PROJECT_ID` says which project this job asks",
+    )
+}
+
 /// The step that is left of a release.
 fn of_release(wanted: &NewRelease, found: &FoundPublication) -> Result<PublicationStep, Failure> {
     let tag = plain::line(&wanted.tag, 255);
@@ -92,6 +111,9 @@ fn of_release(wanted: &NewRelease, found: &FoundPublication) -> Result<Publicati
     let Some(release) = &found.release else { return Ok(PublicationStep::CreateRelease) };
     if !release.commit.eq_ignore_ascii_case(&wanted.commit) {
         return Err(elsewhere("release", &release.commit));
+    }
+    if found.tag_commit.is_none() {
+        return Ok(PublicationStep::AwaitTag);
     }
     let missing = wanted.links.iter().find(|link| release.links.iter().all(|known| known.url != link.url));
     let Some(link) = missing else { return Ok(PublicationStep::Nothing) };
@@ -149,6 +171,9 @@ mod tests {
         );
         let renamed = release(|found| found.links[0].name = "by hand".to_owned());
         assert_eq!(step(file(), Some(COMMIT), Some(renamed)), Ok(PublicationStep::Nothing), "GitLab takes a URL once");
+        for files in [file(), Vec::new()] {
+            assert_eq!(step(files, None, Some(release(|_| {}))), Ok(PublicationStep::AwaitTag), "before any write");
+        }
         let candidate = Publication { release: None, ..publication() };
         assert_eq!(
             next_step(&candidate, &FoundPublication { files: file(), ..FoundPublication::default() }).unwrap(),

@@ -179,11 +179,7 @@ async fn a_stable_package_becomes_a_file_and_a_release() {
     let link = ReleaseLink { name: format!("{STABLE}.zip"), url: url(&publication().place) };
     assert_eq!((&*release.tag, &*release.commit, &release.links), (STABLE, COMMIT, &vec![link]));
     let sha256 = data["sha256"].as_str().unwrap();
-    assert!(
-        release.description.starts_with("# Release notes\n\n- Improve it\n\n## Package\n"),
-        "{}",
-        release.description
-    );
+    assert!(release.description.ends_with("\n\n# Release notes\n\n- Improve it\n"), "{}", release.description);
     assert!(release.description.contains(sha256));
     assert_eq!(
         data,
@@ -301,6 +297,20 @@ async fn a_package_that_is_not_as_it_was_made_is_refused_before_any_call() {
     let path = desk.folder.path().join("other.zip");
     std::fs::copy(desk.file(), &path).unwrap();
     desk.run(&["--package", path.to_str().unwrap()]).await.good();
+    // The same file under other names, and a package that no variable names.
+    let mut desk = Desk::stable().with([("PACKAGE_SHA256", "0123")]);
+    let link = desk.folder.path().join("link.zip");
+    std::os::unix::fs::symlink(desk.file(), &link).unwrap();
+    let dotted = desk.folder.path().join("./package.zip");
+    for named in [Some("/nonexistent/package.zip"), None] {
+        for path in [&link, &dotted] {
+            let ended = desk.run(&["--package", path.to_str().unwrap()]).await;
+            ended.refused("is not the package that was made: its SHA-256 is ");
+            assert_eq!(desk.gitlab.calls(), [""; 0]);
+        }
+        desk.env.remove("PACKAGE_FILE");
+        desk.env.extend(named.map(|path| ("PACKAGE_FILE".to_owned(), path.to_owned())));
+    }
     let desk = Desk::stable().with([("CI_PROJECT_PATH", "group/fork")]);
     refused(&desk, "is a package of the project group/project, not of group/fork").await;
     let desk = Desk::stable();

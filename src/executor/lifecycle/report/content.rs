@@ -1,11 +1,13 @@
 //! Puts the content of a report together: what was judged, the files of other jobs, and what the job's variables say.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use super::inputs::ReportFigures;
 use crate::base::plain;
 use crate::lifecycle::CommandInputs;
 use crate::lifecycle::gate::Appraisal;
+use crate::lifecycle::model::without_credentials;
 use crate::lifecycle::target::ProjectTarget;
 use crate::report::{LONGEST_NAME, LONGEST_TEXT, ModelReport, PAGE_LINK, ReportLink};
 
@@ -28,6 +30,7 @@ impl ReportContent<'_> {
         ModelReport {
             title: plain::line(self.name, LONGEST_NAME),
             place: self.place(),
+            has_metrics: appraisal.has_metrics,
             verdict: appraisal.verdict,
             comparison: appraisal.comparison,
             has_baseline: appraisal.has_baseline,
@@ -37,7 +40,7 @@ impl ReportContent<'_> {
             left_out: appraisal.left_out,
             curves,
             matrix: appraisal.drawn.matrix,
-            training: figures.training,
+            trainings: figures.trainings,
             endpoints: figures.endpoints,
             plan: figures.plan,
         }
@@ -80,14 +83,27 @@ impl ReportContent<'_> {
             ("Pipeline", self.variable("CI_PIPELINE_URL")),
             ("Package", self.variable("PACKAGE_URL")),
         ];
-        links.into_iter().filter_map(|(name, url)| ReportLink::new(name, url?)).collect()
+        links.into_iter().filter_map(|(name, url)| ReportLink::new(name, &without_credentials(url?))).collect()
     }
 
-    /// The page's path among the artifacts of the job, which are below the project's folder.
+    /// The page's path in an address among the artifacts of the job, which are below the project's folder.
     fn artifact(&self) -> Option<String> {
         let project = Path::new(self.variable("CI_PROJECT_DIR")?).canonicalize().ok()?;
         let file = std::path::absolute(self.html?).ok()?;
         let place = file.parent()?.canonicalize().ok()?.join(file.file_name()?);
-        Some(place.strip_prefix(project).ok()?.to_str()?.to_owned())
+        Some(encoded(place.strip_prefix(project).ok()?))
     }
+}
+
+/// A path as an address has it: all but plain letters are encoded.
+fn encoded(path: &Path) -> String {
+    path.as_os_str().as_encoded_bytes().iter().fold(String::new(), |mut text, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~/".contains(byte) {
+            text.push(char::from(*byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "%{byte:02X}");
+        }
+        text
+    })
 }

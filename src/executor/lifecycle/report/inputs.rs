@@ -14,7 +14,7 @@ use crate::base::series::{Point, Series};
 use crate::lifecycle::gate;
 use crate::report::{
     Across, EndpointCheck, EndpointFigures, JobPhase, LONGEST_NAME, LONGEST_TEXT, LearningCurve, PlannedDeployment,
-    TrainingFigures,
+    TrainingFigures, labels,
 };
 
 /// Files of the training job, which are read without being named.
@@ -23,7 +23,7 @@ const REPORT_SCHEMA: &str = "sagemaker-executor/report/1";
 const METRICS_SCHEMA: &str = "sagemaker-executor/metrics/1";
 /// Longest time in seconds: a larger one is no time of a job.
 const LONGEST_SECONDS: u64 = 1_000_000_000;
-/// Most of each list that are kept.
+/// Most things of a list in a sentence, which is cut besides.
 const MOST: usize = 100;
 
 #[derive(Debug, Args)]
@@ -43,7 +43,7 @@ pub(super) struct ReportFiles {
 /// The parts that the files have.
 #[derive(Debug, Default)]
 pub(super) struct ReportFigures {
-    pub(super) training: Option<TrainingFigures>,
+    pub(super) trainings: Vec<TrainingFigures>,
     pub(super) curves: Vec<LearningCurve>,
     pub(super) endpoints: Vec<EndpointFigures>,
     pub(super) plan: Option<PlannedDeployment>,
@@ -51,7 +51,7 @@ pub(super) struct ReportFigures {
 
 impl ReportFigures {
     pub(super) fn is_empty(&self) -> bool {
-        self.training.is_none() && self.curves.is_empty() && self.endpoints.is_empty() && self.plan.is_none()
+        self.trainings.is_empty() && self.curves.is_empty() && self.endpoints.is_empty() && self.plan.is_none()
     }
 }
 
@@ -78,7 +78,7 @@ impl ReportFiles {
             let hint = "name files that the executor left in `--training-report`; `needs:artifacts` brings those of the training";
             let text = text(&file, hint)?;
             match parse::<Schema>(&file, &text, hint)?.schema.as_deref() {
-                Some(REPORT_SCHEMA) => figures.training = Some(training(&parse(&file, &text, hint)?)),
+                Some(REPORT_SCHEMA) => figures.trainings.push(training(&parse(&file, &text, hint)?)),
                 Some(METRICS_SCHEMA) => figures.curves.extend(curves(parse(&file, &text, hint)?)),
                 _ => return Err(unusable(&file, "its `schema` is none of a training job's files", hint)),
             }
@@ -185,7 +185,7 @@ fn training(report: &JobReport) -> TrainingFigures {
         from += seconds;
         phase
     };
-    TrainingFigures { facts, phases: report.phases.iter().take(MOST).map(phase).collect() }
+    TrainingFigures { facts, phases: report.phases.iter().map(phase).collect() }
 }
 
 /// The part of `sagemaker-metrics.json` that has the curves.
@@ -205,9 +205,9 @@ fn curves(file: MetricsFile) -> Vec<LearningCurve> {
     let curve = |(metric, detail): (String, Value)| {
         let points = serde_json::from_value::<CurveOfMetric>(detail).ok()?.curve;
         let series = Series::of_points(points, None)?;
-        Some(LearningCurve { name: name(&metric), across: Across::Time, series })
+        Some(LearningCurve { name: metric, across: Across::Time, series })
     };
-    file.details.into_iter().take(MOST).filter_map(curve).collect()
+    file.details.into_iter().filter_map(curve).collect()
 }
 
 /// What `endpoint test --output json` prints.
@@ -281,21 +281,22 @@ fn endpoint(file: &TestFile) -> EndpointFigures {
     facts.extend(file.ambiguity.as_deref().map(|why| ("Not certain", sentence(why))));
     let has_passed = |result: &str| result == "passed";
     let limits = file.limits.iter().map(|limit| EndpointCheck {
-        name: name(&limit.limit),
+        name: limit.limit.clone(),
         has_passed: has_passed(&limit.result),
         reason: sentence(
             &limit.reason.clone().or(limit.value.map(|value| format!("it is {value}"))).unwrap_or_default(),
         ),
     });
     let samples = file.samples.iter().map(|sample| EndpointCheck {
-        name: name(&sample.name),
+        name: sample.name.clone(),
         has_passed: has_passed(&sample.result),
         reason: sentence(sample.reason.as_deref().unwrap_or_default()),
     });
     let mut checks: Vec<EndpointCheck> = limits.chain(samples).collect();
+    let names = labels(checks.iter().map(|check| check.name.as_str()));
+    checks.iter_mut().zip(names).for_each(|(check, name)| check.name = name);
     // What does not hold comes first.
     checks.sort_by_key(|check| check.has_passed);
-    checks.truncate(MOST);
     EndpointFigures { name: name(&file.endpoint), has_passed: has_passed(&file.result), latencies, facts, checks }
 }
 
@@ -304,6 +305,7 @@ fn endpoint(file: &TestFile) -> EndpointFigures {
 struct PlanFile {
     endpoint: String,
     version: String,
+    package: Option<PlanFilePackage>,
     from: Option<String>,
     to: String,
     changes: bool,
@@ -323,6 +325,15 @@ struct PlanFile {
     refusals: Vec<String>,
 }
 
+/// The package that is deployed: what the one who approves it compares.
+#[derive(Deserialize)]
+struct PlanFilePackage {
+    name: String,
+    sha256: String,
+    commit: String,
+    model_sha256: String,
+}
+
 #[derive(Deserialize)]
 struct PlanFileStep {
     action: String,
@@ -337,11 +348,19 @@ struct PlanFileDifference {
 }
 
 fn plan(file: &PlanFile) -> PlannedDeployment {
-    let mut facts = vec![
-        ("Version", sentence(&file.version)),
+    let mut facts = vec![("Version", sentence(&file.version))];
+    if let Some(PlanFilePackage { name, sha256, commit, model_sha256 }) = &file.package {
+        facts.extend([
+            ("Package", sentence(name)),
+            ("SHA-256 of the package", sentence(sha256)),
+            ("Commit of the package", sentence(commit)),
+            ("SHA-256 of the model", sentence(model_sha256)),
+        ]);
+    }
+    facts.extend([
         ("Configuration", sentence(&format!("{} → {}", file.from.as_deref().unwrap_or("no endpoint"), file.to))),
         ("Traffic", sentence(&file.traffic)),
-    ];
+    ]);
     if file.longest_seconds > 0 {
         facts.push(("Longest time", seconds(file.longest_seconds)));
     }
@@ -354,14 +373,14 @@ fn plan(file: &PlanFile) -> PlannedDeployment {
         if alarms.is_empty() { "none: only the samples roll back".to_owned() } else { sentence(&alarms) },
     ));
     facts.retain(|(_, fact)| !fact.is_empty());
-    let steps = file.steps.iter().take(MOST).map(|step| (name(&step.action), sentence(&step.what)));
-    let differences = file.differences.iter().take(MOST);
+    let steps = file.steps.iter().map(|step| (name(&step.action), sentence(&step.what)));
+    let differences = file.differences.iter();
     PlannedDeployment {
         endpoint: name(&file.endpoint),
         has_changes: file.changes,
         facts,
         steps: steps.collect(),
         differences: differences.map(|of| (name(&of.key), sentence(&of.from), sentence(&of.to))).collect(),
-        refusals: file.refusals.iter().take(MOST).map(|refusal| sentence(refusal)).collect(),
+        refusals: file.refusals.iter().map(|refusal| sentence(refusal)).collect(),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::merge_request;
 use crate::base::failure::{Failure, render};
-use crate::gitlab::api::{GitLabError, Note};
+use crate::gitlab::api::{GitLabError, GitLabErrorKind, Note};
 use crate::lifecycle::CommandInputs;
 use crate::lifecycle::gitlab::{GitLabProject, GitLabWork};
 use crate::report::note_pipeline;
@@ -16,15 +16,24 @@ pub(super) struct Publishing<'a> {
     pub(super) pipeline: Option<u64>,
 }
 
-/// What is to be done with the notes of a merge request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum NoteStep {
-    Create,
-    Edit(u64),
-    /// It is there as it is to be.
-    Keep,
-    /// It is of this pipeline, which is newer.
-    Newer(u64),
+/// What is to be done with the notes that a merge request has of this report: one stays.
+#[derive(Debug, PartialEq, Eq)]
+struct Settlement<'a> {
+    /// The oldest of them, which all jobs that run at once choose alike.
+    keep: &'a Note,
+    /// The text that it is to have.
+    body: &'a str,
+    /// The newer pipeline that this text is of.
+    newer: Option<u64>,
+    /// The others: of jobs that ran at once.
+    delete: Vec<u64>,
+}
+
+impl Settlement<'_> {
+    fn is_edited(&self) -> bool {
+        // GitLab stores a note without blanks at its end.
+        self.keep.body.trim_end() != self.body.trim_end()
+    }
 }
 
 impl Publishing<'_> {
@@ -55,34 +64,56 @@ impl Publishing<'_> {
         let failed = |error: GitLabError| project.failure(GitLabWork::Notes, error);
         let gitlab = project.connect(self.inputs)?;
         let own = gitlab.user().await.map_err(failed)?;
-        let notes = gitlab.notes(merge_request).await.map_err(failed)?;
-        Ok(match self.step(&notes, own) {
-            NoteStep::Create => {
-                gitlab.create_note(merge_request, self.body).await.map_err(failed)?;
-                format!("Wrote a note into the merge request !{merge_request}")
+        let mut notes = gitlab.notes(merge_request).await.map_err(failed)?;
+        let is_new = self.settlement(&notes, own).is_none();
+        if is_new {
+            let created = gitlab.create_note(merge_request, self.body).await;
+            // Another job may have written one meanwhile; and a note whose reply is lost is there.
+            notes = match (created, gitlab.notes(merge_request).await) {
+                (Ok(_), Err(_)) => return Ok(wrote(merge_request)),
+                (Err(error), Err(_)) => return Err(failed(error).into()),
+                (Err(error), Ok(notes)) if self.settlement(&notes, own).is_none() => return Err(failed(error).into()),
+                (_, Ok(notes)) => notes,
+            };
+        }
+        let Some(settlement) = self.settlement(&notes, own) else { return Ok(wrote(merge_request)) };
+        if settlement.is_edited() {
+            gitlab.edit_note(merge_request, settlement.keep.id, settlement.body).await.map_err(failed)?;
+        }
+        for note in &settlement.delete {
+            let deleted = gitlab.delete_note(merge_request, *note).await;
+            // What is not found, another job deleted.
+            if let Err(error) =
+                deleted.or_else(|error| if error.kind == GitLabErrorKind::NotFound { Ok(()) } else { Err(error) })
+            {
+                self.inputs.printer.warn(format!("a second note of this report stays: {error}"));
             }
-            NoteStep::Edit(note) => {
-                gitlab.edit_note(merge_request, note, self.body).await.map_err(failed)?;
-                format!("Edited the note of the merge request !{merge_request}")
-            }
-            NoteStep::Keep => format!("The note of the merge request !{merge_request} is as it must be"),
-            NoteStep::Newer(pipeline) => {
+        }
+        Ok(match settlement.newer {
+            Some(pipeline) => {
                 format!("The note of the merge request !{merge_request} stays: it is of the newer pipeline {pipeline}")
             }
+            None if is_new => wrote(merge_request),
+            None if settlement.is_edited() => format!("Edited the note of the merge request !{merge_request}"),
+            None => format!("The note of the merge request !{merge_request} is as it must be"),
         })
     }
 
-    /// The newest note with the marker that the token's own user wrote. Anybody can write the marker; the notes of others stay.
-    fn step(&self, notes: &[Note], own: u64) -> NoteStep {
+    /// `None` when no note has the marker and was written by the token's own user. Anybody can write the marker; the notes of others stay.
+    fn settlement<'a>(&'a self, notes: &'a [Note], own: u64) -> Option<Settlement<'a>> {
         let is_own = |note: &&Note| !note.is_system && note.author == own && first_line(&note.body) == self.marker;
-        let Some(note) = notes.iter().filter(is_own).max_by_key(|note| note.id) else { return NoteStep::Create };
-        match (note_pipeline(&note.body), self.pipeline) {
-            (Some(shown), Some(pipeline)) if shown > pipeline => NoteStep::Newer(shown),
-            // GitLab stores a note without blanks at its end.
-            _ if note.body.trim_end() == self.body.trim_end() => NoteStep::Keep,
-            _ => NoteStep::Edit(note.id),
-        }
+        let mut ours: Vec<&Note> = notes.iter().filter(is_own).collect();
+        ours.sort_by_key(|note| note.id);
+        let (keep, others) = ours.split_first()?;
+        let newest = ours.iter().max_by_key(|note| (note_pipeline(&note.body), note.id))?;
+        let newer = note_pipeline(&newest.body).filter(|shown| self.pipeline.is_some_and(|pipeline| *shown > pipeline));
+        let body = if newer.is_some() { &newest.body } else { self.body };
+        Some(Settlement { keep, body, newer, delete: others.iter().map(|note| note.id).collect() })
     }
+}
+
+fn wrote(merge_request: u64) -> String {
+    format!("Wrote a note into the merge request !{merge_request}")
 }
 
 fn first_line(body: &str) -> &str {

@@ -180,6 +180,71 @@ async fn an_older_pipeline_leaves_the_note_of_a_newer_one() {
 }
 
 #[tokio::test]
+async fn jobs_that_run_at_once_leave_one_note() {
+    let desk = Desk::new();
+    let marker = note_marker("wine");
+    let of = |pipeline: u64| format!("{marker}\n<!-- pipeline {pipeline} -->\ntext of another job");
+    desk.gitlab.write_at_once(&of(12));
+    let ended = desk.run(&["--note"]).await;
+    assert_eq!(ended.text, "Wrote a note into the merge request !5\nThe model passes the gate\n");
+    let notes = desk.gitlab.notes_of(5);
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(notes[0].body.contains("`f1`"), "{notes:?}");
+    // Those of an earlier version of the program go too, and the text of the newest pipeline stays.
+    desk.gitlab.note(5, OWN_USER, &of(11));
+    desk.gitlab.note(5, OWN_USER, &of(13));
+    desk.gitlab.note(5, 99, &of(14));
+    desk.gitlab.plan([Fault::new("delete_note", 1, When::After, CloudErrorKind::NotFound)]);
+    let newer = desk.run(&["--note"]).await;
+    assert!(
+        newer.text.starts_with("The note of the merge request !5 stays: it is of the newer pipeline 13\n"),
+        "{}",
+        newer.text
+    );
+    let notes: Vec<_> = desk.gitlab.notes_of(5).into_iter().map(|note| (note.author, note.body)).collect();
+    assert_eq!(notes, [(OWN_USER, of(13)), (99, of(14))]);
+    desk.gitlab.note(5, OWN_USER, &of(1));
+    desk.gitlab.plan([Fault::new("delete_note", 1, When::Before, CloudErrorKind::Denied)]);
+    let refused = desk.run(&["--note"]).await;
+    assert!(refused.text.contains("warning: a second note of this report stays: "), "{}", refused.text);
+}
+
+#[tokio::test]
+async fn a_note_whose_reply_is_lost_is_there() {
+    let desk = Desk::new();
+    desk.gitlab.plan([Fault::new("create_note", 1, When::After, CloudErrorKind::Transient)]);
+    let ended = desk.run(&["--note"]).await;
+    assert_eq!(ended.text, "Wrote a note into the merge request !5\nThe model passes the gate\n");
+    assert_eq!(desk.gitlab.notes_of(5).len(), 1);
+}
+
+#[tokio::test]
+async fn names_that_look_alike_have_notes_of_their_own() {
+    let desk = Desk::new();
+    for name in ["a b", "a_b", "模型甲", "数据乙"] {
+        let ended = desk.run(&["--note", "--name", name]).await;
+        assert!(ended.text.starts_with("Wrote a note"), "{name}: {}", ended.text);
+    }
+    assert_eq!(desk.gitlab.notes_of(5).len(), 4);
+}
+
+#[tokio::test]
+async fn a_version_is_not_compared_with_itself() {
+    let mut desk = Desk::new();
+    let arn = desk.register(Approval::Approved, r#"{"f1": 0.9}"#).await;
+    desk.env.insert("MODEL_PACKAGE_ARN", arn.clone());
+    let words = ["--environment", "prod", "--max-regression", "higher:f1=0.01"];
+    let alone = desk.run(&words).await;
+    assert!(alone.out.contains("The group wine has no other approved version to compare with"), "{}", alone.out);
+    let named = desk.run(&[&words[..], &["--baseline", &arn]].concat()).await;
+    assert!(named.out.contains("names the version of `MODEL_PACKAGE_ARN` itself"), "{}", named.out);
+    let newest = desk.register(Approval::Approved, r#"{"f1": 0.7}"#).await;
+    desk.env.insert("MODEL_PACKAGE_ARN", newest);
+    let worse = desk.run(&words).await;
+    assert!(worse.out.contains("/1, the latest approved version"), "{}", worse.out);
+}
+
+#[tokio::test]
 async fn a_note_that_cannot_be_written_is_one_warning() {
     let mut desk = Desk::new();
     let html = desk.path("report.html").to_str().unwrap().to_owned();
@@ -263,6 +328,7 @@ async fn files_of_other_jobs_become_parts_of_the_page() {
     let plan = desk.write("plan.json", &json!({
         "endpoint": "wine-prod", "version": "arn:v", "specification": "x", "from": "old", "to": "new", "changes": true,
         "steps": [{"action": "create", "what": "model m"}], "differences": [{"key": "capacity", "from": "1", "to": "2"}],
+        "package": {"name": "stable-1.zip", "sha256": "5ba1", "commit": "c0ffee", "model_sha256": "e1f2", "uri": null},
         "traffic": "moves at once", "longest_seconds": 600, "most_instances": 4, "instance_type": "ml.m5.large",
         "alarms": [], "refusals": ["no approval"],
     }).to_string());
@@ -281,6 +347,10 @@ async fn files_of_other_jobs_become_parts_of_the_page() {
         "&lt;b&gt;",
         "Planned deployment to wine-prod",
         "Refused: no approval",
+        "<dt>Package</dt><dd>stable-1.zip</dd>",
+        "<dt>SHA-256 of the package</dt><dd>5ba1</dd>",
+        "<dt>Commit of the package</dt><dd>c0ffee</dd>",
+        "<dt>SHA-256 of the model</dt><dd>e1f2</dd>",
         "up to 4 x ml.m5.large",
         "<h3>loss</h3>",
     ] {
@@ -292,6 +362,11 @@ async fn files_of_other_jobs_become_parts_of_the_page() {
     let note = desk.gitlab.notes_of(5)[0].body.clone();
     assert!(note.contains("✗ does not pass its test: p50 5 ms, p95 12.5 ms"), "{note}");
     assert!(note.contains("- Price: `1.50 USD"), "{note}");
+    assert!(note.contains("  - SHA-256 of the package: `5ba1`\n"), "{note}");
+    let two = desk.run(&["--training-report", &job, &job, "--html", &html]).await;
+    assert_eq!(two.kind, None, "{}", two.text);
+    let page = std::fs::read_to_string(&html).unwrap();
+    assert_eq!(page.matches("<h2>Training job</h2>").count(), 2, "none of two is dropped");
 }
 
 #[tokio::test]
@@ -335,6 +410,14 @@ async fn the_page_is_linked_among_the_artifacts() {
     let note = desk.gitlab.notes_of(5)[0].body.clone();
     let link = "[Page](<https://gitlab.example.com/ml/wine/-/jobs/7/artifacts/file/out/report.html>)";
     assert!(note.contains(link), "{note}");
+    let odd = desk.path("out/a b#1 é.html").display().to_string();
+    desk.env.insert("CI_PIPELINE_URL", "https://ci:s3cr3tpw@gitlab.example.com/ml/wine/-/pipelines/12".to_owned());
+    desk.env.insert("PACKAGE_URL", "https://gitlab.example.com/p?private_token=s3cr3tpw".to_owned());
+    desk.run(&["--html", &odd, "--note"]).await;
+    let note = desk.gitlab.notes_of(5)[0].body.clone();
+    assert!(note.contains("/artifacts/file/out/a%20b%231%20%C3%A9.html>)"), "{note}");
+    assert!(note.contains("[Pipeline](<https://gitlab.example.com/ml/wine/-/pipelines/12>)"), "{note}");
+    assert!(!format!("{note}{}", std::fs::read_to_string(&odd).unwrap()).contains("s3cr3tpw"), "{note}");
     desk.env.insert("CI_JOB_URL", "javascript:alert(1)//".to_owned());
     desk.run(&["--html", &html, "--note", "--name", "b"]).await;
     assert!(!desk.gitlab.notes_of(5)[1].body.contains("javascript"));
@@ -352,7 +435,10 @@ async fn a_project_without_metrics_shows_those_of_its_version() {
     let plan = desk.write("plan.json", plan);
     let planned = desk.run(&["--plan", &plan]).await;
     assert_eq!(planned.kind, None, "{}", planned.text);
-    assert!(planned.text.ends_with("The model has no bars to reach\n"), "{}", planned.text);
+    assert_eq!(
+        (planned.text.as_str(), planned.out.as_str()),
+        ("No file with metrics is named\n", "No file with metrics is named\n")
+    );
     let arn = desk.register(Approval::Pending, r#"{"f1": 0.9}"#).await;
     desk.env.insert("MODEL_PACKAGE_ARN", arn);
     let registered = desk.run(&["--environment", "prod", "--plan", &plan]).await;

@@ -66,6 +66,31 @@ impl Repository {
         run_git(self.work.path(), &["rev-parse", "HEAD"])
     }
 
+    /// Merges a branch into another, with a commit of its own, and publishes that; returns the commit's id.
+    pub(crate) fn merge(&self, branch: &str, into: &str) -> String {
+        self.switch(into);
+        run_git(self.work.path(), &["merge", "-q", "--no-ff", "-m", &format!("Merge branch '{branch}'"), branch]);
+        self.publish_head(into)
+    }
+
+    /// Makes a ref such as `refs/pipelines/7` for a commit.
+    pub(crate) fn keep(&self, name: &str, sha: &str) {
+        run_git(&self.bare, &["update-ref", name, sha]);
+    }
+
+    /// Lets clients fetch a part of the files, as GitLab does.
+    pub(crate) fn allow_filters(&self) {
+        run_git(&self.bare, &["config", "uploadpack.allowFilter", "true"]);
+    }
+
+    /// Clones the commit into a folder, whose remote gets this address.
+    pub(crate) fn check_out(&self, sha: &str, folder: &Path, remote: &str) {
+        let of_bare = self.bare.to_string_lossy();
+        run_git(self.work.path(), &["clone", "-q", &of_bare, &folder.to_string_lossy()]);
+        run_git(folder, &["checkout", "-q", sha]);
+        run_git(folder, &["remote", "set-url", "origin", remote]);
+    }
+
     fn switch(&self, branch: &str) {
         if run_git(self.work.path(), &["symbolic-ref", "--short", "HEAD"]) == branch {
             return;
@@ -79,6 +104,10 @@ impl Repository {
     fn publish(&self, branch: &str) -> String {
         run_git(self.work.path(), &["add", "--all", "."]);
         run_git(self.work.path(), &["commit", "-q", "--allow-empty", "-m", "A commit of the test"]);
+        self.publish_head(branch)
+    }
+
+    fn publish_head(&self, branch: &str) -> String {
         run_git(self.work.path(), &["push", "-q", "origin", branch]);
         run_git(self.work.path(), &["rev-parse", "HEAD"])
     }

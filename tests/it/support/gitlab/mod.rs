@@ -191,10 +191,16 @@ impl GitLab {
 
     /// Puts a job into the queue and returns its id.
     pub(crate) fn enqueue(&self, job: &Job) -> u64 {
+        self.enqueue_made(|_, _| job.clone()).0
+    }
+
+    /// Makes a job of its id and token, and puts it into the queue.
+    pub(crate) fn enqueue_made(&self, make: impl FnOnce(u64, &str) -> Job) -> (u64, Job) {
         let mut records = self.shared.lock();
         let id = records.next_id;
         records.next_id += 1;
         let token = format!("glcbt-64_{id}_job_token");
+        let job = make(id, &token);
         let record = JobRecord {
             payload: job.payload(id, &token, &self.url),
             token,
@@ -207,7 +213,7 @@ impl GitLab {
         };
         records.jobs.insert(id, record);
         records.queue.push_back(id);
-        id
+        (id, job)
     }
 
     /// Cancels or aborts a job from outside, as a person in the web interface would.

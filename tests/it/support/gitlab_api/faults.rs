@@ -9,6 +9,8 @@ pub(crate) enum FaultEffect {
     DropAfter,
     /// A page of the server before GitLab with this status: 502, 503, 504.
     Page(u16),
+    /// 504 of the server before GitLab. The request takes effect after this many lists of packages.
+    Late(usize),
     /// 429 with `Retry-After` in seconds.
     RateLimit(u64),
 }

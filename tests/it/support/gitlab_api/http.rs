@@ -21,11 +21,12 @@ pub(super) fn router(shared: Arc<ApiShared>) -> Router {
         .route("/packages/{package}/package_files", get(packages::list_files))
         .route("/packages/generic/{name}/{version}/{file}", put(packages::upload).get(packages::download))
         .route("/repository/tags", get(releases::list_tags))
+        .route("/repository/commits/{commit}", get(releases::read_commit))
         .route("/releases", post(releases::create))
         .route("/releases/{tag}", get(releases::read))
         .route("/releases/{tag}/assets/links", post(releases::add_link))
         .route("/merge_requests/{number}/notes", get(notes::list).post(notes::create))
-        .route("/merge_requests/{number}/notes/{note}", put(notes::edit));
+        .route("/merge_requests/{number}/notes/{note}", put(notes::edit).delete(notes::delete));
     Router::new()
         .nest("/api/v4/projects/{project}", project)
         .route("/api/v4/user", get(notes::user))
@@ -78,14 +79,45 @@ async fn gate(State(shared): AppState, mut request: Request, next: Next) -> Resp
             drain(request).await;
             Some(refused)
         }
+        (Some(FaultEffect::Late(lists)), None) => Some(later(&shared, lists, request, next).await),
         (_, None) => Some(next.run(request).await),
     };
+    advance_late(&shared, &method, &path);
     let status = response.as_ref().map_or(0, |response| response.status().as_u16());
     shared.lock().seen.push(ApiRequest { method, path, token_header, status });
     match response {
         Some(response) if fate != Some(FaultEffect::DropAfter) => response,
         // Ends the task of the connection, and so the connection.
         _ => std::panic::resume_unwind(Box::new("a planned fault")),
+    }
+}
+
+/// Reads the request, and lets it take effect when packages were listed this many times.
+async fn later(shared: &ApiShared, lists: usize, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, 16 << 20).await.unwrap();
+    let (sender, effect) = tokio::sync::oneshot::channel();
+    shared.lock().late.push((lists, sender));
+    tokio::spawn(async move {
+        if effect.await.is_ok() {
+            next.run(Request::from_parts(parts, body.into())).await;
+        }
+    });
+    page(504)
+}
+
+fn advance_late(shared: &ApiShared, method: &str, path: &str) {
+    if method != "GET" || !path.starts_with("/packages?") {
+        return;
+    }
+    let mut state = shared.lock();
+    for (mut lists, effect) in std::mem::take(&mut state.late) {
+        lists = lists.saturating_sub(1);
+        if lists > 0 {
+            state.late.push((lists, effect));
+        } else {
+            let _ = effect.send(());
+        }
     }
 }
 

@@ -3,8 +3,8 @@
 use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::Uri;
-use axum::response::Response;
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
 
 use super::http::{AppState, Caller, answer, paged, parameters, refusal};
@@ -80,4 +80,20 @@ pub(super) async fn edit(
     }
     note.body = text;
     answer(200, &note_json(note))
+}
+
+/// Only the author may delete a note, and a maintainer, who no token of the double is.
+pub(super) async fn delete(
+    State(shared): AppState,
+    Extension(caller): Extension<Caller>,
+    Path((_, number, id)): Path<(String, u64, u64)>,
+) -> Response {
+    let mut state = shared.lock();
+    let Some(notes) = state.notes.get_mut(&number) else { return no_merge_request() };
+    let Some(at) = notes.iter().position(|note| note.id == id) else { return refusal(404, "404 Not found") };
+    if notes[at].author != caller.user || notes[at].is_system {
+        return refusal(403, "403 Forbidden");
+    }
+    notes.remove(at);
+    StatusCode::NO_CONTENT.into_response()
 }

@@ -37,7 +37,7 @@ fn file_json(file: &StoredFile, package: u64) -> Value {
     json!({ "id": file.id, "package_id": package, "file_name": file.name, "size": file.bytes, "file_sha256": file.sha256 })
 }
 
-/// GitLab's filter by name finds parts of names.
+/// GitLab's filter by name finds parts of names, that by version whole ones.
 pub(super) async fn list(State(shared): AppState, uri: Uri) -> Response {
     let parameters = parameters(uri.query());
     let state = shared.lock();
@@ -46,7 +46,8 @@ pub(super) async fn list(State(shared): AppState, uri: Uri) -> Response {
     }
     let wanted = |name: &str| parameters.get(name).map(String::as_str).unwrap_or_default();
     let is_meant = |package: &&StoredPackage| {
-        package.name.contains(wanted("package_name")) && package.version.contains(wanted("package_version"))
+        let version = wanted("package_version");
+        package.name.contains(wanted("package_name")) && (version.is_empty() || package.version == version)
     };
     let shown: Vec<Value> = state.packages.iter().filter(is_meant).map(package_json).collect();
     paged(&shown, &shared.origin, uri.path(), &parameters)
@@ -107,6 +108,9 @@ fn store(state: &mut ProjectState, name: &str, version: &str, mut file: StoredFi
     }
     if !state.settings.has_packages {
         return Err(Box::new(refusal(403, "403 Forbidden")));
+    }
+    if state.settings.protected_packages.iter().any(|protected| protected == name) {
+        return Err(Box::new(refusal(403, "Package protected.")));
     }
     if file.bytes > state.settings.most_bytes_of_proxy {
         return Err(Box::new(page(413)));

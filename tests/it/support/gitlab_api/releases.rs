@@ -4,6 +4,7 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::Uri;
 use axum::response::Response;
+use regex::{Regex, escape};
 use serde_json::{Value, json};
 
 use super::http::{AppState, answer, paged, parameters, refusal};
@@ -28,24 +29,27 @@ pub(crate) struct StoredLink {
     pub(crate) link_type: String,
 }
 
-/// GitLab searches tags for a part of the name; `^` and `$` mark its start and end.
+/// GitLab searches tags for a part of the name, without regard to case. The first `^` and the first `$` mark its start and end, wherever
+/// they stand, and `*` is any text.
 pub(super) async fn list_tags(State(shared): AppState, uri: Uri) -> Response {
     let parameters = parameters(uri.query());
     let search = parameters.get("search").map(String::as_str).unwrap_or_default();
-    let (start, rest) = search.strip_prefix('^').map_or((false, search), |rest| (true, rest));
-    let (end, part) = rest.strip_suffix('$').map_or((false, rest), |part| (true, part));
-    let is_meant = |name: &str| match (start, end) {
-        (true, true) => name == part,
-        (true, false) => name.starts_with(part),
-        (false, true) => name.ends_with(part),
-        (false, false) => name.contains(part),
-    };
+    let operators = escape(search).replacen("\\^", "^", 1).replace("\\*", ".*?").replacen("\\$", "$", 1);
+    let meant = Regex::new(&format!("(?i){operators}")).expect("an escaped text");
     let state = shared.lock();
-    let tags = state.tags.iter().filter(|(name, _)| is_meant(name));
+    let tags = state.tags.iter().filter(|(name, _)| meant.is_match(name));
     let shown: Vec<Value> = tags
         .map(|(name, commit)| json!({ "name": name, "target": commit, "commit": { "id": commit }, "protected": false }))
         .collect();
     paged(&shown, &shared.origin, uri.path(), &parameters)
+}
+
+/// Every commit is one of the project, except those that a test took away.
+pub(super) async fn read_commit(State(shared): AppState, Path((_, commit)): Path<(String, String)>) -> Response {
+    if shared.lock().settings.absent_commits.contains(&commit) {
+        return refusal(404, "404 Commit Not Found");
+    }
+    answer(200, &json!({ "id": commit, "short_id": commit.get(..8), "title": "A commit" }))
 }
 
 pub(super) async fn read(State(shared): AppState, Path((_, tag)): Path<(String, String)>) -> Response {
@@ -96,17 +100,20 @@ fn make(state: &mut ProjectState, request: &Value) -> Result<StoredRelease, (u16
         Some(commit) => commit.clone(),
         None => match text("ref") {
             commit if commit.is_empty() => return Err((422, "Ref is not specified".to_owned())),
+            commit if state.settings.absent_commits.contains(&commit) => {
+                return Err((400, format!("Target {commit} is invalid")));
+            }
             commit if commit.len() == 40 && commit.bytes().all(|digit| digit.is_ascii_hexdigit()) => commit,
             other => return Err((400, format!("Target {other} is invalid"))),
         },
     };
+    // The tag is made first, and stays when the release fails.
+    state.tags.insert(tag.clone(), commit.clone());
     let mut release =
         StoredRelease { tag: tag.clone(), commit, name: text("name"), description: text("description"), links: vec![] };
     for link in request["assets"]["links"].as_array().into_iter().flatten() {
-        push_link(state, &mut release, link).map_err(|message| (400, format!("Links {message}")))?;
+        push_link(state, &mut release, link).map_err(|message| (400, format!("Validation failed: Links {message}")))?;
     }
-    // The tag is made first, and stays when the release fails; here nothing can fail any more.
-    state.tags.insert(tag, release.commit.clone());
     state.releases.push(release.clone());
     Ok(release)
 }

@@ -166,6 +166,56 @@ fn a_release_keeps_the_commit_of_its_tag() {
 }
 
 #[test]
+fn the_rest_is_as_gitlab_has_it() {
+    let double = GitLabDouble::start();
+    for tag in ["v1", "v10", "av1", "v$1", "v$1$"] {
+        double.tag(tag, COMMIT);
+    }
+    let found = |search: &str| {
+        let reply = ask(&double, JOB, &[("GET", &format!("/repository/tags?search={search}"), None)]).remove(0);
+        let names = reply.body.as_array().unwrap().iter().map(|tag| tag["name"].as_str().unwrap().to_owned());
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(found("%5Ev1%24"), ["v1"]);
+    assert_eq!(found("V1"), ["av1", "v1", "v10"]);
+    assert_eq!(found("%5Ev%241%24"), [""; 0], "the first of two is the operator");
+    double.change(|settings| {
+        settings.absent_commits = vec![COMMIT.to_owned()];
+        settings.protected_packages = vec!["model".to_owned()];
+    });
+    let commit = format!("/repository/commits/{COMMIT}");
+    let make = |tag: &str, commit: &str, url: &str| {
+        let links = json!([{ "name": "a", "url": url }]);
+        ("POST", "/releases", Some(json!({ "tag_name": tag, "ref": commit, "assets": { "links": links } })))
+    };
+    let requests = [
+        ("GET", commit.as_str(), None),
+        make("v2", COMMIT, "https://a.example"),
+        make("v3", &"f".repeat(40), "no address"),
+        ("PUT", "/packages/generic/model/1.0/a.zip", Some(json!("test"))),
+    ];
+    let replies = ask(&double, JOB, &requests);
+    assert_eq!(statuses(&replies), [404, 400, 400, 403]);
+    assert_eq!(replies[1].body["message"], format!("Target {COMMIT} is invalid"));
+    let tags = double.tags();
+    assert!(!tags.contains_key("v2") && tags.contains_key("v3"), "a release that fails leaves its tag");
+    assert_eq!(double.releases(), []);
+}
+
+#[test]
+fn a_late_request_takes_effect_after_its_answer() {
+    let double = GitLabDouble::start();
+    double.plan(ApiFault::new("PUT", "/packages/", 1, FaultEffect::Late(2)));
+    let (put, list) = (("PUT", "/packages/generic/a/1/b.zip", Some(json!("test"))), ("GET", "/packages?x=1", None));
+    let replies = ask(&double, JOB, &[put, list.clone(), list]);
+    assert_eq!(statuses(&replies), [504, 200, 200]);
+    assert_eq!(replies[2].body, json!([]), "it comes after that list");
+    while double.files().is_empty() {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
 fn a_list_has_pages_with_gitlabs_headers() {
     let double = GitLabDouble::start();
     for number in 0..45 {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::super::world::World;
+use super::super::world::{Executor as WantedExecutor, World};
 use super::call::{Call, Failed, Sink};
 use super::scope::Scope;
 use super::stages::{Build, Surroundings};
@@ -16,6 +16,7 @@ use super::variables::Variables;
 /// One attempt of preparation, and the stages after a good one.
 pub(super) struct Executor<'a> {
     world: &'a World,
+    wanted: WantedExecutor,
     trace: &'a Arc<Trace>,
     payload: Value,
     folder: tempfile::TempDir,
@@ -25,11 +26,11 @@ pub(super) struct Executor<'a> {
 }
 
 impl<'a> Executor<'a> {
-    pub(super) fn new(world: &'a World, payload: &Value, trace: &'a Arc<Trace>) -> Self {
+    pub(super) fn new(world: &'a World, payload: &Value, wanted: WantedExecutor, trace: &'a Arc<Trace>) -> Self {
         let folder = tempfile::Builder::new().prefix("custom-executor").tempdir_in(world.dirs.temp()).unwrap();
         world.account.give(folder.path());
         let (payload, status) = (payload.clone(), Mutex::new("running".to_owned()));
-        Self { world, trace, payload, folder, job_env: Vec::new(), build: None, status }
+        Self { world, wanted, trace, payload, folder, job_env: Vec::new(), build: None, status }
     }
 
     /// `config_exec` and `prepare_exec`.
@@ -158,7 +159,7 @@ impl<'a> Executor<'a> {
         let folder = self.folder.path().to_path_buf();
         let code_file = folder.join("build_exit_code");
         let text = |path: PathBuf| path.to_string_lossy().into_owned();
-        let mut env = self.world.runner_env();
+        let mut env = self.world.runner_env_of(self.wanted);
         env.extend([
             ("TMPDIR".to_owned(), text(folder.clone())),
             ("JOB_RESPONSE_FILE".to_owned(), text(folder.join("response.json"))),
@@ -172,7 +173,7 @@ impl<'a> Executor<'a> {
         }
         env.push(("CUSTOM_ENV_CI_JOB_SERVICES".to_owned(), self.services()));
         Call {
-            program: self.world.recorder.clone(),
+            program: self.world.recorder_of(self.wanted).to_path_buf(),
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
             env,
             folder,

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use super::gitlab::FinalUpdate;
 use super::job::{Job, Trigger};
-use super::world::World;
+use super::world::{Executor as WantedExecutor, World};
 use call::Failed;
 use executor::Executor;
 use scope::{End, Scope};
@@ -35,12 +35,13 @@ const PREPARE_ATTEMPTS: usize = 3;
 const AFTER_SCRIPT_LIMIT: Duration = Duration::from_mins(5);
 
 /// Runs the next job of the world's queue; returns the log.
-pub(crate) fn run(world: &World, job: &Job) -> String {
+pub(crate) fn run(world: &World, job: &Job, wanted: WantedExecutor) -> String {
     let shared = world.gitlab.shared();
     let (id, mut payload) = shared.take_job().expect("the job was enqueued");
     // The runner's own type has no fields here, so the driver sees an empty object.
     payload["inputs"] = serde_json::json!({});
     let first = variables::Variables::expand(variables::of_payload(&payload), "");
+    payload["image"]["name"] = first.expand_text(payload["image"]["name"].as_str().unwrap_or_default()).into();
     let prefixes = lines(&payload["features"]["token_mask_prefixes"]);
     let trace = Arc::new(Trace::new(Arc::clone(&shared), id, world.settings.output_limit, first.masked(), &prefixes));
     shared.update_job(id, FinalUpdate { state: "running".to_owned(), ..FinalUpdate::default() });
@@ -69,7 +70,7 @@ pub(crate) fn run(world: &World, job: &Job) -> String {
                 });
             });
         }
-        let result = run_job(world, &payload, &trace, &scope, &run_scope);
+        let result = run_job(world, (&payload, wanted), &trace, &scope, &run_scope);
         over.store(true, Ordering::SeqCst);
         result
     });
@@ -141,7 +142,7 @@ fn known_reason(reason: &str, known: &[String]) -> String {
 /// Preparation, stages and cleanup of one job.
 fn run_job(
     world: &World,
-    payload: &serde_json::Value,
+    payload: (&serde_json::Value, WantedExecutor),
     trace: &Arc<Trace>,
     scope: &Scope,
     run_scope: &Scope,
@@ -155,13 +156,13 @@ fn run_job(
 
 fn prepare<'a>(
     world: &'a World,
-    payload: &serde_json::Value,
+    (payload, wanted): (&serde_json::Value, WantedExecutor),
     trace: &'a Arc<Trace>,
     scope: &Scope,
 ) -> Result<Executor<'a>, Failed> {
     let mut last = Failed::System { text: "never tried".to_owned() };
     for _ in 0..PREPARE_ATTEMPTS {
-        let mut executor = Executor::new(world, payload, trace);
+        let mut executor = Executor::new(world, payload, wanted, trace);
         match executor.prepare(scope) {
             Ok(()) => return Ok(executor),
             Err(failed) => last = failed,

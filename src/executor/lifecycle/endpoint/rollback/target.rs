@@ -162,7 +162,8 @@ impl<'a> RollbackTarget<'a> {
             return needs_approval.then(|| UnmetPrecondition::not_yet(found, ELSEWHERE));
         };
         let approvals = target.manifest.model.as_ref().map(|model| model.approvals.clone()).unwrap_or_default();
-        let standing = ApprovalRecords(&version.metadata).standing(ApprovalRule::of(&approvals, None, false));
+        let rule = ApprovalRule::of(&approvals, None, false);
+        let standing = ApprovalRecords(&version.metadata).standing(rule);
         let description = plain::line(&version.approval_description, 300);
         match version.approval {
             _ if version.approval == Approval::Rejected || standing == Standing::Rejected => {
@@ -174,7 +175,8 @@ impl<'a> RollbackTarget<'a> {
             )),
             _ if needs_approval && standing != Standing::Approved => Some(UnmetPrecondition::not_yet(
                 format!(
-                    "{arn} was approved outside of this program, or by fewer users than `model.approvals.min` says"
+                    "{arn} was approved outside of this program, or by too few users: {} needed",
+                    ApprovalRecords(&version.metadata).rule(rule).words()
                 ),
                 "let users approve it with `sagemaker-executor model approve`, or name another deployment with `--to NUMBER`",
             )),

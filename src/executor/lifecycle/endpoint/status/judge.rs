@@ -201,7 +201,8 @@ pub(super) fn approval(facts: &EndpointFacts, version: &ModelVersion) -> String 
     let name = version.approval.name();
     match (version.approval, standing(facts, version)) {
         (Approval::Approved, Standing::Missing(missing)) => {
-            format!("{name}, with {missing} of {} approvals missing", facts.approvals.min)
+            let rule = ApprovalRecords(&version.metadata).rule(ApprovalRule::of(&facts.approvals, None, false));
+            format!("{name}, with {missing} of {} approvals missing", rule.min)
         }
         (Approval::Approved | Approval::Pending, Standing::Rejected) => {
             format!("{name}, but its last decision is a rejection")

@@ -26,6 +26,7 @@ impl EndpointDesk {
             model: b"the model".to_vec(),
             reference: None,
             package_arn: Some("arn:aws:sagemaker:us-east-1:999999999999:model-package/wine/7".to_owned()),
+            project: Some("group/project"),
         };
         change(&mut package);
         let file = package.write(desk.project.path());
@@ -90,7 +91,7 @@ async fn a_package_waits_for_its_approval_and_then_goes_live_as_it_is() {
     let (writes, calls) = (desk.writes(), desk.calls());
     assert_eq!(desk.deploy_package("prod", path, &[]).await.good()["outcome"], "unchanged");
     assert_eq!(desk.writes(), writes);
-    assert!(desk.calls() - calls <= 20, "{}", desk.calls() - calls);
+    assert!(desk.calls() - calls <= 21, "{}", desk.calls() - calls);
     // From the bucket too, where its key says which bytes it has.
     let uri = data["package"]["uri"].as_str().unwrap();
     assert_eq!(desk.deploy_package("prod", uri, &[]).await.good()["outcome"], "unchanged");
@@ -137,6 +138,119 @@ async fn a_package_lowers_no_tier_and_reads_no_file_of_the_job() {
     }
 }
 
+/// The environment is production by the reviewed manifest alone, whose packages wait for two users.
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_remembers_its_approvals_whatever_manifest_is_packed() {
+    let (desk, file, reviewed) = EndpointDesk::packed(|package| {
+        package.manifest["environments"]["dev"]["tier"] = json!("production");
+        package.manifest["model"]["approvals"] = json!({"min": 2});
+    })
+    .await;
+    let path = file.to_str().unwrap();
+    assert_eq!(desk.deploy_package("dev", path, &[]).await.verdict(), 30);
+    let approve = |arn: &str, user: &str| {
+        desk.memory.registry.change(arn, |version| {
+            version.approval = Approval::Approved;
+            version.metadata.insert(format!("approval-{user}@1234abcd"), format!("round=1 user={user}"));
+        });
+    };
+    let needed = |arn: &str| {
+        let versions = desk.memory.registry.all();
+        let version = versions.into_iter().find(|version| version.arn == arn).unwrap();
+        version.metadata["approvals-needed"].clone()
+    };
+    assert_eq!(needed(NEXT), "2");
+    approve(NEXT, "1");
+    assert_eq!(desk.deploy_package("dev", path, &[]).await.verdict(), 30);
+    approve(NEXT, "2");
+    assert_eq!(desk.deploy_package("dev", path, &[]).await.good()["outcome"], "created");
+
+    let folder = tempfile::tempdir().unwrap();
+    let mut lax = TestPackage { model: b"another".to_vec(), ..reviewed };
+    lax.manifest["environments"]["dev"]["tier"] = json!("development");
+    lax.manifest["model"]["approvals"] = json!({"min": 1});
+    let path = lax.write(folder.path());
+    let path = path.to_str().unwrap();
+    let waits = desk.deploy_package("dev", path, &["--plan"]).await;
+    assert_eq!(waits.verdict(), 30);
+    let waits = desk.deploy_package("dev", path, &[]).await;
+    let by_tags = waits.error.contains("the endpoint wine, by its tags, takes approved versions alone");
+    assert!(waits.verdict() == 30 && by_tags, "{}", waits.error);
+    let arn = NEXT.replace("wine/2", "wine/3");
+    assert_eq!(needed(&arn), "2");
+    approve(&arn, "1");
+    let waits = desk.deploy_package("dev", path, &[]).await;
+    assert!(waits.verdict() == 30 && waits.error.contains("by too few users: 2 are needed"), "{}", waits.error);
+    approve(&arn, "2");
+    assert_eq!(desk.deploy_package("dev", path, &[]).await.good()["outcome"], "updated");
+    lax.model = b"a third".to_vec();
+    let path = lax.write(folder.path());
+    assert_eq!(desk.deploy_package("dev", path.to_str().unwrap(), &[]).await.verdict(), 30);
+
+    // The project's own manifest loosens it on purpose.
+    desk.manifest(|manifest| manifest["environments"]["dev"]["tier"] = json!("development"));
+    std::fs::write(desk.project.path().join("samples.json"), SAMPLES).unwrap();
+    desk.run_in("dev", &["deploy", "--version", "1"]).await.good();
+    assert_eq!(desk.deploy_package("dev", path.to_str().unwrap(), &[]).await.good()["outcome"], "updated");
+}
+
+/// Configurations from before there was a tag: their model is made from the version.
+#[tokio::test(start_paused = true)]
+async fn a_model_that_is_made_from_a_version_tells_that_approvals_are_needed() {
+    let (desk, file, _) = EndpointDesk::packed(|_| {}).await;
+    desk.manifest(|manifest| manifest["environments"]["dev"]["tier"] = json!("production"));
+    std::fs::write(desk.project.path().join("samples.json"), SAMPLES).unwrap();
+    desk.run_in("dev", &["deploy", "--version", "1"]).await.good();
+    desk.memory.serving.untag("sagemaker-executor:approvals");
+    let path = file.to_str().unwrap();
+    let waits = desk.deploy_package("dev", path, &[]).await;
+    assert!(waits.verdict() == 30 && waits.error.contains("by its tags"), "{}", waits.error);
+}
+
+#[test_case(&["--min-approvals", "2"], "2 are needed"; "a number")]
+#[test_case(&["--no-self"], "1, and not the one who registered it, is needed"; "other users")]
+#[tokio::test(start_paused = true)]
+async fn the_command_line_asks_for_approvals_where_nothing_remembers_any(words: &[&str], needed: &str) {
+    let (desk, file, _) = EndpointDesk::packed(|_| {}).await;
+    let path = file.to_str().unwrap();
+    assert_eq!(desk.deploy_package("dev", path, words).await.verdict(), 30);
+    desk.approve(NEXT);
+    let waits = desk.deploy_package("dev", path, words).await;
+    assert!(waits.verdict() == 30 && waits.error.contains(needed), "{}", waits.error);
+    // The version remembers it too.
+    let waits = desk.deploy_package("prod", path, &[]).await;
+    assert!(waits.verdict() == 30 && waits.error.contains(needed), "{}", waits.error);
+}
+
+#[test_case(1, |package| package.manifest["endpoint"]["alarms"]["names"] = json!(["absent"]); "an alarm that is not there")]
+#[test_case(1, |package| package.manifest["endpoint"]["deployment"]["timeout_seconds"] = json!(28_000); "a limit")]
+#[test_case(30, |package| package.manifest["endpoint"]["instances"]["count"] = json!(20); "the quota")]
+#[tokio::test(start_paused = true)]
+async fn nothing_is_stored_of_a_package_that_is_refused(code: u8, change: fn(&mut TestPackage)) {
+    for environment in ["dev", "prod"] {
+        let (desk, file, _) = EndpointDesk::packed(change).await;
+        let desk = desk.with([("CI_JOB_TIMEOUT", "3600")]);
+        let before = (desk.writes(), desk.memory.objects.keys(), desk.memory.registry.all().len());
+        let ended = desk.deploy_package(environment, file.to_str().unwrap(), &[]).await;
+        assert_eq!(ended.verdict(), code, "{}", ended.error);
+        assert_eq!((desk.writes(), desk.memory.objects.keys(), desk.memory.registry.all().len()), before);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_stored_of_a_package_for_the_endpoint_of_another_project() {
+    let (desk, file, other) = EndpointDesk::packed(|_| {}).await;
+    desk.deploy_package("dev", file.to_str().unwrap(), &[]).await.good();
+    let folder = tempfile::tempdir().unwrap();
+    let other = TestPackage { project: Some("group/other"), model: b"another".to_vec(), ..other };
+    let file = other.write(folder.path());
+    let desk = desk.with([("CI_PROJECT_PATH", "group/other")]);
+    let before = (desk.writes(), desk.memory.registry.all().len());
+    let ended = desk.deploy_package("dev", file.to_str().unwrap(), &[]).await;
+    assert!(ended.verdict() == 1 && ended.error.contains("is of the project group/project"), "{}", ended.error);
+    assert_eq!((desk.writes(), desk.memory.registry.all().len()), before);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_plan_of_a_package_writes_nothing() {
     let (desk, file, _) = EndpointDesk::packed(|_| {}).await;
@@ -149,6 +263,11 @@ async fn a_plan_of_a_package_writes_nothing() {
     for what in ["object s3://memory/models/", "object s3://memory/packages/", "version of the group wine"] {
         assert!(steps.contains(what), "{steps}");
     }
+    // The version's ARN is in the hash that gives all names.
+    let data = plan.data();
+    let unknown = json!("not known before the version is registered");
+    assert_eq!((&data["specification"], &data["to"]), (&unknown, &unknown));
+    assert!(!plan.out.contains("wine-m-"), "{}", plan.out);
     assert!(!plan.error.contains("there is no model at"), "{}", plan.error);
 }
 
@@ -209,6 +328,11 @@ async fn another_package_than_the_one_that_was_meant_is_refused() {
     )
     .await;
     refused(&desk, "dev", "absent.zip", &[], "absent.zip cannot be used").await;
+    refused(&desk, "dev", "", &[], "`PACKAGE_FILE` or `PACKAGE_URI` of `package --dotenv`").await;
+    let (unknown, nameless, _) = EndpointDesk::packed(|package| package.project = None).await;
+    let (nameless, why) = (nameless.to_str().unwrap(), "is of no project, not of group/project");
+    refused(&unknown, "dev", nameless, &[], why).await;
+    refused(&unknown, "dev", nameless, &["--package-project", "group/project"], why).await;
     let desk = desk.with([("PACKAGE_SHA256", other.as_str()), ("CI_PROJECT_PATH", "group/other")]);
     refused(&desk, "dev", path, &[], "and `PACKAGE_SHA256` says 000").await;
     let by_flag = ["--package-sha256", sha256.as_str()];

@@ -1,0 +1,38 @@
+//! Whole pipelines: `.gitlab-ci.yml` as it stands, compiled, and each job run by GitLab Runner or its double, with the emulator as AWS
+//! and doubles of GitLab.
+//!
+//! [`site::Site`] is the place, [`event::Event`] starts a [`pipeline::Pipeline`] there, [`compiled`] makes its jobs, and [`schedule`]
+//! decides which is next.
+
+mod compiled;
+mod components;
+mod demonstrations;
+mod event;
+mod pipeline;
+mod schedule;
+mod show;
+mod site;
+mod training;
+
+use crate::support::waiting::{enter_gate, tell};
+use crate::support::world::Runner;
+
+/// Plays a row with GitLab Runner, or with its double when it is not on `PATH`.
+fn play(test: &str, row: fn(&site::Site)) {
+    let runner = Runner::real().unwrap_or_else(|| {
+        tell(&format!("SKIPPED: {test} with the real runner, so with its double: no gitlab-runner on PATH"));
+        Runner::Double
+    });
+    play_with(test, runner, row);
+}
+
+fn play_with(test: &str, runner: Runner, row: fn(&site::Site)) {
+    let _place = enter_gate();
+    let told = format!("{test} with {runner:?}");
+    let Some(site) = site::Site::new(test, runner) else { return };
+    let start = std::time::Instant::now();
+    row(&site);
+    eprintln!("{told} took {:.1?}", start.elapsed());
+    site.remove_endpoints();
+    site.world.is_left_clean();
+}

@@ -1,0 +1,91 @@
+//! Projects that include a flow of the components, by tag, as their README says.
+
+use super::event::Event;
+use super::schedule::JobState;
+use super::site::{NAME, Site};
+use super::training::{commit, scaffold, sha256, trained_with};
+use super::{play, show};
+
+/// What a project of the flow has in `.gitlab-ci.yml`.
+const TRAINING: &str = "include:
+  - component: $CI_SERVER_FQDN/ml/components/training-project@1.0.0
+    inputs:
+      train: automatic
+variables:
+  RETRAIN_MODEL:
+    description: Train a model, also where only schedules do
+    value: \"false\"
+    options: [\"false\", \"true\"]
+";
+/// Jobs of a person.
+const DECISIONS: [&str; 2] = ["stable-approve", "stable-reject"];
+
+/// The scaffold's files, with this pipeline.
+pub(super) fn project(pipeline: &str) -> Vec<(String, String)> {
+    let mut files = scaffold();
+    files.retain(|(path, _)| path != ".gitlab-ci.yml");
+    files.push((".gitlab-ci.yml".to_owned(), pipeline.to_owned()));
+    files
+}
+
+/// A merge request makes a candidate; its merge a stable package, whose version somebody approves.
+fn training_project(site: &Site) {
+    site.api.merge_request(12);
+    commit(site, "main", &project(TRAINING));
+    let sha = commit(site, "better", &trained_with("0.5"));
+    let request = Event::MergeRequest { number: 12, branch: "better", title: "Change one number" };
+    let mut candidate = site.pipeline(&request, &sha);
+    candidate.run().passed_but(&[]);
+    show::pipeline(&candidate);
+    let package = candidate.job("candidate-package");
+    let name = package.variable("PACKAGE_NAME");
+    assert!(name.starts_with("candidate-PR-12-"), "{name}");
+    assert_eq!(sha256(&package.package()), package.variable("PACKAGE_SHA256"));
+    assert_eq!(site.api.notes(12).len(), 1, "{}", candidate.job("report").outcome);
+    assert_eq!((site.api.files().len(), site.api.releases().len(), site.versions(NAME).len()), (0, 0, 0));
+
+    let sha = site.repository.merge("better", "main");
+    let mut stable = site.pipeline(&Event::Push { branch: "main" }, &sha);
+    stable.run().passed_but(&DECISIONS);
+    let package = stable.job("stable-package");
+    let (name, hash) = (package.variable("PACKAGE_NAME"), package.variable("PACKAGE_SHA256"));
+    assert_eq!(sha256(&package.package()), hash);
+    let files = site.api.files();
+    let [file] = files.as_slice() else { panic!("{files:?}") };
+    assert_eq!((file.name.as_str(), file.sha256.as_str()), (name, hash));
+    assert_eq!(site.api.releases().len(), 1);
+    let version = |site: &Site| site.versions(NAME).into_iter().map(|mut found| found["ModelApprovalStatus"].take());
+    assert_eq!(version(site).collect::<Vec<_>>(), ["PendingManualApproval"]);
+    stable.by("2").play("stable-approve", &[("REASON", "good on the holdout")]).passed_but(&["stable-reject"]);
+    show::pipeline(&stable);
+    assert_eq!(version(site).collect::<Vec<_>>(), ["Approved"]);
+}
+
+/// A draft waits for a click before it trains; a schedule trains without one.
+fn a_draft(site: &Site) {
+    site.api.merge_request(12);
+    commit(site, "main", &project(TRAINING));
+    site.repository.commit("better", &[("notes.py", "import os\n")]);
+    let sha = commit(site, "better", &trained_with("0.5"));
+    let request = Event::MergeRequest { number: 12, branch: "better", title: "Draft: change one number" };
+    let mut draft = site.pipeline(&request, &sha);
+    draft.run();
+    show::pipeline(&draft);
+    // An unused import.
+    assert_eq!(draft.in_state(JobState::Warning), ["lint"], "{:?}", draft.schedule);
+    assert_eq!(draft.in_state(JobState::Success), ["manifest", "unit-tests"]);
+    assert_eq!(draft.in_state(JobState::Manual), ["train"]);
+    draft.play("train", &[]);
+    assert_eq!(draft.in_state(JobState::Created), Vec::<&str>::new(), "{:?}", draft.schedule);
+    assert_eq!(draft.in_state(JobState::Failed), Vec::<&str>::new(), "{:?}", draft.schedule);
+}
+
+#[test]
+fn a_project_with_the_training_flow_goes_from_a_candidate_to_an_approved_release() {
+    play("a_project_with_the_training_flow_goes_from_a_candidate_to_an_approved_release", training_project);
+}
+
+#[test]
+fn a_draft_may_fail_its_lints_and_waits_for_a_click() {
+    play("a_draft_may_fail_its_lints_and_waits_for_a_click", a_draft);
+}

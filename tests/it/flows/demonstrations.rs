@@ -1,0 +1,122 @@
+//! The demonstrations that `.ci/demo` shows, each of them a row: a project of both scaffolds with the flow that has all jobs.
+
+use serde_json::{Value, json};
+
+use super::components::project;
+use super::event::Event;
+use super::schedule::JobState;
+use super::site::{NAME, Site};
+use super::training::{commit, of_scaffold, sha256, trained_with};
+use super::{play, show};
+use crate::support::gitlab_api::PROJECT_PATH;
+
+const FULL: &str = "include:
+  - component: $CI_SERVER_FQDN/ml/components/full-project@1.0.0
+    inputs:
+      train: automatic
+";
+/// Jobs that wait for somebody in the pipeline of the main branch.
+const BY_HAND: [&str; 7] = [
+    "stable-approve",
+    "stable-reject",
+    "staging-rollback",
+    "staging-stop",
+    "production-deploy",
+    "production-rollback",
+    "production-stop",
+];
+
+/// The training scaffold with the endpoint of the other one: its handler, its samples, and its part of the manifest.
+fn both_scaffolds() -> Vec<(String, String)> {
+    let mut files = project(FULL);
+    let served = of_scaffold("endpoint");
+    let text = |files: &[(String, String)]| {
+        files.iter().find(|(path, _)| path == "manifest.json").map(|(_, text)| text.clone()).unwrap()
+    };
+    let mut manifest: Value = serde_json::from_str(&text(&files)).unwrap();
+    let endpoint: Value = serde_json::from_str(&text(&served)).unwrap();
+    manifest["endpoint"] = endpoint["endpoint"].clone();
+    for environment in ["staging", "production"] {
+        manifest["environments"][environment]["role"] = endpoint["environments"][environment]["role"].clone();
+    }
+    // Review endpoints share the machine with those that serve: slower answers are no failure here.
+    manifest["endpoint"]["alarms"] = json!({"errors_5xx": 5});
+    manifest["endpoint"]["test"]["max_p95_ms"] = json!(5000);
+    let known: Vec<String> = files.iter().map(|(path, _)| path.clone()).collect();
+    files.extend(served.into_iter().filter(|(path, _)| !known.contains(path)));
+    for (path, text) in &mut files {
+        if path == "manifest.json" {
+            *text = manifest.to_string();
+        }
+    }
+    files
+}
+
+/// A merge request with a candidate on a review endpoint; its merge, the stable package on staging and released; and the review endpoint is
+/// gone.
+fn candidate_to_stable(site: &Site) {
+    site.api.merge_request(12);
+    commit(site, "main", &both_scaffolds());
+    let sha = commit(site, "better", &trained_with("0.5"));
+    let request = Event::MergeRequest { number: 12, branch: "better", title: "Change one number" };
+    let mut candidate = site.pipeline(&request, &sha);
+    candidate.run();
+    show::pipeline(&candidate);
+    assert_eq!(candidate.in_state(JobState::Failed), Vec::<&str>::new(), "{}", candidate.told());
+    let package = candidate.job("candidate-package");
+    let (name, hash) = (package.variable("PACKAGE_NAME"), package.variable("PACKAGE_SHA256"));
+    assert_eq!(sha256(&package.package()), hash);
+    let deployed = candidate.job("review-deploy");
+    assert_eq!(deployed.variable("PACKAGE_SHA256"), hash);
+    let review = deployed.variable("ENDPOINT_NAME").to_owned();
+    assert_eq!(site.endpoints(), [review.as_str()]);
+    assert_eq!(candidate.schedule.state("review-test"), JobState::Success, "{}", candidate.told());
+    let environment = site.environment("review/better").unwrap();
+    assert_eq!((environment.is_stopped, environment.on_stop.as_deref()), (false, Some("review-stop")));
+    assert_eq!(site.api.notes(12).len(), 1);
+    let candidate_name = name.to_owned();
+
+    let sha = site.repository.merge("better", "main");
+    // GitLab stops the environment of the branch that the merge deletes.
+    candidate.play("review-stop", &[]);
+    assert!(site.environment("review/better").unwrap().is_stopped, "{}", candidate.told());
+    assert_eq!(site.endpoints(), Vec::<String>::new());
+
+    let mut stable = site.pipeline(&Event::Push { branch: "main" }, &sha);
+    stable.run();
+    show::pipeline(&stable);
+    assert_eq!(stable.in_state(JobState::Failed), Vec::<&str>::new(), "{}", stable.told());
+    assert_eq!(stable.in_state(JobState::Manual), BY_HAND, "{}", stable.told());
+    let package = stable.job("stable-package");
+    let (name, hash) = (package.variable("PACKAGE_NAME"), package.variable("PACKAGE_SHA256"));
+    assert_eq!(stable.job("staging-deploy").variable("PACKAGE_SHA256"), hash);
+    let files = site.api.files();
+    let [file] = files.as_slice() else { panic!("{files:?}") };
+    assert_eq!((file.name.as_str(), file.sha256.as_str()), (name, hash));
+    let releases = site.api.releases();
+    let [release] = releases.as_slice() else { panic!("{releases:?}") };
+    assert_eq!(release.commit, sha);
+    assert_eq!(site.environment("staging").unwrap().deployments.len(), 1);
+    let staging = stable.job("staging-deploy").variable("ENDPOINT_NAME");
+    assert_eq!(site.endpoints(), [staging]);
+    let version = stable.job("stable-register").variable("MODEL_PACKAGE_ARN");
+    // That of the review endpoint is the first one.
+    assert_eq!(site.versions(NAME).len(), 2);
+    assert!(version.ends_with(":model-package/wine/2"), "{version}");
+    show::table(
+        "what exists",
+        &[
+            ["candidate".to_owned(), format!("{candidate_name}, an artifact of merge request !12")],
+            ["review endpoint".to_owned(), format!("{review}, removed")],
+            ["stable package".to_owned(), format!("{} sha256:{hash}", file.place)],
+            ["release".to_owned(), format!("{} of {PROJECT_PATH} at {sha}", release.tag)],
+            ["model registry".to_owned(), version.to_owned()],
+            ["staging endpoint".to_owned(), staging.to_owned()],
+        ],
+    );
+}
+
+#[test]
+fn candidate_to_stable_demonstration() {
+    play("candidate_to_stable_demonstration", candidate_to_stable);
+}

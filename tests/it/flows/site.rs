@@ -1,0 +1,314 @@
+//! A GitLab with one project, its runners, and the account of AWS: what pipelines run in.
+//!
+//! Jobs with the tag `sagemaker` run under the custom executor, all others under the shell executor, which has no images: what a job's
+//! image would have is on `PATH`. GitLab's API is a double at an address of its own.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::compiled::COMPONENTS;
+use super::event::{Event, PipelineFacts};
+use super::pipeline::Pipeline;
+use crate::conformance::{can_run_containers, skipped};
+use crate::scenarios::sagemaker_registered::with_scikit_learn;
+use crate::support::driver::{Driver, sagemaker_with, write_program};
+use crate::support::emulator::{BUCKET, Emulator};
+use crate::support::gitlab::Repository;
+use crate::support::gitlab_api::{ACCESS_TOKEN, GitLabDouble, PROJECT_PATH};
+use crate::support::id_tokens::{self, TokenKey};
+use crate::support::job::Variable;
+use crate::support::program::executor;
+use crate::support::serving::serving_role;
+use crate::support::shipped_roles::shipped_role_with;
+use crate::support::waiting::find_program;
+use crate::support::world::{Runner, Settings, World};
+use crate::templates::compiler::Compiler;
+
+/// The role that all jobs of the lifecycle assume.
+pub(crate) const LIFECYCLE_ROLE: &str = "lifecycle";
+/// The policies that it has: those of the commands that pipelines call.
+const POLICIES: [(&str, &str); 10] = [
+    ("register", include_str!("../../../runner-config/iam/lifecycle/model-register.json")),
+    ("approve", include_str!("../../../runner-config/iam/lifecycle/model-approve.json")),
+    ("latest", include_str!("../../../runner-config/iam/lifecycle/model-latest.json")),
+    ("package", include_str!("../../../runner-config/iam/lifecycle/package.json")),
+    ("report", include_str!("../../../runner-config/iam/lifecycle/report.json")),
+    ("deploy", include_str!("../../../runner-config/iam/lifecycle/endpoint-deploy.json")),
+    ("deploy-package", include_str!("../../../runner-config/iam/lifecycle/endpoint-deploy-package.json")),
+    ("test", include_str!("../../../runner-config/iam/lifecycle/endpoint-test.json")),
+    ("rollback", include_str!("../../../runner-config/iam/lifecycle/endpoint-rollback.json")),
+    ("delete", include_str!("../../../runner-config/iam/lifecycle/endpoint-delete.json")),
+];
+/// The role of serving containers, as the policies name it.
+const SERVING_ROLE: &str = "example-serving";
+const HANDLER: &str = include_str!("../../../src/executor/lifecycle/init/endpoint/inference_handler.py");
+
+/// The name of the scaffold, and so of its group of models.
+pub(super) const NAME: &str = "wine";
+/// The program in the jobs' image: AWS is the emulator there. No variable may say so, because jobs have id tokens.
+const COMMAND: &str = "#!/bin/sh
+case \"$1 $2\" in
+  release* | init* | 'package verify') exec PROGRAM \"$@\" ;;
+esac
+exec PROGRAM \"$@\" --endpoint-url ADDRESS
+";
+
+/// A variable of the project's settings.
+#[derive(Debug, Clone)]
+pub(super) struct ProjectVariable {
+    pub(super) variable: Variable,
+    /// `*`, the name of an environment, or its start with `*` behind.
+    pub(super) scope: &'static str,
+}
+
+impl ProjectVariable {
+    /// Whether a job with this environment gets it.
+    pub(super) fn reaches(&self, environment: Option<&str>) -> bool {
+        match (self.scope.strip_suffix('*'), environment) {
+            (Some(""), _) => true,
+            (Some(start), Some(name)) => name.starts_with(start),
+            (None, Some(name)) => name == self.scope,
+            (_, None) => false,
+        }
+    }
+}
+
+/// An environment of the project, as GitLab shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SiteEnvironment {
+    pub(crate) tier: Option<String>,
+    pub(crate) url: Option<String>,
+    pub(crate) is_stopped: bool,
+    /// The job that stops it.
+    pub(crate) on_stop: Option<String>,
+    pub(crate) auto_stop_in: Option<String>,
+    /// Pipelines that deployed to it with success.
+    pub(crate) deployments: Vec<u64>,
+}
+
+pub(crate) struct Site {
+    pub(crate) world: World,
+    pub(crate) api: GitLabDouble,
+    pub(crate) repository: Repository,
+    pub(super) compiler: Compiler,
+    pub(super) key: TokenKey,
+    pub(super) variables: Vec<ProjectVariable>,
+    pub(super) environments: RefCell<BTreeMap<String, SiteEnvironment>>,
+    /// The repository of the components.
+    pub(super) components: PathBuf,
+    next_pipeline: RefCell<u64>,
+    _folder: tempfile::TempDir,
+}
+
+impl Site {
+    /// `None` where a program is missing; a line says so.
+    pub(crate) fn new(test: &str, runner: Runner) -> Option<Self> {
+        let compiler = Compiler::find(test)?;
+        let (Some(python), true, Some(_)) = (with_scikit_learn(), can_run_containers(), find_program(id_tokens::NEEDS))
+        else {
+            skipped(test, "python3 has no scikit-learn, bubblewrap creates no container, or openssl is not installed");
+            return None;
+        };
+        if !has_tools(&python) {
+            skipped(test, "python3 has no pytest, pytest-cov and ruff, which jobs would install");
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let key = TokenKey::new(folder.path());
+        let driver = driver(folder.path(), &python, &key);
+        let world = World::new(runner, driver, Settings::default());
+        let emulator = world.emulator.as_ref().expect("the driver needs AWS");
+        let program = COMMAND.replace("PROGRAM", &executor().to_string_lossy()).replace("ADDRESS", &emulator.endpoint);
+        write_program(&world.dirs.bin().join("sagemaker-executor"), &program);
+        let repository = world.repository(PROJECT_PATH);
+        let components = publish_components(&world);
+        Some(Self {
+            world,
+            api: GitLabDouble::start(),
+            repository,
+            compiler,
+            key,
+            variables: variables(),
+            environments: RefCell::default(),
+            components,
+            next_pipeline: RefCell::new(88_120),
+            _folder: folder,
+        })
+    }
+
+    pub(crate) fn emulator(&self) -> &Emulator {
+        self.world.emulator.as_ref().expect("the driver needs AWS")
+    }
+
+    /// Starts the pipeline of an event on a commit.
+    #[track_caller]
+    pub(crate) fn pipeline(&self, event: &Event, sha: &str) -> Pipeline<'_> {
+        let mut next = self.next_pipeline.borrow_mut();
+        let id = *next;
+        *next += 1;
+        let minute = id % 60;
+        let facts = PipelineFacts {
+            id,
+            event: event.clone(),
+            sha: sha.to_owned(),
+            created_at: format!("2026-11-29T04:{minute:02}:33Z"),
+            server_url: self.world.gitlab.url().to_owned(),
+            api_url: self.api.api_url(),
+        };
+        self.repository.keep(&format!("refs/pipelines/{id}"), sha);
+        Pipeline::new(self, facts)
+    }
+
+    /// Names of the endpoints in the account.
+    pub(crate) fn endpoints(&self) -> Vec<String> {
+        let list = self.emulator().call("SageMaker.ListEndpoints", &json!({}));
+        let all = list["Endpoints"].as_array().into_iter().flatten();
+        all.filter_map(|endpoint| endpoint["EndpointName"].as_str().map(str::to_owned)).collect()
+    }
+
+    /// Deletes all endpoints, whose containers would stay.
+    pub(crate) fn remove_endpoints(&self) {
+        for name in self.endpoints() {
+            self.emulator().call("SageMaker.DeleteEndpoint", &json!({"EndpointName": name}));
+        }
+    }
+
+    pub(crate) fn environment(&self, name: &str) -> Option<SiteEnvironment> {
+        self.environments.borrow().get(name).cloned()
+    }
+
+    /// Versions of a model in the registry, the first one first.
+    pub(crate) fn versions(&self, group: &str) -> Vec<Value> {
+        let groups = self.emulator().call("SageMaker.ListModelPackageGroups", &json!({"NameContains": group}));
+        if groups["ModelPackageGroupSummaryList"].as_array().is_none_or(Vec::is_empty) {
+            return Vec::new();
+        }
+        let request = json!({"ModelPackageGroupName": group, "SortBy": "CreationTime", "SortOrder": "Ascending"});
+        let mut list = self.emulator().call("SageMaker.ListModelPackages", &request);
+        list["ModelPackageSummaryList"].as_array_mut().map(std::mem::take).unwrap_or_default()
+    }
+}
+
+/// Whether the packages that the jobs would install are there.
+fn has_tools(python: &Path) -> bool {
+    let tried = Command::new(python).args(["-c", "import pytest, pytest_cov, ruff"]).output();
+    tried.is_ok_and(|tried| tried.status.success())
+}
+
+/// The driver with the images of the project in its emulator, and the roles of its jobs and endpoints in the account.
+fn driver(folder: &Path, python: &Path, key: &TokenKey) -> Driver {
+    let python = python.display();
+    // This machine's root, with a program of its own before the others.
+    let overlay = |name: &str, files: &[(&str, &str)]| {
+        let root = folder.join(name);
+        std::fs::create_dir_all(root.join("usr/local/bin")).unwrap();
+        for (file, text) in files {
+            write_program(&root.join("usr/local/bin").join(file), text);
+        }
+        format!("{}=overlay:{}", image(name), root.display())
+    };
+    let train = overlay("train", &[("python3", &format!("#!/bin/sh\nexec {python} \"$@\"\n"))]);
+    let start = format!("#!/bin/sh\nexec {python} /usr/local/bin/inference_handler.py \"$@\"\n");
+    let serve = overlay("serve", &[("serve", &start), ("inference_handler.py", HANDLER)]);
+    let oidc = format!("{}={}", id_tokens::ISSUER, key.jwks.display());
+    let mut driver = sagemaker_with(
+        &[
+            ["--oidc", &oidc],
+            ["--image", &train],
+            ["--image", &serve],
+            ["--ecr", &format!("serve@{DIGEST}=linux/amd64")],
+            ["--quota", "endpoint:ml.m5.large=8"],
+            ["--deployment-wait-scale", "0.01"],
+            ["--alarm-period-scale", "0.01"],
+        ]
+        .concat(),
+        "",
+    );
+    driver.roles = roles();
+    driver
+}
+
+/// The digest of all images.
+const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+/// An image of the registry, by its digest.
+fn image(name: &str) -> String {
+    format!("000000000000.dkr.ecr.us-east-1.amazonaws.com/{name}@{DIGEST}")
+}
+
+/// The role with the shipped policies, for jobs of every branch of the project; and that of the containers.
+fn roles() -> Vec<Value> {
+    let roles = json!([shipped_role_with(LIFECYCLE_ROLE, &POLICIES), serving_role(SERVING_ROLE)]).to_string();
+    // The scaffold's manifest has the name of the project as prefix of all objects, and an endpoint in each environment.
+    let roles = roles.replace(&format!(":s3:::{BUCKET}/"), &format!(":s3:::{BUCKET}/{NAME}/"));
+    let roles = roles.replace(&format!("deployments/{NAME}/*"), &format!("deployments/{NAME}-*"));
+    let mut roles: Vec<Value> = serde_json::from_str(&roles).unwrap();
+    let conditions = &mut roles[0]["AssumeRolePolicyDocument"]["Statement"][0]["Condition"];
+    let equals = conditions["StringEquals"].as_object_mut().expect("the trust policy has conditions");
+    let of_subject = format!("{}:sub", id_tokens::ISSUER);
+    equals.remove(&of_subject).expect("the trust policy names a branch");
+    conditions["StringLike"] = json!({of_subject: format!("project_path:{PROJECT_PATH}:*")});
+    roles
+}
+
+/// The project's settings, as the README of the scaffolds names them.
+fn variables() -> Vec<ProjectVariable> {
+    let role = format!("arn:aws:iam::000000000000:role/{LIFECYCLE_ROLE}");
+    let everywhere = [
+        ("LIFECYCLE_IMAGE", image("lifecycle")),
+        ("PYTHON_IMAGE", image("python")),
+        ("TRAINING_IMAGE", image("train")),
+        // The runner has no network: what `pip` would install is there.
+        ("PIP_NO_INDEX", "1".to_owned()),
+        ("OWNER", "ml".to_owned()),
+    ];
+    // Jobs without an environment check the manifest with its own defaults, of which the image and the region fit together.
+    let serving = (image("serve"), format!("arn:aws:iam::000000000000:role/{SERVING_ROLE}"));
+    let of_aws = [
+        ("SERVING_IMAGE", serving.0.as_str()),
+        ("AWS_ROLE_ARN", role.as_str()),
+        ("ENDPOINT_ROLE_ARN", serving.1.as_str()),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ACCOUNT_ID", "000000000000"),
+        ("MODEL_BUCKET", BUCKET),
+    ];
+    let everywhere =
+        everywhere.iter().map(|(name, value)| ProjectVariable { variable: Variable::new(name, value), scope: "*" });
+    let scoped = ["staging", "production", "review/*"]
+        .into_iter()
+        .flat_map(|scope| of_aws.map(|(name, value)| ProjectVariable { variable: Variable::new(name, value), scope }));
+    let token = Variable::new("GITLAB_TOKEN", ACCESS_TOKEN).masked();
+    everywhere.chain(scoped).chain([ProjectVariable { variable: token, scope: "*" }]).collect()
+}
+
+/// Puts the components into a repository of this GitLab, under a tag.
+fn publish_components(world: &World) -> PathBuf {
+    let repository = world.repository(COMPONENTS);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("ci-templates");
+    let files = files_below(&root, "");
+    let files: Vec<_> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+    let sha = repository.commit("main", &files);
+    repository.keep("refs/tags/1.0.0", &sha);
+    repository.allow_filters();
+    // Clients add `.git`.
+    world.gitlab.repositories().join(COMPONENTS)
+}
+
+/// Files of a folder, by their paths.
+pub(super) fn files_below(folder: &Path, prefix: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let name = format!("{prefix}{}", entry.file_name().to_str().unwrap());
+        if entry.file_type().unwrap().is_dir() {
+            found.extend(files_below(&entry.path(), &format!("{name}/")));
+        } else {
+            found.push((name, std::fs::read_to_string(entry.path()).unwrap()));
+        }
+    }
+    found.sort();
+    found
+}
