@@ -60,8 +60,8 @@ fn from_candidate_to_release(site: &Site) {
     let mut candidate = site.pipeline(&Event::MergeRequest { number: 12, branch: "better", title: TITLE }, &sha);
     candidate.run().passed_but(&[]);
     show::pipeline(&candidate);
-    assert_eq!(candidate.in_state(JobState::Success), ["validate", "unit-tests", "train", "gate", "package", "report"]);
-    let package = candidate.job("package");
+    assert_eq!(candidate.in_state(JobState::Success), ["validate", "unit-tests", "train", "gate", "candidate-package", "report"]);
+    let package = candidate.job("candidate-package");
     let name = package.variable("PACKAGE_NAME");
     assert!(Path::new(name).extension().is_some_and(|kind| kind == "zip") && name.starts_with("candidate-"), "{name}");
     assert_eq!(sha256(&package.package()), package.variable("PACKAGE_SHA256"));
@@ -74,7 +74,7 @@ fn from_candidate_to_release(site: &Site) {
     let mut stable = site.pipeline(&Event::Push { branch: "main" }, &sha);
     stable.run().passed_but(&[]);
     show::pipeline(&stable);
-    let package = stable.job("package");
+    let package = stable.job("stable-package");
     let (name, hash) = (package.variable("PACKAGE_NAME"), package.variable("PACKAGE_SHA256"));
     assert!(name.starts_with("stable-"), "{name}");
     assert_eq!(sha256(&package.package()), hash);
@@ -110,7 +110,7 @@ fn a_worse_model(site: &Site) {
     pipeline.run();
     assert_eq!(pipeline.in_state(JobState::Failed), ["gate"], "{:?}", pipeline.schedule);
     pipeline.job("gate").outcome.failed("script_failure", Some(10));
-    assert_eq!(pipeline.in_state(JobState::Skipped), ["register", "package", "release", "report"]);
+    assert_eq!(pipeline.in_state(JobState::Skipped), ["register", "stable-package", "release", "report"]);
     assert_eq!((site.api.files().len(), site.api.releases().len(), site.versions(NAME).len()), (0, 0, 0));
 }
 
