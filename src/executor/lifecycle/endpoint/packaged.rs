@@ -75,7 +75,7 @@ pub(super) struct PackagedChoice {
     pub(super) unmade: Unmade,
 }
 
-/// What bucket and registry of the environment have of a package.
+/// The objects and the version that bucket and registry of the environment have of a package.
 pub(super) struct FoundPackage<'a> {
     source: &'a PackageSource,
     inputs: &'a CommandInputs,

@@ -54,7 +54,7 @@ impl PackageBucket {
         self.objects.uri(&self.package_key)
     }
 
-    /// What a deployment has still to make; a version in `group`, if it is not there.
+    /// Things that a deployment has still to make; a version in `group`, if it is not there.
     pub(super) fn unmade(&self, group: Option<&str>) -> Unmade {
         let objects = [(self.has_model, self.model_uri()), (self.has_package, self.package_uri())];
         let objects = objects.into_iter().filter(|(is_there, _)| !is_there).map(|(_, uri)| format!("object {uri}"));

@@ -21,7 +21,7 @@ const LONGEST: usize = 400;
 /// The names of what a version needs that is not registered yet.
 const UNKNOWN: &str = "not known before the version is registered";
 
-/// What a package needs, and what the deployment makes before model and configuration. Empty when all of it is there.
+/// Things that the deployment of a package makes before model and configuration. Empty when all of them are there.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Unmade {
     pub(super) objects: Vec<String>,

@@ -1,4 +1,4 @@
-//! What a report draws of files with metrics: a confusion matrix and learning curves. No I/O.
+//! Drawings of files with metrics in a report: a confusion matrix and learning curves. No I/O.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What a model is judged by: rules, files and the earlier model, from the command line and the manifest.
+//! Rules, files and the earlier model by which a model is judged, from the command line and the manifest.
 
 use std::path::{Path, PathBuf};
 

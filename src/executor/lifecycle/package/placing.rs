@@ -27,7 +27,7 @@ impl UnplacedFile {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         match rustix::fs::openat(CWD, folder, flags, Mode::from_raw_mode(MODE)) {
             Ok(file) => Ok(Self { file: file.into(), path: None }),
-            // What file systems and kernels without such files answer.
+            // Errors of file systems and kernels without such files.
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => Self::named(folder, name),
             Err(error) => Err(error.into()),
         }

@@ -215,7 +215,7 @@ fn metadata(
     serde_json::from_slice(&text).context("metadata.json is not of its form")
 }
 
-/// What tells the form of `metadata.json`.
+/// The key that tells the form of `metadata.json`.
 #[derive(serde::Deserialize)]
 struct MetadataForm {
     schema: Option<String>,

@@ -5,7 +5,7 @@ use crate::base::failure::Failure;
 use crate::base::plain;
 use crate::gitlab::api::{NewRelease, PackageFile, Release};
 
-/// What GitLab has of a publication.
+/// Files, tag and release of a publication that GitLab has.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct FoundPublication {
     /// Files of the place, of all uploads.
