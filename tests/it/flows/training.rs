@@ -60,7 +60,10 @@ fn from_candidate_to_release(site: &Site) {
     let mut candidate = site.pipeline(&Event::MergeRequest { number: 12, branch: "better", title: TITLE }, &sha);
     candidate.run().passed_but(&[]);
     show::pipeline(&candidate);
-    assert_eq!(candidate.in_state(JobState::Success), ["validate", "unit-tests", "train", "gate", "candidate-package", "report"]);
+    assert_eq!(
+        candidate.in_state(JobState::Success),
+        ["validate", "unit-tests", "train", "gate", "candidate-package", "report"]
+    );
     let package = candidate.job("candidate-package");
     let name = package.variable("PACKAGE_NAME");
     assert!(Path::new(name).extension().is_some_and(|kind| kind == "zip") && name.starts_with("candidate-"), "{name}");
