@@ -14,7 +14,7 @@ pub(super) struct Failed {
     pub(super) fate: Fate,
 }
 
-/// What became of the request.
+/// The fate of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     /// Refused by a rate limit, without effect; with the pause that GitLab asks for.

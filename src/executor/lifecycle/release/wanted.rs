@@ -18,7 +18,7 @@ pub(super) struct ChosenNames {
     pub(super) registry_package: Option<String>,
 }
 
-/// What GitLab must have in the end.
+/// The file and the release that GitLab must have in the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Publication {
     pub(super) place: PackageFilePlace,

@@ -210,7 +210,7 @@ fn curves(file: MetricsFile) -> Vec<LearningCurve> {
     file.details.into_iter().filter_map(curve).collect()
 }
 
-/// What `endpoint test --output json` prints.
+/// The output of `endpoint test --output json`.
 #[derive(Deserialize)]
 struct TestFile {
     result: String,
@@ -295,12 +295,12 @@ fn endpoint(file: &TestFile) -> EndpointFigures {
     let mut checks: Vec<EndpointCheck> = limits.chain(samples).collect();
     let names = labels(checks.iter().map(|check| check.name.as_str()));
     checks.iter_mut().zip(names).for_each(|(check, name)| check.name = name);
-    // What does not hold comes first.
+    // Failures come first.
     checks.sort_by_key(|check| check.has_passed);
     EndpointFigures { name: name(&file.endpoint), has_passed: has_passed(&file.result), latencies, facts, checks }
 }
 
-/// What `endpoint deploy --plan --output json` prints.
+/// The output of `endpoint deploy --plan --output json`.
 #[derive(Deserialize)]
 struct PlanFile {
     endpoint: String,

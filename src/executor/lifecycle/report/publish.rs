@@ -16,7 +16,7 @@ pub(super) struct Publishing<'a> {
     pub(super) pipeline: Option<u64>,
 }
 
-/// What is to be done with the notes that a merge request has of this report: one stays.
+/// The next step with the notes that a merge request has of this report: one stays.
 #[derive(Debug, PartialEq, Eq)]
 struct Settlement<'a> {
     /// The oldest of them, which all jobs that run at once choose alike.
@@ -82,7 +82,7 @@ impl Publishing<'_> {
         }
         for note in &settlement.delete {
             let deleted = gitlab.delete_note(merge_request, *note).await;
-            // What is not found, another job deleted.
+            // Another job deleted a note that is not found.
             if let Err(error) =
                 deleted.or_else(|error| if error.kind == GitLabErrorKind::NotFound { Ok(()) } else { Err(error) })
             {

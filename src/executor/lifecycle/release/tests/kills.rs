@@ -25,7 +25,7 @@ impl Watch for Kill {
     }
 }
 
-/// What a project has before: nothing, a tag, or a release without the file.
+/// State of the project before: nothing, a tag, or a release without the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Before {
     Nothing,
