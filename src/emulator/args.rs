@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Args, FromArgMatches as _};
 
-use super::config::{Delays, EcrImage, EmulatorConfig};
+use super::config::{Delays, EcrImage, EmulatorConfig, ImageFindings};
 use super::faults::FaultPlan;
 use super::host::{self, ContainerImage, Profile};
 use super::quirks::Quirks;
@@ -53,6 +53,10 @@ pub struct EmulatorArgs {
     /// Put an image into the account's registry: repository, digest and its platforms; may be repeated
     #[arg(long = "ecr", value_name = "REPOSITORY@DIGEST=PLATFORM[,PLATFORM]", value_parser = parse_ecr_image)]
     pub ecr_images: Vec<EcrImage>,
+    /// Let each scan of an image in the repository REPOSITORY find what FILE lists, as JSON: `findings` as
+    /// `DescribeImageScanFindings` shows them, `duration_ms`, `failure`; may be repeated
+    #[arg(long = "image-findings", value_name = "REPOSITORY=FILE", value_parser = parse_findings)]
+    pub image_findings: Vec<(String, PathBuf)>,
     /// Account id in ARNs, unless a user or role of another account calls
     #[arg(long, default_value = "000000000000", value_name = "ID")]
     pub account: String,
@@ -156,6 +160,11 @@ impl TryFrom<EmulatorArgs> for EmulatorConfig {
                 .map(|(issuer, file)| Ok((issuer.clone(), read_keys(file)?)))
                 .collect::<anyhow::Result<_>>()?,
             ecr_images: args.ecr_images,
+            image_findings: args
+                .image_findings
+                .iter()
+                .map(|(repository, file)| Ok((repository.clone(), read_findings(file)?)))
+                .collect::<anyhow::Result<_>>()?,
             images: args.images.into_iter().collect(),
             profiles,
             strict_images: args.strict_images,
@@ -199,6 +208,18 @@ fn read_keys(path: &Path) -> anyhow::Result<serde_json::Value> {
         .with_context(|| format!("failed to read the JWKS {}: not JSON", path.display()))?;
     anyhow::ensure!(keys["keys"].is_array(), "failed to read the JWKS {}: it has no list `keys`", path.display());
     Ok(keys)
+}
+
+fn read_findings(path: &Path) -> anyhow::Result<ImageFindings> {
+    let content =
+        std::fs::read(path).with_context(|| format!("failed to read the findings of images {}", path.display()))?;
+    serde_json::from_slice(&content)
+        .with_context(|| format!("failed to understand the findings of images {}", path.display()))
+}
+
+fn parse_findings(text: &str) -> Result<(String, PathBuf), String> {
+    let (repository, file) = text.split_once('=').ok_or("give REPOSITORY=FILE")?;
+    Ok((repository.to_owned(), PathBuf::from(file)))
 }
 
 fn parse_oidc(text: &str) -> Result<(String, PathBuf), String> {

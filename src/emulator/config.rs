@@ -32,6 +32,18 @@ pub struct EcrImage {
     pub platforms: Vec<String>,
 }
 
+/// The result of each scan of the images of a repository, as a file has it.
+#[derive(Debug, Clone, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ImageFindings {
+    /// As `DescribeImageScanFindings` lists them: objects with `name`, `severity`, `attributes` and so on.
+    pub findings: Vec<serde_json::Value>,
+    /// Milliseconds that a scan lasts.
+    pub duration_ms: u64,
+    /// The text of a scan that fails in place of finding something.
+    pub failure: Option<String>,
+}
+
 /// The configuration of an emulator; `args.rs` makes it from the command line.
 #[derive(Debug, Clone)]
 pub struct EmulatorConfig {
@@ -48,6 +60,8 @@ pub struct EmulatorConfig {
     pub oidc: BTreeMap<String, serde_json::Value>,
     /// Images in the registry of the account.
     pub ecr_images: Vec<EcrImage>,
+    /// Results of the scans of images, by repository; without any nothing is found.
+    pub image_findings: BTreeMap<String, ImageFindings>,
     /// Roots of images by their name.
     pub images: BTreeMap<String, ContainerImage>,
     /// User, environment and size of the root of images by their name.

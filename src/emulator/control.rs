@@ -11,7 +11,6 @@ use super::faults::{FaultPlan, JobTrouble};
 use super::gate::Gate;
 use super::protocol::{ApiError, Reply, json_reply, reply};
 use super::service::read;
-use super::services::layer;
 use super::shared::LAYERS_PATH;
 use super::sigv4::query_pairs;
 
@@ -62,7 +61,7 @@ fn open(gate: &Gate, request: &Request<Body>) -> Reply {
         return answer(StatusCode::OK, json!({}));
     }
     if let Some(digest) = path.strip_prefix(LAYERS_PATH) {
-        let content = layer(&gate.shared.config.ecr_images, digest);
+        let content = gate.services.images.layer(digest);
         return content.map_or_else(not_found, |content| reply(StatusCode::OK, "application/octet-stream", content));
     }
     let credentials = gate.shared.keys.served(path);

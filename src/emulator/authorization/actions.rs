@@ -23,7 +23,7 @@ pub(crate) fn json_actions(
 ) -> Vec<NeededAction> {
     let action = format!("{service}:{operation}");
     match service {
-        "ecr" => return vec![NeededAction::new(action, repository(request, caller))],
+        "ecr" => return vec![image_action(operation, request, caller, tags)],
         // Quotas are no resources that a policy names.
         "servicequotas" => return vec![NeededAction::new(action, "*")],
         "monitoring" => return cloudwatch_actions(operation, request, caller, tags),
@@ -80,6 +80,24 @@ fn create_actions(create: NeededAction, request: &Value, tags: &TagMap) -> Vec<N
 
 fn tags_of(tags: &Tags, resource: &str) -> TagMap {
     tags.with(resource, |one| one.tags.clone()).unwrap_or_default()
+}
+
+/// ECR's operations are on a repository, but for the password and the list of all repositories.
+fn image_action(operation: &str, request: &Value, caller: &Caller, tags: &Tags) -> NeededAction {
+    let resource = match operation {
+        "GetAuthorizationToken" => "*".to_owned(),
+        "ListTagsForResource" | "TagResource" | "UntagResource" => {
+            text(request, "resourceArn").unwrap_or("*").to_owned()
+        }
+        "DescribeRepositories" => {
+            let name = request.pointer("/repositoryNames/0").and_then(Value::as_str).unwrap_or("*");
+            repository(&serde_json::json!({"repositoryName": name}), caller)
+        }
+        _ => repository(request, caller),
+    };
+    let sent = tag_map(request.get("tags"));
+    let needed = NeededAction::new(format!("ecr:{operation}"), resource.clone()).request_tags(&sent);
+    needed.resource_tags("ecr", &tags_of(tags, &resource))
 }
 
 fn repository(request: &Value, caller: &Caller) -> String {

@@ -134,7 +134,8 @@ fn with_bubblewrap(
     if namespace.is_none() && !rustix::process::geteuid().is_root() {
         add(&["--unshare-user", "--uid", "0", "--gid", "0"]);
     }
-    add(&["--hostname", &spec.hostname, "--chdir", "/", "--clearenv", "--cap-drop", "ALL"]);
+    let directory = spec.profile.directory.as_deref().unwrap_or("/");
+    add(&["--hostname", &spec.hostname, "--chdir", directory, "--clearenv", "--cap-drop", "ALL"]);
     for capability in CAPABILITIES {
         add(&["--cap-add", &format!("CAP_{}", capability.to_uppercase())]);
     }
@@ -144,6 +145,9 @@ fn with_bubblewrap(
     add(&["--bind", text(&layout.root)?, "/", "--dev", "/dev", "--proc", "/proc"]);
     for bind in &layout.binds {
         add(&[if bind.writable { "--bind" } else { "--ro-bind" }, text(&bind.from)?, text(&bind.at)?]);
+    }
+    if directory != "/" {
+        add(&["--dir", directory]);
     }
     let mut packed = Vec::new();
     for argument in &arguments {

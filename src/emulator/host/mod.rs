@@ -42,7 +42,7 @@ pub(super) use self::profile::parse_size;
 pub use self::profile::{Profile, User};
 pub use self::relay::RelayArgs;
 pub(super) use self::relay::serve as relay;
-pub use self::spec::{BindMount, ContainerExit, ContainerImage, ContainerSpec, Leftovers, StopSignals};
+pub use self::spec::{BindMount, ContainerExit, ContainerImage, ContainerSpec, ImageSetup, Leftovers, StopSignals};
 use crate::error::SetupError;
 
 /// Runs a container to its end.

@@ -12,6 +12,10 @@ pub struct Profile {
     pub user: Option<User>,
     /// `ENV`.
     pub environment: BTreeMap<String, String>,
+    /// `ENTRYPOINT`.
+    pub entrypoint: Vec<String>,
+    /// `WORKDIR`; `/` when absent.
+    pub directory: Option<String>,
     /// Bytes that can be written outside `/tmp` and `/opt/ml`.
     pub root_size: Option<u64>,
 }

@@ -18,8 +18,7 @@ pub struct ContainerSpec {
     pub root: ContainerImage,
     /// The image's settings beside its files.
     pub profile: Profile,
-    /// Program and leading arguments, in place of the image's; when empty, an image that is a directory has none, and the
-    /// first of `arguments` is the program.
+    /// Program and leading arguments, in place of the image's; when both are empty, the first of `arguments` is the program.
     pub entrypoint: Vec<String>,
     pub arguments: Vec<String>,
     /// Set over the image's own variables, and over `PATH` and `HOME` (and `PWD`, which bubblewrap sets).
@@ -67,6 +66,13 @@ pub enum ContainerImage {
     Overlaid(PathBuf),
     /// An image name for podman or docker; the image's own environment and working directory apply.
     Engine(String),
+}
+
+/// The files and settings of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageSetup {
+    pub root: ContainerImage,
+    pub profile: Profile,
 }
 
 /// The exit of a container.

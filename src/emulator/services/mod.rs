@@ -22,8 +22,7 @@ use s3s::Body;
 
 use self::autoscaling::ApplicationAutoscaling;
 use self::cloudwatch::{CloudWatch, CloudWatchWire, WireFormat, cbor_operation};
-use self::ecr::Ecr;
-pub(crate) use self::ecr::layer;
+use self::ecr::{Distribution, ImageStore, distribution_operation};
 use self::endpoints::{Endpoints, Runtime, runtime_operation};
 use self::iam::Iam;
 use self::logs::Logs;
@@ -49,19 +48,22 @@ pub(crate) struct Services {
     cloudwatch_cbor: Arc<dyn Service>,
     cloudwatch_query: Arc<dyn Service>,
     runtime: Arc<dyn Service>,
+    distribution: Arc<dyn Service>,
     unknown: Arc<dyn Service>,
     pub(crate) logs: Arc<Logs>,
     pub(crate) training: Arc<Training>,
+    pub(crate) images: Arc<ImageStore>,
     pub(crate) store: Arc<Store>,
 }
 
 impl Services {
     pub(crate) fn new(shared: &Arc<Shared>, store: Arc<Store>) -> Self {
         let logs = Arc::new(Logs::new(shared.config.seed, &shared.config.quirks));
-        let training = Arc::new(Training::new(shared, &store, &logs));
+        let images = Arc::new(ImageStore::new(shared));
+        let training = Arc::new(Training::new(shared, &store, &logs, &images));
         let registry = Arc::new(Registry::new(shared));
         let cloudwatch = Arc::new(CloudWatch::new(shared));
-        let endpoints = Arc::new(Endpoints::new(shared, &store, &logs, &registry, &cloudwatch));
+        let endpoints = Arc::new(Endpoints::new(shared, &store, &logs, &images, &registry, &cloudwatch));
         let autoscaling = ApplicationAutoscaling::new(shared, &endpoints, &cloudwatch);
         let wire = |format| CloudWatchWire { service: Arc::clone(&cloudwatch), format };
         let tagging = Arc::new(Tagging(Arc::clone(shared)));
@@ -72,7 +74,7 @@ impl Services {
                 Arc::new(Arc::clone(&endpoints)),
                 Arc::new(tagging),
                 Arc::new(Arc::clone(&logs)),
-                Arc::new(Arc::new(Ecr(Arc::clone(shared)))),
+                Arc::new(Arc::clone(&images)),
                 Arc::new(Arc::new(ServiceQuotas(Arc::clone(shared)))),
                 Arc::new(wire(WireFormat::Json)),
                 Arc::new(Arc::new(autoscaling)),
@@ -83,9 +85,11 @@ impl Services {
             cloudwatch_cbor: Arc::new(wire(WireFormat::Cbor)),
             cloudwatch_query: Arc::new(wire(WireFormat::Query)),
             runtime: Arc::new(Runtime(endpoints)),
+            distribution: Arc::new(Distribution(Arc::clone(&images))),
             unknown: Arc::new(Unknown),
             logs,
             training,
+            images,
             store,
         }
     }
@@ -119,6 +123,10 @@ impl Services {
         }
         if let Some(operation) = runtime_operation(request) {
             return Ok((&self.runtime, operation.to_owned()));
+        }
+        // No bucket has so short a name.
+        if let Some(operation) = distribution_operation(method, path) {
+            return Ok((&self.distribution, operation.to_owned()));
         }
         Ok((&self.s3, s3::operation(method, path, query, request.headers()).to_owned()))
     }
@@ -162,7 +170,7 @@ mod tests {
             Endpoints::OPERATIONS.len(),
             Tagging::OPERATIONS.len(),
             Logs::OPERATIONS.len(),
-            Ecr::OPERATIONS.len(),
+            ImageStore::OPERATIONS.len(),
             ServiceQuotas::OPERATIONS.len(),
             CloudWatch::OPERATIONS.len(),
             ApplicationAutoscaling::OPERATIONS.len(),

@@ -21,7 +21,7 @@ use super::platform::ServingPlatform;
 use super::rollout::FleetState;
 use crate::authorization::RoleSession;
 use crate::host::{
-    self, ContainerExit, ContainerImage, ContainerSpec, Leftovers, PrivateNetwork, StopSignals, discard,
+    self, ContainerExit, ContainerImage, ContainerSpec, ImageSetup, Leftovers, PrivateNetwork, StopSignals, discard,
 };
 use crate::protocol::text;
 use crate::services::training::{LogPlace, PlatformStore, ship};
@@ -124,7 +124,8 @@ impl ServingInstance {
     async fn run(&self, platform: &Arc<ServingPlatform>, order: &ServingOrder, folder: &Path) -> anyhow::Result<()> {
         let shared = &platform.shared;
         let image = text(&order.container, "Image").unwrap_or_default();
-        let root = shared.config.image(image).with_context(|| format!("the image {image} does not exist"))?;
+        let found = platform.images.find(image).await?;
+        let ImageSetup { root, profile } = found.with_context(|| format!("the image {image} does not exist"))?;
         anyhow::ensure!(
             !matches!(root, ContainerImage::Engine(_)),
             "images of podman and docker cannot serve: their containers share this machine's network"
@@ -140,13 +141,12 @@ impl ServingInstance {
         let outside = shared.endpoint.strip_prefix("http://").and_then(|address| address.parse().ok());
         let network = PrivateNetwork::create(folder, PORT, outside.filter(|_| !order.is_isolated)).await?;
         let role = shared.keys.place(order.role.clone())?;
-        let profile = shared.config.profiles.get(image).cloned().unwrap_or_default();
         let hostname = "container-0.local".to_owned();
         let spec = ContainerSpec {
             id: self.log.stream.replace('/', "-"),
             root,
+            entrypoint: profile.entrypoint.clone(),
             profile,
-            entrypoint: Vec::new(),
             arguments: vec!["serve".to_owned()],
             environment: environment(platform, order, &role),
             hosts: vec![(hostname.clone(), Ipv4Addr::LOCALHOST)],

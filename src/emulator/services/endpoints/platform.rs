@@ -7,6 +7,7 @@ use tokio::sync::OnceCell;
 
 use crate::host::Isolation;
 use crate::services::cloudwatch::CloudWatch;
+use crate::services::ecr::ImageStore;
 use crate::services::logs::Logs;
 use crate::services::registry::Registry;
 use crate::services::scalable_targets::ScalableTargets;
@@ -18,6 +19,7 @@ pub(super) struct ServingPlatform {
     pub(super) shared: Arc<Shared>,
     pub(super) store: Arc<Store>,
     pub(super) logs: Arc<Logs>,
+    pub(super) images: Arc<ImageStore>,
     pub(super) registry: Arc<Registry>,
     pub(super) cloudwatch: Arc<CloudWatch>,
     pub(super) targets: Arc<ScalableTargets>,
@@ -29,6 +31,7 @@ impl ServingPlatform {
         shared: &Arc<Shared>,
         store: &Arc<Store>,
         logs: &Arc<Logs>,
+        images: &Arc<ImageStore>,
         registry: &Arc<Registry>,
         cloudwatch: &Arc<CloudWatch>,
     ) -> Self {
@@ -36,6 +39,7 @@ impl ServingPlatform {
             shared: Arc::clone(shared),
             store: Arc::clone(store),
             logs: Arc::clone(logs),
+            images: Arc::clone(images),
             registry: Arc::clone(registry),
             cloudwatch: Arc::clone(cloudwatch),
             targets: Arc::default(),

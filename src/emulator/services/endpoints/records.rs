@@ -16,6 +16,7 @@ use crate::caller::Caller;
 use crate::clock;
 use crate::protocol::ApiError;
 use crate::services::cloudwatch::CloudWatch;
+use crate::services::ecr::ImageStore;
 use crate::services::logs::Logs;
 use crate::services::registry::Registry;
 use crate::services::scalable_targets::ScalableTargets;
@@ -58,10 +59,11 @@ impl Endpoints {
         shared: &Arc<Shared>,
         store: &Arc<Store>,
         logs: &Arc<Logs>,
+        images: &Arc<ImageStore>,
         registry: &Arc<Registry>,
         cloudwatch: &Arc<CloudWatch>,
     ) -> Self {
-        let platform = ServingPlatform::new(shared, store, logs, registry, cloudwatch);
+        let platform = ServingPlatform::new(shared, store, logs, images, registry, cloudwatch);
         Self { platform: Arc::new(platform), records: Mutex::default() }
     }
 

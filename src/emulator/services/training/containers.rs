@@ -21,7 +21,9 @@ use super::warm_hosts::keep_alive;
 use crate::clock;
 use crate::event::InputLogEvent;
 use crate::faults::JobTrouble;
-use crate::host::{self, ContainerExit, ContainerImage, ContainerNetwork, ContainerSpec, SharedLoopback, StopSignals};
+use crate::host::{
+    self, ContainerExit, ContainerImage, ContainerNetwork, ContainerSpec, ImageSetup, SharedLoopback, StopSignals,
+};
 
 /// The end of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +57,7 @@ impl JobHandle {
     pub(super) async fn run_containers(
         &self,
         places: &[HostPlace],
-        image: &ContainerImage,
+        image: &ImageSetup,
         trouble: Option<JobTrouble>,
         until: Instant,
     ) -> Round {
@@ -94,7 +96,7 @@ impl JobHandle {
     fn start(
         &self,
         places: &[HostPlace],
-        image: &ContainerImage,
+        image: &ImageSetup,
         (role, network): (&str, ContainerNetwork),
         signals: &StopSignals,
     ) -> anyhow::Result<Containers> {
@@ -224,7 +226,7 @@ impl JobHandle {
         receiver
     }
 
-    fn spec(&self, place: &HostPlace, image: &ContainerImage, role: &str) -> anyhow::Result<ContainerSpec> {
+    fn spec(&self, place: &HostPlace, image: &ImageSetup, role: &str) -> anyhow::Result<ContainerSpec> {
         let scratch = place.opt_ml.with_file_name("scratch");
         std::fs::create_dir_all(&scratch).with_context(|| format!("failed to create {}", scratch.display()))?;
         let algorithm = self.request.get("AlgorithmSpecification").cloned().unwrap_or_default();
@@ -232,15 +234,18 @@ impl JobHandle {
             let words = algorithm.get(name).and_then(Value::as_array).into_iter().flatten();
             words.filter_map(Value::as_str).map(str::to_owned).collect()
         };
-        let entrypoint = words("ContainerEntrypoint");
+        let mut entrypoint = words("ContainerEntrypoint");
         let mut arguments = words("ContainerArguments");
         if entrypoint.is_empty() && arguments.is_empty() {
             arguments.push("train".to_owned());
         }
+        if entrypoint.is_empty() {
+            entrypoint.clone_from(&image.profile.entrypoint);
+        }
         Ok(ContainerSpec {
             id: format!("{}-{}", self.name, place.hostname()),
-            root: image.clone(),
-            profile: self.config().profiles.get(self.image_name()).cloned().unwrap_or_default(),
+            root: image.root.clone(),
+            profile: image.profile.clone(),
             entrypoint,
             arguments,
             environment: self.environment(role),

@@ -12,14 +12,14 @@ use tokio::time::Instant;
 use super::capacity::wanted_instances;
 use super::channels::{self, HostChannels};
 use super::checkpoints::CheckpointSync;
-use super::containers::{Ending, INTERNAL, Round};
+use super::containers::{Ending, INTERNAL, Round, internal};
 use super::hosts::{HostGroup, HostPlace, ONE_GROUP};
 use super::job::{Instances, Job, Phase};
 use super::platform::PlatformStore;
 use super::state::{JobHandle, Training};
 use super::warm_hosts::WarmHosts;
 use crate::faults::JobTrouble;
-use crate::host::{ContainerImage, Leftovers, discard};
+use crate::host::{ImageSetup, Leftovers, discard};
 
 const DAY: Duration = Duration::from_hours(24);
 const CAPACITY: &str = "CapacityError: Unable to provision requested ML compute capacity. Please retry using a different ML \
@@ -117,7 +117,7 @@ impl JobHandle {
             let to = self.attempt_folder(attempt);
             let moved = tokio::task::spawn_blocking(move || warm.move_to(&to)).await.context("failed to move files");
             if let Err(error) = moved.flatten() {
-                return Err(super::containers::internal(&error));
+                return Err(internal(&error));
             }
         }
         if let Err(denied) = self.may_connect() {
@@ -199,7 +199,7 @@ impl JobHandle {
     }
 
     /// Downloads channels, checkpoints and the image.
-    async fn download(&self, hosts: &mut JobHosts) -> Result<(Vec<HostChannels>, ContainerImage), Ending> {
+    async fn download(&self, hosts: &mut JobHosts) -> Result<(Vec<HostChannels>, ImageSetup), Ending> {
         let delays = &self.config().delays;
         self.change(Job::training_starts);
         self.enter(Phase::Downloading, "Downloading input data");
@@ -218,7 +218,10 @@ impl JobHandle {
         }
         hosts.checkpoints = checkpoints;
         self.enter(Phase::Training, "Downloading the training image");
-        let image = self.config().image(self.image_name()).filter(|_| self.may_pull().is_ok());
+        let image = match self.may_pull() {
+            Ok(()) => self.training.images.find(self.image_name()).await.map_err(|error| internal(&error))?,
+            Err(_) => None,
+        };
         let image = image.ok_or_else(|| Ending::Failed(NO_IMAGE.to_owned()))?;
         self.pause(delays.training, None).await?;
         self.set_message("Training image download completed. Training in progress.");

@@ -17,6 +17,7 @@ use crate::caller::Caller;
 use crate::config::EmulatorConfig;
 use crate::protocol::Answer;
 use crate::service::answer;
+use crate::services::ecr::ImageStore;
 use crate::services::logs::Logs;
 use crate::shared::Shared;
 use crate::store::Store;
@@ -41,7 +42,9 @@ fn training_with(change: impl FnOnce(&mut EmulatorConfig)) -> Option<(Arc<Traini
     let logs = Arc::new(Logs::new(config.seed, &config.quirks));
     let store = Arc::new(Store::open(folder.path().join("s3")).unwrap());
     store.create_bucket("bucket").unwrap();
-    Some((Arc::new(Training::new(&Arc::new(Shared::new(config, String::new()).unwrap()), &store, &logs)), folder))
+    let shared = Arc::new(Shared::new(config, String::new()).unwrap());
+    let images = Arc::new(ImageStore::new(&shared));
+    Some((Arc::new(Training::new(&shared, &store, &logs, &images)), folder))
 }
 
 fn call(training: &Arc<Training>, operation: &str, request: &Value) -> Answer {
