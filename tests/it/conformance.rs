@@ -4,6 +4,7 @@
 //! print `SKIPPED` and pass.
 
 mod endpoints;
+mod images;
 mod registry;
 
 use std::path::{Path, PathBuf};
