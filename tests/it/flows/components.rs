@@ -3,8 +3,9 @@
 use super::event::Event;
 use super::schedule::JobState;
 use super::site::{NAME, Site};
-use super::training::{commit, scaffold, sha256, trained_with};
-use super::{play, show};
+use super::training::{commit, scaffold, sha256, trained_with, worsened};
+use super::{play, play_with, show};
+use crate::support::world::Runner;
 
 /// What a project of the flow has in `.gitlab-ci.yml`.
 const TRAINING: &str = "include:
@@ -42,6 +43,8 @@ fn training_project(site: &Site) {
     assert!(name.starts_with("candidate-PR-12-"), "{name}");
     assert_eq!(sha256(&package.package()), package.variable("PACKAGE_SHA256"));
     assert_eq!(site.api.notes(12).len(), 1, "{}", candidate.job("report").outcome);
+    let page = String::from_utf8(candidate.job("report").file("report.html")).unwrap();
+    assert!(page.contains("Training job"), "the bill of the training job is in the report: {page}");
     assert_eq!((site.api.files().len(), site.api.releases().len(), site.versions(NAME).len()), (0, 0, 0));
 
     let sha = site.repository.merge("better", "main");
@@ -54,6 +57,17 @@ fn training_project(site: &Site) {
     let [file] = files.as_slice() else { panic!("{files:?}") };
     assert_eq!((file.name.as_str(), file.sha256.as_str()), (name, hash));
     assert_eq!(site.api.releases().len(), 1);
+    assert_eq!(site.api.releases()[0].commit, sha);
+    // The same jobs again find what is there, and make the same package.
+    let (name, hash) = (name.to_owned(), hash.to_owned());
+    let registered = stable.job("stable-register").variable("MODEL_PACKAGE_ARN").to_owned();
+    for job in ["stable-register", "stable-package", "stable-release"] {
+        stable.retry(job).passed_but(&DECISIONS);
+    }
+    assert_eq!(stable.job("stable-register").variable("MODEL_PACKAGE_ARN"), registered);
+    let package = stable.job("stable-package");
+    assert_eq!((package.variable("PACKAGE_NAME"), package.variable("PACKAGE_SHA256")), (name.as_str(), hash.as_str()));
+    assert_eq!((site.api.files().len(), site.api.releases().len()), (1, 1));
     let version = |site: &Site| site.versions(NAME).into_iter().map(|mut found| found["ModelApprovalStatus"].take());
     assert_eq!(version(site).collect::<Vec<_>>(), ["PendingManualApproval"]);
     stable.by("2").play("stable-approve", &[("REASON", "good on the holdout")]).passed_but(&["stable-reject"]);
@@ -80,6 +94,17 @@ fn a_draft(site: &Site) {
     assert_eq!(draft.in_state(JobState::Failed), Vec::<&str>::new(), "{:?}", draft.schedule);
 }
 
+/// A worse model stops at the gate, and the report, which runs all the same, says why.
+fn a_worse_model(site: &Site) {
+    let pipeline = worsened(site, &project(TRAINING));
+    assert_eq!(
+        pipeline.in_state(JobState::Skipped),
+        ["stable-register", "stable-approve", "stable-reject", "stable-package", "stable-release"]
+    );
+    let page = String::from_utf8(pipeline.job("report").file("report.html")).unwrap();
+    assert!(page.contains("does not pass the gate"), "{page}");
+}
+
 #[test]
 fn a_project_with_the_training_flow_goes_from_a_candidate_to_an_approved_release() {
     play("a_project_with_the_training_flow_goes_from_a_candidate_to_an_approved_release", training_project);
@@ -88,4 +113,10 @@ fn a_project_with_the_training_flow_goes_from_a_candidate_to_an_approved_release
 #[test]
 fn a_draft_may_fail_its_lints_and_waits_for_a_click() {
     play("a_draft_may_fail_its_lints_and_waits_for_a_click", a_draft);
+}
+
+/// The double runs pipelines also where GitLab Runner is on `PATH`.
+#[test]
+fn a_worse_model_stops_at_the_gate_of_the_runner_double() {
+    play_with("a_worse_model_stops_at_the_gate_of_the_runner_double", Runner::Double, a_worse_model);
 }
