@@ -1,5 +1,7 @@
 //! Projects that include a flow of the components, by tag, as their README says.
 
+use std::path::Path;
+
 use super::event::Event;
 use super::schedule::JobState;
 use super::site::{NAME, Site};
@@ -7,19 +9,17 @@ use super::training::{commit, scaffold, sha256, trained_with, worsened};
 use super::{play, play_with, show};
 use crate::support::world::Runner;
 
-/// What a project of the flow has in `.gitlab-ci.yml`.
-const TRAINING: &str = "include:
-  - component: $CI_SERVER_FQDN/ml/components/training-project@1.0.0
-    inputs:
-      train: automatic
-variables:
-  RETRAIN_MODEL:
-    description: Train a model, also where only schedules do
-    value: \"false\"
-    options: [\"false\", \"true\"]
-";
 /// Jobs of a person.
 const DECISIONS: [&str; 2] = ["stable-approve", "stable-reject"];
+
+/// The pipeline of a project with this flow, which is the example of the components' README.
+pub(super) fn example(flow: &str) -> String {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("ci-templates/README.md");
+    let readme = std::fs::read_to_string(readme).unwrap();
+    let mut blocks = readme.split("```yaml\n").skip(1).map(|block| block.split("```").next().unwrap());
+    let found = blocks.find(|block| block.contains(&format!("/ml/components/{flow}@")));
+    found.unwrap_or_else(|| panic!("the README has no example of {flow}")).to_owned()
+}
 
 /// The scaffold's files, with this pipeline.
 pub(super) fn project(pipeline: &str) -> Vec<(String, String)> {
@@ -32,7 +32,7 @@ pub(super) fn project(pipeline: &str) -> Vec<(String, String)> {
 /// A merge request makes a candidate; its merge a stable package, whose version somebody approves.
 fn training_project(site: &Site) {
     site.api.merge_request(12);
-    commit(site, "main", &project(TRAINING));
+    commit(site, "main", &project(&example("training-project")));
     let sha = commit(site, "better", &trained_with("0.5"));
     let request = Event::MergeRequest { number: 12, branch: "better", title: "Change one number" };
     let mut candidate = site.pipeline(&request, &sha);
@@ -78,7 +78,7 @@ fn training_project(site: &Site) {
 /// A draft waits for a click before it trains; a schedule trains without one.
 fn a_draft(site: &Site) {
     site.api.merge_request(12);
-    commit(site, "main", &project(TRAINING));
+    commit(site, "main", &project(&example("training-project")));
     site.repository.commit("better", &[("notes.py", "import os\n")]);
     let sha = commit(site, "better", &trained_with("0.5"));
     let request = Event::MergeRequest { number: 12, branch: "better", title: "Draft: change one number" };
@@ -96,7 +96,7 @@ fn a_draft(site: &Site) {
 
 /// A worse model stops at the gate, and the report, which runs all the same, says why.
 fn a_worse_model(site: &Site) {
-    let pipeline = worsened(site, &project(TRAINING));
+    let pipeline = worsened(site, &project(&example("training-project")));
     assert_eq!(
         pipeline.in_state(JobState::Skipped),
         ["stable-register", "stable-approve", "stable-reject", "stable-package", "stable-release"]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::components::project;
+use super::components::{example, project};
 use super::demonstrations::both_scaffolds;
 use super::event::Event;
 use super::pipeline::Pipeline;
@@ -11,14 +11,12 @@ use super::schedule::JobState;
 use super::site::{LIFECYCLE_ROLE, NAME, Site};
 use super::training::{NO_BARS, commit, of_scaffold, trained_with};
 
-const INFERENCE: &str = "include:
-  - component: $CI_SERVER_FQDN/ml/components/inference-project@1.0.0
+/// A pipeline for a project where GitLab protects the environment of production.
+const PROTECTED: &str = "include:
+  - component: $CI_SERVER_FQDN/ml/components/full-project@1.0.0
     inputs:
-      staging_branch: develop
-      production_branch: main
-";
-const TRAINING: &str = "include:
-  - component: $CI_SERVER_FQDN/ml/components/training-project@1.0.0
+      stable_environment: stable
+      production_plan: manual
 ";
 const MAIN: Event = Event::Push { branch: "main" };
 /// The user who merges.
@@ -36,18 +34,35 @@ fn nothing_was_denied(site: &Site) {
     assert_eq!(site.emulator().decided(LIFECYCLE_ROLE)["denied"], json!({}));
 }
 
+/// The project of both scaffolds, whose unit tests other rows run.
+fn full_project() -> Vec<(String, String)> {
+    let mut files = both_scaffolds();
+    for (path, text) in &mut files {
+        if path == ".gitlab-ci.yml" {
+            PROTECTED.clone_into(text);
+        } else if path.starts_with("tests/unit/") {
+            NO_BARS.clone_into(text);
+        }
+    }
+    files
+}
+
 /// The package of a merge goes to staging, is tested and released there, and then to production, byte for byte, when a second person has
 /// approved it and somebody starts the deployment. The Rollback button, which runs the deployment of an earlier pipeline again, brings the
 /// old model back.
 fn to_production_and_back(site: &Site) {
-    let sha = commit(site, "main", &both_scaffolds());
+    let sha = commit(site, "main", &full_project());
     let mut first = site.pipeline(&MAIN, &sha);
     first.run();
     nothing_failed(&first);
     for job in ["staging-test", "stable-release"] {
         assert_eq!(first.schedule.state(job), JobState::Success, "{job}: {}", first.told());
     }
+    // Nothing has used the environment of production, which may be protected from the user who merged.
+    assert_eq!(site.environment("production"), None);
+    assert!(site.environment("stable").is_some());
     // Not approved yet, which the plan says without a failure of the pipeline.
+    first.play("production-plan", &[]);
     assert_eq!(first.schedule.state("production-plan"), JobState::Warning, "{}", first.told());
     let plan = first.job("production-plan");
     plan.outcome.failed("script_failure", Some(30));
@@ -68,7 +83,7 @@ fn to_production_and_back(site: &Site) {
     let sha = commit(site, "main", &trained_with("0.5"));
     let mut second = site.pipeline(&MAIN, &sha);
     second.run().by(APPROVER).play("stable-approve", &[("REASON", "better")]);
-    second.by(AUTHOR).play("production-deploy", &[]);
+    second.by(AUTHOR).play("production-plan", &[]).play("production-deploy", &[]);
     nothing_failed(&second);
     let better = second.job("production-deploy").variable("MODEL_PACKAGE_ARN").to_owned();
     assert_ne!(better, version);
@@ -101,7 +116,7 @@ fn answers_wrongly() -> Vec<(String, String)> {
 /// The endpoint of a merge request whose model answers wrongly is removed by the pipeline itself.
 fn a_wrong_candidate(site: &Site) {
     site.api.merge_request(12);
-    commit(site, "main", &both_scaffolds());
+    commit(site, "main", &full_project());
     let sha = commit(site, "better", &answers_wrongly());
     let request = Event::MergeRequest { number: 12, branch: "better", title: "Change the order of classes" };
     let mut pipeline = site.pipeline(&request, &sha);
@@ -116,7 +131,7 @@ fn a_wrong_candidate(site: &Site) {
 
 /// A project that serves takes the version that another pipeline registered and somebody approved, and ships it with its own package.
 fn the_registered_model(site: &Site) {
-    let sha = commit(site, "main", &project(TRAINING));
+    let sha = commit(site, "main", &project(&example("training-project")));
     let mut trained = site.pipeline(&MAIN, &sha);
     trained.run().by(APPROVER).play("stable-approve", &[("REASON", "good on the holdout")]);
     nothing_failed(&trained);
@@ -124,7 +139,7 @@ fn the_registered_model(site: &Site) {
 
     let mut serving = of_scaffold("endpoint");
     serving.retain(|(path, _)| path != ".gitlab-ci.yml");
-    serving.push((".gitlab-ci.yml".to_owned(), INFERENCE.to_owned()));
+    serving.push((".gitlab-ci.yml".to_owned(), example("inference-project")));
     // Tests of the project before, whose code is still there.
     serving.push(("tests/unit/test_training.py".to_owned(), NO_BARS.to_owned()));
     for (path, text) in &mut serving {
