@@ -141,6 +141,9 @@ fn a_variable_stands_in_for_its_input_in_rules() {
     let trunk = of("trunk", &[("LIFECYCLE_TRAIN", "manual"), ("LIFECYCLE_PRODUCTION_PLAN", "manual")]);
     assert!(trunk.contains_key("stable-package") && !trunk.contains_key("candidate-package"), "{trunk:?}");
     assert_eq!((trunk["train"].as_str(), trunk["production-plan"].as_str()), ("manual", "manual"));
+    // Also where a rule looks for files.
+    let moved = of("trunk", &[("LIFECYCLE_INTEGRATION_TESTS", "none")]);
+    assert!(trunk.contains_key("staging-integration") && !moved.contains_key("staging-integration"), "{moved:?}");
     let main = of("main", &[]);
     assert!(main.contains_key("candidate-package") && !main.contains_key("stable-package"), "{main:?}");
     assert_eq!(main["train"], "on_success");
