@@ -9,6 +9,7 @@ mod components;
 mod demonstrations;
 mod event;
 mod pipeline;
+mod production;
 mod schedule;
 mod show;
 mod site;

@@ -27,7 +27,7 @@ const BY_HAND: [&str; 7] = [
 ];
 
 /// The training scaffold with the endpoint of the other one: its handler, its samples, and its part of the manifest.
-fn both_scaffolds() -> Vec<(String, String)> {
+pub(super) fn both_scaffolds() -> Vec<(String, String)> {
     let mut files = project(FULL);
     let served = of_scaffold("endpoint");
     let text = |files: &[(String, String)]| {
