@@ -145,7 +145,18 @@ impl Schedule {
     /// Starts a manual job. Those that were skipped are decided anew.
     #[track_caller]
     pub(super) fn play(&mut self, name: &str) {
-        assert_eq!(self.state(name), JobState::Manual, "{name} cannot be started: {:?}", self.states);
+        self.start(name, JobState::Manual);
+    }
+
+    /// Starts a failed job again. Those that were skipped are decided anew.
+    #[track_caller]
+    pub(super) fn retry(&mut self, name: &str) {
+        self.start(name, JobState::Failed);
+    }
+
+    #[track_caller]
+    fn start(&mut self, name: &str, from: JobState) {
+        assert_eq!(self.state(name), from, "{name} cannot be started: {:?}", self.states);
         self.states.insert(name.to_owned(), JobState::Started);
         for state in self.states.values_mut().filter(|state| **state == JobState::Skipped) {
             *state = JobState::Created;
@@ -246,6 +257,17 @@ fn a_manual_job_is_waited_for_by_those_that_need_it() {
     assert_eq!((schedule.state("train"), schedule.state("gate")), (JobState::Manual, JobState::Created));
     schedule.play("train");
     assert_eq!(ran(&mut schedule, &[]), ["train", "gate"]);
+}
+
+#[test]
+fn a_failed_job_that_runs_again_is_followed_by_those_it_stopped() {
+    use RunsWhen::OnSuccess;
+    let jobs = vec![job("deploy", 0, OnSuccess, Some(&[])), job("test", 1, OnSuccess, Some(&["deploy"]))];
+    let mut schedule = Schedule::new(jobs);
+    assert_eq!(ran(&mut schedule, &["deploy"]), ["deploy"]);
+    assert_eq!(schedule.state("test"), JobState::Skipped);
+    schedule.retry("deploy");
+    assert_eq!(ran(&mut schedule, &[]), ["deploy", "test"]);
 }
 
 #[test]

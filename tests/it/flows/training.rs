@@ -25,7 +25,7 @@ pub(super) fn scaffold() -> Vec<(String, String)> {
 }
 
 /// The files of a new project of this kind.
-pub(super) fn of_scaffold(kind: &str) -> Vec<(String, String)> {
+fn of_scaffold(kind: &str) -> Vec<(String, String)> {
     let folder = tempfile::tempdir().unwrap();
     let mut program = Command::new(executor());
     program.args(["init", kind, NAME, "--output-dir"]).arg(folder.path()).env_clear();
@@ -130,5 +130,5 @@ fn a_worse_model_stops_at_the_gate() {
 /// The double runs pipelines also where GitLab Runner is on `PATH`.
 #[test]
 fn a_worse_model_stops_at_the_gate_of_the_runner_double() {
-    play_with("a_worse_model_stops_at_the_gate_of_the_runner_double", Runner::Double, a_worse_model);
+    play_with("a_worse_model_stops_at_the_gate_of_the_runner_double", Runner::Double, NAME, a_worse_model);
 }

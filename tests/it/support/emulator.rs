@@ -1,6 +1,6 @@
 //! The embedded emulator as a child process, one for each world that needs it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
@@ -137,9 +137,13 @@ impl Emulator {
 
     /// Requests so far of one operation, also those that were refused.
     pub(crate) fn requests(&self, operation: &str) -> u64 {
+        self.all_requests().get(operation).copied().unwrap_or_default()
+    }
+
+    /// Requests so far of each operation.
+    pub(crate) fn all_requests(&self) -> BTreeMap<String, u64> {
         let (_, body) = self.own_request("GET", "/_emulator/requests", "");
-        let counts: Value = serde_json::from_str(&body).expect("counts are JSON");
-        counts[operation].as_u64().unwrap_or_default()
+        serde_json::from_str(&body).expect("counts are JSON")
     }
 
     /// Every training job as `DescribeTrainingJob` shows it, newest first.
