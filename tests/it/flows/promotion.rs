@@ -215,12 +215,17 @@ fn audit(production: &Production<'_>, pipeline: &Pipeline<'_>, released: &Releas
         ["configuration".to_owned(), format!("{configuration}, tag package-sha256 {}", tag("package-sha256"))],
         ["its commit".to_owned(), tag("commit")],
     ];
-    for key in keys {
-        let record = std::fs::read_to_string(emulator.object_file(&key)).unwrap();
-        rows.push([key, record.split_whitespace().collect::<Vec<_>>().join(" ")]);
-    }
-    let health: Value = serde_json::from_slice(&pipeline.job("production-audit").file("audit.json")).unwrap();
-    assert_eq!(health["package"]["sha256"], json!(released.sha256), "{health}");
+    rows.extend(keys.into_iter().map(|key| ["record".to_owned(), key]));
+    let told: Value = serde_json::from_slice(&pipeline.job("production-audit").file("audit.json")).unwrap();
+    let endpoint = &told["endpoints"][0];
+    assert_eq!(endpoint["package"]["sha256"], json!(released.sha256), "{told}");
+    let deployments = endpoint["deployments"].as_array().expect("the endpoint has deployments");
+    let [deployment] = deployments.as_slice() else { panic!("{told}") };
+    assert_eq!((&deployment["user"], &deployment["outcome"]), (&json!("user1"), &json!("succeeded")), "{told}");
+    let text = |key: &str| deployment[key].as_str().unwrap_or_else(|| panic!("no {key}: {told}")).to_owned();
+    let facts = ["at", "user", "reason", "version", "package", "config", "outcome"]
+        .map(|key| [format!("deployment: {key}"), text(key)]);
+    rows.extend(facts);
     rows
 }
 
@@ -240,7 +245,7 @@ impl<'a> Production<'a> {
             ("--alarm-period-scale", "0.01".to_owned()),
         ];
         let args: Vec<_> = args.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
-        let emulator = Emulator::start(&file("data"), &args);
+        let emulator = Emulator::start(&file("data"), &args).in_region(REGION);
         reach(site, &emulator);
         let variables = variables(site);
         let repository = site.world.repository(PRODUCTION.path);

@@ -25,6 +25,8 @@ pub(crate) struct Emulator {
     credentials: Credentials,
     /// Those of the driver.
     of_driver: Credentials,
+    /// The region of the test's own requests.
+    region: &'static str,
 }
 
 impl Emulator {
@@ -57,7 +59,13 @@ impl Emulator {
         let endpoint = endpoint.expect("the emulator gets ready").trim().to_owned();
         let credentials = Credentials::read(data_dir).expect("the emulator made credentials");
         let of_driver = credentials.clone();
-        Self { child, data_dir: data_dir.to_owned(), endpoint, credentials, of_driver }
+        Self { child, data_dir: data_dir.to_owned(), endpoint, credentials, of_driver, region: "us-east-1" }
+    }
+
+    /// Sends the test's own requests to another region.
+    pub(crate) fn in_region(mut self, region: &'static str) -> Self {
+        self.region = region;
+        self
     }
 
     /// Variables of the driver's environment.
@@ -409,6 +417,7 @@ impl Emulator {
             headers: &given,
             body: body.as_bytes(),
             service,
+            region: self.region,
             time: SystemTime::now(),
         };
         let mut headers = String::new();
