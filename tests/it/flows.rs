@@ -4,11 +4,13 @@
 //! [`site::Site`] is the place, [`event::Event`] starts a [`pipeline::Pipeline`] there, [`compiled`] makes its jobs, and [`schedule`]
 //! decides which is next.
 
+mod bad_input;
 mod compiled;
 mod components;
 mod demonstrations;
 mod event;
 mod example;
+mod examples;
 mod pipeline;
 mod promotion;
 mod retail;

@@ -44,7 +44,7 @@ def download(project, package, version):
     except urllib.error.HTTPError as error:
         sys.exit(
             f"{project} gives no {package} {version}: {error.code} {error.reason}. Compare release.json with its package registry, "
-            "and add this project to the job token permissions of that one (Settings > CI/CD)"
+            "and add this project to Settings > CI/CD > Job token permissions there"
         )
     except OSError as error:
         sys.exit(f"GitLab does not answer: {error}")

@@ -94,11 +94,11 @@ impl<'a> Pipeline<'a> {
         self.run()
     }
 
-    /// Starts a failed job again, and runs what follows.
+    /// Starts a failed job again with these variables, and runs what follows.
     #[track_caller]
-    pub(crate) fn retry(&mut self, name: &str) -> &mut Self {
+    pub(crate) fn retry(&mut self, name: &str, variables: &[(&str, &str)]) -> &mut Self {
         self.schedule.retry(name);
-        self.run_job(name, &[]);
+        self.run_job(name, variables);
         self.run()
     }
 
