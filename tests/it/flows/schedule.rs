@@ -145,18 +145,18 @@ impl Schedule {
     /// Starts a manual job. Those that were skipped are decided anew.
     #[track_caller]
     pub(super) fn play(&mut self, name: &str) {
-        self.start(name, JobState::Manual);
+        self.start(name, &[JobState::Manual]);
     }
 
-    /// Starts a failed job again. Those that were skipped are decided anew.
+    /// Starts a failed job again, also one that may fail. Those that were skipped are decided anew.
     #[track_caller]
     pub(super) fn retry(&mut self, name: &str) {
-        self.start(name, JobState::Failed);
+        self.start(name, &[JobState::Failed, JobState::Warning]);
     }
 
     #[track_caller]
-    fn start(&mut self, name: &str, from: JobState) {
-        assert_eq!(self.state(name), from, "{name} cannot be started: {:?}", self.states);
+    fn start(&mut self, name: &str, from: &[JobState]) {
+        assert!(from.contains(&self.state(name)), "{name} cannot be started: {:?}", self.states);
         self.states.insert(name.to_owned(), JobState::Started);
         for state in self.states.values_mut().filter(|state| **state == JobState::Skipped) {
             *state = JobState::Created;
