@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 DATA = Path(__file__).with_name("data") / "customers.csv"
-# What the endpoint answers, in the order of the classes 0 and 1.
+# Answers of the endpoint, in the order of the classes 0 and 1.
 CLASSES = ["stays", "leaves"]
 # Change this number, and see what becomes of the metrics: smaller values make a simpler model.
 REGULARIZATION = 1.0

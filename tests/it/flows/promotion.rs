@@ -51,7 +51,7 @@ esac
 exec FIRST \"$@\"
 ";
 
-/// What a first project has released.
+/// The release of the first project.
 struct Released {
     /// Name and version in the package registry.
     package: String,
@@ -171,7 +171,7 @@ fn approved_and_deployed(pipeline: &mut Pipeline<'_>, released: &Released) -> St
     assert_eq!(pipeline.schedule.state("production-test"), JobState::Skipped);
 
     let chosen = [("MODEL_PACKAGE_ARN", version.as_str()), ("REASON", "tested in development")];
-    // Who deploys it, approves nothing.
+    // The user who deploys approves nothing.
     pipeline.play("production-approve", &chosen);
     pipeline.job("production-approve").outcome.failed("script_failure", Some(30));
     pipeline.by("2").retry("production-approve", &chosen);
@@ -187,7 +187,7 @@ fn approved_and_deployed(pipeline: &mut Pipeline<'_>, released: &Released) -> St
     version
 }
 
-/// What the account of production knows of the deployment: the record, the approval, and the tags of the endpoint's configuration.
+/// Reads the deployment back from the account of production: its record, the approval, and the tags of the endpoint's configuration.
 fn audit(production: &Production<'_>, pipeline: &Pipeline<'_>, released: &Released, version: &str) -> Vec<[String; 2]> {
     let emulator = &production.emulator;
     let describe = json!({"ModelPackageName": version});

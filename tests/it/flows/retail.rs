@@ -174,7 +174,7 @@ fn configuration(site: &Site) -> String {
     poll(Duration::from_mins(1), at_rest).expect("the endpoint is in service")
 }
 
-/// Whether a zip file has a file of this name: its directory has names as they are.
+/// `true` if a zip file has a file of this name: its directory has names as they are.
 fn contains(package: &[u8], name: &str) -> bool {
     package.windows(name.len()).any(|window| window == name.as_bytes())
 }
