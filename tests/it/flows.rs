@@ -12,6 +12,7 @@ mod event;
 mod example;
 mod examples;
 mod pipeline;
+mod production;
 mod promotion;
 mod retail;
 mod schedule;

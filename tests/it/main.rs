@@ -8,7 +8,6 @@ mod flows;
 mod fuzz;
 mod layering;
 mod lifecycle;
-mod pipelines;
 mod scenarios;
 mod selection;
 mod support;

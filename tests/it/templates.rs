@@ -5,9 +5,11 @@ mod compiled;
 pub(crate) mod compiler;
 mod component;
 pub(crate) mod examples;
+mod image;
 mod lint;
 mod scripts;
 mod shell;
+mod variables;
 pub(crate) mod yaml;
 
 use std::path::PathBuf;

@@ -66,15 +66,17 @@ pub(super) fn compiled(
         program.current_dir(&project).env_clear().env("HOME", &home).arg("--home").arg(&home);
         program.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         // The schema that the compiler brings wants a tag in `tags`, which GitLab does not.
-        let ended = program.arg("--json-schema-validation=false").args(arguments).output().unwrap();
+        program.arg("--json-schema-validation=false").arg("--evaluate-rule-changes=false");
+        let ended = program.args(arguments).output().unwrap();
         assert!(ended.status.success(), "{}", shown(&ended));
         String::from_utf8(ended.stdout).unwrap()
     };
     let names = variables.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(",");
     let set = variables.iter().flat_map(|(name, value)| ["--variable".to_owned(), format!("{name}={value}")]);
-    let decide = ["--list-json", "--ignore-predefined-vars", &names].map(str::to_owned);
-    let listed = run(&decide.into_iter().chain(set).collect::<Vec<_>>());
-    let whole = run(&["--preview".to_owned()]);
+    let set: Vec<String> = ["--ignore-predefined-vars".to_owned(), names].into_iter().chain(set).collect();
+    let listed = run(&[vec!["--list-json".to_owned()], set.clone()].concat());
+    // With the variables of the rule of `workflow` that holds.
+    let whole = run(&[vec!["--preview".to_owned()], set].concat());
     let listed: Vec<Value> = serde_json::from_str(&listed).unwrap();
     read(&documents(&whole, "the compiled pipeline").remove(0), &listed)
 }

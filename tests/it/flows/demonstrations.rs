@@ -19,11 +19,16 @@ const BY_HAND: [&str; 7] = [
     "production-stop",
 ];
 
+/// The files of the example: both scaffolds in one project.
+pub(super) fn both_scaffolds() -> Vec<(String, String)> {
+    project("candidate-to-stable", NAME)
+}
+
 /// A merge request with a candidate on a review endpoint; its merge, the stable package on staging and released; and the review endpoint is
 /// gone.
 fn candidate_to_stable(site: &Site) {
     site.api.merge_request(12);
-    let files = project("candidate-to-stable", NAME);
+    let files = both_scaffolds();
     commit(site, "main", &files);
     let better = changed(&files, "training_script.py", "REGULARIZATION = 1.0", "REGULARIZATION = 0.5");
     let sha = commit(site, "better", &better);

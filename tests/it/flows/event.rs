@@ -151,6 +151,24 @@ pub(super) fn environment_slug(name: &str) -> String {
     format!("{}-{hash}", slug(&plain, 17))
 }
 
+/// The last value of each name, with the names of known variables in it replaced, as GitLab does before it sends a job; others stay.
+pub(super) fn expanded_all(variables: &[(String, String)]) -> BTreeMap<String, String> {
+    let name = regex::Regex::new(r"\$(?:(\w+)|\{(\w+)\})").unwrap();
+    let mut all: BTreeMap<String, String> = variables.iter().cloned().collect();
+    // A value may name a variable whose value names another one.
+    for _ in 0..3 {
+        let known = all.clone();
+        for value in all.values_mut() {
+            let replaced = |found: &regex::Captures<'_>| {
+                let name = found.get(1).or(found.get(2)).map_or("", |name| name.as_str());
+                known.get(name).cloned().unwrap_or_else(|| found[0].to_owned())
+            };
+            *value = name.replace_all(value, replaced).into_owned();
+        }
+    }
+    all
+}
+
 /// Replaces `$NAME` and `${NAME}`; an unknown name becomes nothing.
 pub(super) fn expanded(text: &str, variables: &BTreeMap<String, String>) -> String {
     let name = regex::Regex::new(r"\$(?:(\w+)|\{(\w+)\})").unwrap();
@@ -184,5 +202,8 @@ fn a_merge_request_has_no_branch() {
     assert_eq!((variables["CI_COMMIT_BRANCH"].as_str(), variables["CI_COMMIT_REF_NAME"].as_str()), ("", "better"));
     assert_eq!(facts.refspecs(20), ["+refs/pipelines/7:refs/pipelines/7"]);
     assert_eq!(facts.refspecs(0).len(), 3);
+    let nested = [("A", "$B/$CI_PROJECT_DIR"), ("B", "${C}"), ("C", "c")];
+    let nested = nested.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(expanded_all(&nested)["A"], "c/$CI_PROJECT_DIR");
     assert_eq!(expanded("review/${CI_COMMIT_REF_NAME}-$MISSING$CI_PIPELINE_ID", &variables), "review/better-7");
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::compiled::{Compiled, CompiledJob, JobEnvironment, Need, compiled};
-use super::event::{PipelineFacts, ProjectName, environment_slug, expanded};
+use super::event::{PipelineFacts, ProjectName, environment_slug, expanded, expanded_all};
 use super::schedule::{JobState, Schedule};
 use super::site::{Project, Site, SiteEnvironment};
 use crate::support::gitlab_api::TokenKind;
@@ -94,9 +94,16 @@ impl<'a> Pipeline<'a> {
         self.run()
     }
 
-    /// Starts a failed job again with these variables, and runs what follows.
+    /// Runs a job again that has ended, as **Retry** does, and for a deployment of an earlier pipeline the button **Rollback**; then what
+    /// was skipped because of it.
     #[track_caller]
-    pub(crate) fn retry(&mut self, name: &str, variables: &[(&str, &str)]) -> &mut Self {
+    pub(crate) fn retry(&mut self, name: &str) -> &mut Self {
+        self.retry_with(name, &[])
+    }
+
+    /// [`Pipeline::retry`] with variables, of a manual job.
+    #[track_caller]
+    pub(crate) fn retry_with(&mut self, name: &str, variables: &[(&str, &str)]) -> &mut Self {
         self.schedule.retry(name);
         self.run_job(name, variables);
         self.run()
@@ -138,7 +145,7 @@ impl<'a> Pipeline<'a> {
         let job = self.compiled.jobs.iter().find(|job| job.name == name).expect("a job of the pipeline").clone();
         let before = self.taken_from(&job);
         let executor = if job.has_tag(TAG) { Executor::Custom } else { Executor::Shell };
-        let known: BTreeMap<String, String> = self.all_variables(&job, &before, given).into_iter().collect();
+        let known = self.known(&job, &before, given);
         let environment = job.environment(&known);
         if let Some(environment) = &environment {
             self.enter(environment);
@@ -191,6 +198,14 @@ impl<'a> Pipeline<'a> {
         all
     }
 
+    /// Values of the job's variables and of those of the project that hold for every environment.
+    fn known(&self, job: &CompiledJob, before: &[String], given: &[(&str, &str)]) -> BTreeMap<String, String> {
+        let mut all = self.all_variables(job, before, given);
+        let of_project = self.site.variables.iter().filter(|known| known.reaches(None));
+        all.extend(of_project.map(|known| (known.variable.key.clone(), known.variable.value.clone())));
+        expanded_all(&all)
+    }
+
     fn payload(
         &self,
         job: &CompiledJob,
@@ -200,9 +215,9 @@ impl<'a> Pipeline<'a> {
         environment: Option<&JobEnvironment>,
     ) -> Job {
         let mut all: Vec<Variable> = Vec::new();
-        let own = self.all_variables(job, before, given);
-        let depth =
-            own.iter().rev().find(|(name, _)| name == "GIT_DEPTH").map_or(20, |(_, depth)| depth.parse().unwrap());
+        let known = self.known(job, before, given);
+        let own = expanded_all(&self.all_variables(job, before, given));
+        let depth = own.get("GIT_DEPTH").map_or(20, |depth| depth.parse().unwrap());
         // GitLab sends no variable that the pipeline does not have.
         let is_absent = |name: &str, value: &str| value.is_empty() && name.starts_with("CI_");
         let own = own.into_iter().filter(|(name, value)| !is_absent(name, value));
@@ -212,7 +227,8 @@ impl<'a> Pipeline<'a> {
         let of_project = self.project.variables.iter().filter(|known| known.reaches(name));
         all.extend(of_project.map(|known| known.variable.clone()));
         for (token, audience) in job.id_tokens() {
-            all.push(Variable::new(token, &self.id_token(id, audience, environment)).masked());
+            let audience = expanded(audience, &known);
+            all.push(Variable::new(token, &self.id_token(id, &audience, environment)).masked());
         }
         if !job.has_tag(TAG) {
             // The shell executor's login shell would set its own.

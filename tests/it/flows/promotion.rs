@@ -174,8 +174,8 @@ fn approved_and_deployed(pipeline: &mut Pipeline<'_>, released: &Released) -> St
     // The user who deploys approves nothing.
     pipeline.play("production-approve", &chosen);
     pipeline.job("production-approve").outcome.failed("script_failure", Some(30));
-    pipeline.by("2").retry("production-approve", &chosen);
-    pipeline.by("1").retry("production-deploy", &[]);
+    pipeline.by("2").retry_with("production-approve", &chosen);
+    pipeline.by("1").retry("production-deploy");
     show::pipeline(pipeline);
     assert_eq!(pipeline.in_state(JobState::Failed), Vec::<&str>::new(), "{}", pipeline.told());
     for job in ["production-approve", "production-test", "production-audit"] {

@@ -1,4 +1,7 @@
 //! Decides which job of a pipeline is next, as GitLab does: by `needs` where a job has them, else by stages. No I/O.
+//!
+//! The rules are those of GitLab's sources: `lib/gitlab/ci/status/composite.rb` joins the states of the jobs before a job, and
+//! `app/services/ci/process_build_service.rb` says which of these let it run.
 
 use std::collections::BTreeMap;
 
@@ -122,6 +125,9 @@ impl Schedule {
         }
     }
 
+    /// One need that does not run at all skips the job at once, whatever the others do: one that was skipped, and one that somebody has to
+    /// start and that may fail, which GitLab counts as ignored (`any_skipped_or_ignored?`). When that one is started, the job is decided
+    /// anew. By stages, neither holds anything up.
     fn before(&self, job: &PlannedJob) -> Before {
         let is_before = |other: &&PlannedJob| match &job.needs {
             Some(needs) => needs.contains(&other.name),
@@ -132,9 +138,9 @@ impl Schedule {
         for other in self.jobs.iter().filter(is_before) {
             match self.states[&other.name] {
                 JobState::Created | JobState::Started => is_running = true,
-                // By stages, one that may fail holds nothing up.
-                JobState::Manual if job.needs.is_some() || other.may_fail == MayFail::No => is_running = true,
-                JobState::Skipped if job.needs.is_some() => return Before::Skipped,
+                // `allow_failure:exit_codes` ignores no job that has not run.
+                JobState::Manual if other.may_fail != MayFail::Yes => is_running = true,
+                JobState::Manual | JobState::Skipped if job.needs.is_some() => return Before::Skipped,
                 JobState::Failed => together = Before::Failed,
                 JobState::Manual | JobState::Skipped | JobState::Success | JobState::Warning => {}
             }
@@ -145,18 +151,19 @@ impl Schedule {
     /// Starts a manual job. Those that were skipped are decided anew.
     #[track_caller]
     pub(super) fn play(&mut self, name: &str) {
-        self.start(name, &[JobState::Manual]);
+        assert_eq!(self.state(name), JobState::Manual, "{name} cannot be started: {:?}", self.states);
+        self.start(name);
     }
 
-    /// Starts a failed job again, also one that may fail. Those that were skipped are decided anew.
+    /// Starts a job again that has ended. Those that were skipped are decided anew; those that ran stay as they are.
     #[track_caller]
     pub(super) fn retry(&mut self, name: &str) {
-        self.start(name, &[JobState::Failed, JobState::Warning]);
+        let has_ended = matches!(self.state(name), JobState::Success | JobState::Failed | JobState::Warning);
+        assert!(has_ended, "{name} has not ended: {:?}", self.states);
+        self.start(name);
     }
 
-    #[track_caller]
-    fn start(&mut self, name: &str, from: &[JobState]) {
-        assert!(from.contains(&self.state(name)), "{name} cannot be started: {:?}", self.states);
+    fn start(&mut self, name: &str) {
         self.states.insert(name.to_owned(), JobState::Started);
         for state in self.states.values_mut().filter(|state| **state == JobState::Skipped) {
             *state = JobState::Created;
@@ -249,25 +256,65 @@ fn jobs_without_needs_run_by_stages() {
 }
 
 #[test]
-fn a_manual_job_is_waited_for_by_those_that_need_it() {
-    use RunsWhen::{Manual, OnSuccess};
-    let jobs = vec![job("train", 0, Manual, None), job("gate", 1, OnSuccess, Some(&["train"]))];
-    let mut schedule = Schedule::new(jobs);
-    assert_eq!(ran(&mut schedule, &[]), Vec::<String>::new());
-    assert_eq!((schedule.state("train"), schedule.state("gate")), (JobState::Manual, JobState::Created));
+fn a_job_is_skipped_until_the_manual_job_that_it_needs_is_started() {
+    use RunsWhen::{Always, Manual, OnSuccess};
+    let jobs = |may_fail| {
+        vec![
+            PlannedJob { may_fail, ..job("train", 0, Manual, None) },
+            job("gate", 1, OnSuccess, Some(&["train"])),
+            job("report", 1, Always, Some(&["gate"])),
+        ]
+    };
+    let mut schedule = Schedule::new(jobs(MayFail::Yes));
+    assert_eq!(ran(&mut schedule, &[]), ["report"]);
+    assert_eq!((schedule.state("train"), schedule.state("gate")), (JobState::Manual, JobState::Skipped));
     schedule.play("train");
     assert_eq!(ran(&mut schedule, &[]), ["train", "gate"]);
+    // One that may not fail, or with some exit codes alone, is waited for.
+    for may_fail in [MayFail::No, MayFail::With(vec![30])] {
+        let mut schedule = Schedule::new(jobs(may_fail));
+        assert_eq!(ran(&mut schedule, &[]), Vec::<String>::new());
+        assert_eq!((schedule.state("train"), schedule.state("gate")), (JobState::Manual, JobState::Created));
+        schedule.play("train");
+        assert_eq!(ran(&mut schedule, &[]), ["train", "gate", "report"]);
+    }
+}
+
+/// `on_failure` runs after a failure alone: a failed deployment skips the tests, and a job that needs both is skipped too.
+#[test]
+fn one_skipped_need_skips_a_job_whatever_the_others_did() {
+    use RunsWhen::{OnFailure, OnSuccess};
+    let mut schedule = Schedule::new(vec![
+        job("deploy", 0, OnSuccess, Some(&[])),
+        job("test", 1, OnSuccess, Some(&["deploy"])),
+        job("clean", 2, OnFailure, Some(&["deploy", "test"])),
+        job("clean-deploy", 2, OnFailure, Some(&["deploy"])),
+        job("clean-test", 2, OnFailure, Some(&["test"])),
+    ]);
+    assert_eq!(ran(&mut schedule, &["deploy"]), ["deploy", "clean-deploy"]);
+    assert_eq!(schedule.state("clean"), JobState::Skipped);
 }
 
 #[test]
-fn a_failed_job_that_runs_again_is_followed_by_those_it_stopped() {
+fn a_retried_job_lets_those_run_that_were_skipped() {
     use RunsWhen::OnSuccess;
-    let jobs = vec![job("deploy", 0, OnSuccess, Some(&[])), job("test", 1, OnSuccess, Some(&["deploy"]))];
-    let mut schedule = Schedule::new(jobs);
-    assert_eq!(ran(&mut schedule, &["deploy"]), ["deploy"]);
-    assert_eq!(schedule.state("test"), JobState::Skipped);
+    let mut schedule = Schedule::new(vec![
+        job("deploy", 0, OnSuccess, Some(&[])),
+        job("test", 1, OnSuccess, Some(&["deploy"])),
+        job("lint", 1, OnSuccess, Some(&[])),
+    ]);
+    assert_eq!(ran(&mut schedule, &["deploy"]), ["deploy", "lint"]);
     schedule.retry("deploy");
     assert_eq!(ran(&mut schedule, &[]), ["deploy", "test"]);
+    // What ran stays, also when the job before it runs again.
+    schedule.retry("deploy");
+    assert_eq!(ran(&mut schedule, &[]), ["deploy"]);
+}
+
+#[test]
+#[should_panic(expected = "gate needs a job that the pipeline lacks")]
+fn a_need_that_is_not_there_is_an_error() {
+    Schedule::new(vec![job("gate", 0, RunsWhen::OnSuccess, Some(&["train"]))]);
 }
 
 #[test]

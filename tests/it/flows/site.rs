@@ -311,7 +311,7 @@ fn variables() -> Vec<ProjectVariable> {
     ];
     let everywhere =
         everywhere.iter().map(|(name, value)| ProjectVariable { variable: Variable::new(name, value), scope: "*" });
-    let scoped = ["development", "staging", "production", "review/*"]
+    let scoped = ["development", "staging", "stable", "production", "review/*"]
         .into_iter()
         .flat_map(|scope| of_aws.map(|(name, value)| ProjectVariable { variable: Variable::new(name, value), scope }));
     let token = Variable::new("GITLAB_TOKEN", ACCESS_TOKEN).masked();

@@ -125,6 +125,40 @@ fn packages_of_production_never_expire() {
     }
 }
 
+/// Where GitLab protects the environment of production, it refuses jobs there of a user who may not deploy: with `stable_environment` and
+/// `production_plan`, no job there runs of itself before somebody started the deployment.
+#[test]
+fn no_job_of_production_runs_before_somebody_deploys() {
+    let all = components();
+    for flow in ["training-project", "inference-project", "full-project"] {
+        let pipeline = all[flow].expanded(&Map::new(), &all);
+        let of_production =
+            |job: &&serde_json::Value| job["environment"]["name"] == "$LIFECYCLE_PRODUCTION_ENVIRONMENT";
+        let follows = |job: &serde_json::Value| {
+            job["needs"].as_array().into_iter().flatten().any(|need| need["job"] == "production-deploy")
+        };
+        let waits = |rule: &serde_json::Value| ["manual", "never"].iter().any(|when| rule["when"] == *when);
+        let mut found = 0;
+        for (name, job) in jobs(&pipeline).filter(|(_, job)| of_production(job)) {
+            found += 1;
+            let rules = job["rules"].as_array().unwrap();
+            let is_by_hand = |rule: &serde_json::Value| {
+                waits(rule)
+                    && rule["if"].as_str().is_some_and(|text| text.contains("$LIFECYCLE_PRODUCTION_PLAN == \"manual\""))
+            };
+            // The plan is made by hand where this is asked for, by a rule before the one that makes it of itself.
+            let asked = rules.iter().position(is_by_hand);
+            let of_itself = rules.iter().position(|rule| !waits(rule));
+            let holds = of_itself.is_none() || follows(job) || asked.is_some_and(|asked| Some(asked) < of_itself);
+            assert!(holds, "{flow}: {name}");
+        }
+        assert_eq!(found, if flow == "training-project" { 0 } else { 8 }, "{flow}");
+        let package = &pipeline["stable-package"];
+        assert_eq!(package["environment"]["name"], "$LIFECYCLE_STABLE_ENVIRONMENT");
+        assert_eq!(package["variables"]["COMPONENT_MANIFEST_ENVIRONMENT"], "$LIFECYCLE_PRODUCTION_ENVIRONMENT");
+    }
+}
+
 /// A newer pipeline cancels none that was asked for, and none of a branch that is deployed.
 #[test]
 fn a_merge_goes_on_beside_the_next_one() {
@@ -134,10 +168,9 @@ fn a_merge_goes_on_beside_the_next_one() {
         let rules = pipeline["workflow"]["rules"].as_array().unwrap().iter();
         let kept = rules.filter(|rule| rule["auto_cancel"]["on_new_commit"] == "none");
         let kept: Vec<_> = kept.map(|rule| rule["if"].as_str().unwrap()).collect();
-        assert_eq!(kept.len(), 2, "{flow}: {kept:?}");
-        assert!(
-            kept[0].contains("schedule") && kept[1].contains("\"main\"") && kept[1].contains("\"develop\""),
-            "{kept:?}"
-        );
+        assert_eq!(kept.len(), 4, "{flow}: {kept:?}");
+        // Each branch by its variable, else by its input.
+        assert!(kept[0].contains("schedule") && kept[1].contains("$LIFECYCLE_PRODUCTION_BRANCH"), "{kept:?}");
+        assert!(kept[2].contains("\"main\"") && kept[3].contains("\"develop\""), "{kept:?}");
     }
 }

@@ -65,6 +65,8 @@ const REQUEST: [(&str, &str); 4] = [
     ("CI_MERGE_REQUEST_PROJECT_ID", "231"),
     ("CI_MERGE_REQUEST_SOURCE_PROJECT_ID", "231"),
 ];
+/// What every project sets.
+const IMAGES: [(&str, &str); 2] = [("LIFECYCLE_IMAGE", "lifecycle"), ("PYTHON_IMAGE", "python")];
 const TITLE: (&str, &str) = ("CI_MERGE_REQUEST_TITLE", "Weigh classes");
 
 #[test]
@@ -113,6 +115,75 @@ fn training_is_automatic_or_by_hand_or_on_schedule() {
         writeln!(text, "train: {train}\n{}\n", lines.join("\n")).unwrap();
     }
     assert_snapshot("pipelines_by_training", text.trim_end());
+}
+
+/// The names and states of jobs of `full-project` in a pipeline with these variables, with more at the top of the file.
+fn full_project(project: &Project<'_>, variables: &[(&str, &str)], top: &Value) -> BTreeMap<String, String> {
+    let mut pipeline = json!({"include": [{"local": "/templates/full-project/template.yml"}]});
+    pipeline.as_object_mut().unwrap().extend(top.as_object().unwrap().clone());
+    let mut set = BTreeMap::from([("CI_PIPELINE_SOURCE", "push")]);
+    set.extend(variables.iter().copied());
+    let listed = project.jobs(&pipeline.to_string(), &set).into_iter();
+    listed.filter(|job| job.when != "never").map(|job| (job.name, job.when)).collect()
+}
+
+/// A variable of the project wins over the default of its input, also where rules ask for it.
+#[test]
+fn a_variable_stands_in_for_its_input_in_rules() {
+    let Some(compiler) = Compiler::find("a_variable_stands_in_for_its_input_in_rules") else { return };
+    let project = Project::new(&compiler, &FILES);
+    let of = |branch: &'static str, more: &[(&'static str, &'static str)]| {
+        let variables =
+            [&IMAGES, [("CI_COMMIT_BRANCH", branch), ("LIFECYCLE_PRODUCTION_BRANCH", "trunk")].as_slice(), more]
+                .concat();
+        full_project(&project, &variables, &json!({}))
+    };
+    let trunk = of("trunk", &[("LIFECYCLE_TRAIN", "manual"), ("LIFECYCLE_PRODUCTION_PLAN", "manual")]);
+    assert!(trunk.contains_key("stable-package") && !trunk.contains_key("candidate-package"), "{trunk:?}");
+    assert_eq!((trunk["train"].as_str(), trunk["production-plan"].as_str()), ("manual", "manual"));
+    let main = of("main", &[]);
+    assert!(main.contains_key("candidate-package") && !main.contains_key("stable-package"), "{main:?}");
+    assert_eq!(main["train"], "on_success");
+}
+
+/// A project whose own `workflow` takes the place of the flow's loses the variables of the flow: then nothing is stable, and nothing is
+/// deployed, in a pipeline without a branch either.
+#[test]
+fn without_the_workflow_of_the_flow_nothing_goes_to_an_environment() {
+    let Some(compiler) = Compiler::find("without_the_workflow_of_the_flow_nothing_goes_to_an_environment") else {
+        return;
+    };
+    let project = Project::new(&compiler, &FILES);
+    let workflow = json!({"workflow": {"rules": [{"when": "always"}]}});
+    for (kind, of_kind) in KINDS {
+        let mut variables = IMAGES.to_vec();
+        variables.push(("CI_COMMIT_BRANCH", "main"));
+        variables.extend_from_slice(of_kind);
+        let jobs = full_project(&project, &variables, &workflow);
+        let of_environments = jobs
+            .keys()
+            .filter(|job| ["stable-", "staging-", "production-"].iter().any(|prefix| job.starts_with(prefix)));
+        assert_eq!(of_environments.collect::<Vec<_>>(), Vec::<&String>::new(), "{kind}");
+    }
+}
+
+/// Where an image has no name, one job says so, and all others wait for it.
+#[test]
+fn a_pipeline_without_images_has_a_job_that_says_so() {
+    let Some(compiler) = Compiler::find("a_pipeline_without_images_has_a_job_that_says_so") else { return };
+    let project = Project::new(&compiler, &FILES);
+    for flow in FLOWS {
+        let pipeline = json!({"include": [{"local": format!("/templates/{flow}/template.yml")}]}).to_string();
+        let mut set = BTreeMap::from([("CI_PIPELINE_SOURCE", "push"), ("CI_COMMIT_BRANCH", "main"), IMAGES[0]]);
+        let first = |set: &BTreeMap<&str, &str>| {
+            let listed = project.jobs(&pipeline, set).into_iter();
+            let first = listed.filter(|job| job.when == "on_success" && job.needs.is_empty());
+            first.map(|job| job.name).collect::<Vec<_>>()
+        };
+        assert_eq!(first(&set), ["images"], "{flow}");
+        set.extend(IMAGES);
+        assert!(!first(&set).contains(&"images".to_owned()), "{flow}");
+    }
 }
 
 /// The parts of the README's examples in one pipeline of each kind: none is refused, a fork, a tag and a freeze deploy nothing.
@@ -176,14 +247,16 @@ fn section(project: &Project<'_>, flow: &str, inputs: &Value, (kind, variables):
     let mut rules = own["workflow"]["rules"].clone();
     for rule in rules.as_array_mut().unwrap() {
         let rule = rule.as_object_mut().unwrap();
-        rule.remove("changes");
-        rule.remove("auto_cancel");
+        for key in ["changes", "auto_cancel", "variables"] {
+            rule.remove(key);
+        }
     }
     let pipeline = json!({
         "include": [{"local": format!("/templates/{flow}/template.yml"), "inputs": inputs}],
         "this-pipeline": {"stage": "validate", "script": ["true"], "rules": rules},
     });
     let mut set = BTreeMap::from([("CI_PIPELINE_SOURCE", "push"), ("CI_COMMIT_BRANCH", "main")]);
+    set.extend(IMAGES);
     set.extend(variables.iter().copied());
     let listed = project.jobs(&pipeline.to_string(), &set);
     let is_there = |name: &str| listed.iter().any(|job| job.name == name && job.when != "never");
@@ -207,7 +280,7 @@ fn documentation_starts_no_pipeline() {
     for flow in FLOWS {
         let rules = &all[flow].expanded(&Map::new(), &all)["workflow"]["rules"];
         let of_changes: Vec<_> = rules.as_array().unwrap().iter().filter_map(|rule| rule.get("changes")).collect();
-        assert_eq!(of_changes.len(), 3, "{flow}: merge requests, the two branches, other branches");
+        assert_eq!(of_changes.len(), 5, "{flow}: merge requests, the two branches by variable and by input, others");
         let documents =
             ["README.md", "docs/page.md", "docs/a/picture.png", "docs/conf.py", "src/notes.md", ".gitlab/x.md"];
         let code = [

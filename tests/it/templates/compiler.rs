@@ -21,13 +21,13 @@ pub(crate) struct Compiler {
 
 /// One job of a pipeline, as the compiler lists it.
 #[derive(Debug)]
-pub(crate) struct Listed {
-    pub(crate) name: String,
-    pub(crate) stage: String,
-    pub(crate) when: String,
-    pub(crate) may_fail: bool,
+pub(super) struct Listed {
+    pub(super) name: String,
+    pub(super) stage: String,
+    pub(super) when: String,
+    pub(super) may_fail: bool,
     /// Jobs of the pipeline.
-    pub(crate) needs: Vec<String>,
+    pub(super) needs: Vec<String>,
 }
 
 impl Compiler {
@@ -56,7 +56,7 @@ impl Compiler {
 
     /// Checks files against GitLab's schema.
     #[track_caller]
-    pub(crate) fn check_schema(&self, files: &[PathBuf]) {
+    pub(super) fn check_schema(&self, files: &[PathBuf]) {
         let ended = Command::new(&self.schema)
             .args(["--builtin-schema", "vendor.gitlab-ci", "--data-transform", "gitlab-ci"])
             .args(files)
@@ -67,7 +67,7 @@ impl Compiler {
 
     /// Which of `paths` match one of `patterns`, as the compiler matches `rules:changes`.
     #[track_caller]
-    pub(crate) fn matching(&self, patterns: &Value, paths: &[&str]) -> Vec<String> {
+    pub(super) fn matching(&self, patterns: &Value, paths: &[&str]) -> Vec<String> {
         let script = "const m = require(process.argv[1]); const [patterns, paths] = JSON.parse(process.argv[2]); \
                       console.log(JSON.stringify(paths.filter((path) => m.some(path, patterns, {dot: true}))));";
         let request = Value::from(vec![patterns.clone(), paths.to_vec().into()]).to_string();
@@ -79,7 +79,7 @@ impl Compiler {
 }
 
 /// A repository with the components in it. The compiler leaves files in it, so it compiles one pipeline at a time.
-pub(crate) struct Project<'a> {
+pub(super) struct Project<'a> {
     compiler: &'a Compiler,
     folder: TempDir,
     home: TempDir,
@@ -88,7 +88,7 @@ pub(crate) struct Project<'a> {
 impl<'a> Project<'a> {
     /// A project with these files besides, which rules look for.
     #[track_caller]
-    pub(crate) fn new(compiler: &'a Compiler, files: &[&str]) -> Self {
+    pub(super) fn new(compiler: &'a Compiler, files: &[&str]) -> Self {
         let project = Self { compiler, folder: tempfile::tempdir().unwrap(), home: tempfile::tempdir().unwrap() };
         for entry in std::fs::read_dir(folder().join("templates")).unwrap() {
             let entry = entry.unwrap();
@@ -118,7 +118,7 @@ impl<'a> Project<'a> {
         project
     }
 
-    pub(crate) fn file(&self, path: &str, text: &str) {
+    pub(super) fn file(&self, path: &str, text: &str) {
         let path = self.folder.path().join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
@@ -145,6 +145,8 @@ impl<'a> Project<'a> {
             .arg("--home")
             .arg(self.home.path())
             .arg("--json-schema-validation=false")
+            // A commit of the tests changes whatever its pipeline asks for.
+            .arg("--evaluate-rule-changes=false")
             .args(arguments)
             .output()
             .unwrap()
@@ -152,7 +154,7 @@ impl<'a> Project<'a> {
 
     /// The pipeline with everything that it includes.
     #[track_caller]
-    pub(crate) fn whole(&self, pipeline: &str) -> String {
+    pub(super) fn whole(&self, pipeline: &str) -> String {
         let ended = self.compile(pipeline, &["--preview".to_owned()]);
         assert!(ended.status.success(), "{pipeline}\n{}", shown(&ended));
         String::from_utf8(ended.stdout).unwrap()
@@ -160,7 +162,7 @@ impl<'a> Project<'a> {
 
     /// What the compiler says about a pipeline that it refuses.
     #[track_caller]
-    pub(crate) fn refused(&self, pipeline: &str) -> String {
+    pub(super) fn refused(&self, pipeline: &str) -> String {
         let ended = self.compile(pipeline, &["--list-json".to_owned()]);
         assert!(!ended.status.success(), "{pipeline}\n{}", shown(&ended));
         shown(&ended)
@@ -168,7 +170,7 @@ impl<'a> Project<'a> {
 
     /// The jobs of a pipeline with these variables, which GitLab would not refuse.
     #[track_caller]
-    pub(crate) fn jobs(&self, pipeline: &str, variables: &BTreeMap<&str, &str>) -> Vec<Listed> {
+    pub(super) fn jobs(&self, pipeline: &str, variables: &BTreeMap<&str, &str>) -> Vec<Listed> {
         let (jobs, missing) = self.jobs_and_missing(pipeline, variables);
         assert_eq!(missing, Vec::<String>::new(), "GitLab refuses the pipeline {variables:?}:\n{pipeline}");
         jobs
@@ -176,7 +178,7 @@ impl<'a> Project<'a> {
 
     /// The jobs, and each need that the pipeline lacks and that is not optional, for which GitLab makes no pipeline at all.
     #[track_caller]
-    pub(crate) fn jobs_and_missing(
+    pub(super) fn jobs_and_missing(
         &self,
         pipeline: &str,
         variables: &BTreeMap<&str, &str>,

@@ -54,6 +54,7 @@ pub(super) fn findings(component: &Component, all: &Components) -> Vec<String> {
     let raw = documents(&component.body, &component.name).remove(0);
     found.extend(raw_jobs(&raw));
     found.extend(included(component, all));
+    found.extend(super::variables::findings(component, all));
     // The rules below need whole jobs: those of a component with a mistake in its inputs may not even be read.
     if found.is_empty() {
         let pipeline = component.expanded(&Map::new(), all);

@@ -51,13 +51,22 @@ impl Bench {
         self.folder.path().join(name)
     }
 
-    /// Runs the job's script as a runner does: one shell that ends at the first error.
-    fn run(&self, job: &Value, variables: &BTreeMap<&str, &str>) -> Output {
+    /// Runs the job's script as a runner does: one shell that ends at the first error. The pipeline's workflow has variables, too.
+    fn run(&self, pipeline: &Map<String, Value>, job: &Value, variables: &BTreeMap<&str, &str>) -> Output {
         let lines: Vec<_> = ["before_script", "script"].iter().flat_map(|key| texts(&job[key])).collect();
-        let own = job["variables"].as_object().cloned().unwrap_or_default();
-        let own = own
-            .into_iter()
-            .map(|(name, value)| (name, value.as_str().map_or_else(|| value.to_string(), str::to_owned)));
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let rules = pipeline.get("workflow").and_then(|workflow| workflow["rules"].as_array());
+        let of_pipeline = rules.into_iter().flatten().filter_map(|rule| rule["variables"].as_object()).flatten();
+        let of_pipeline: BTreeMap<_, _> = of_pipeline.map(|(name, value)| (format!("${name}"), text(value))).collect();
+        let own = job["variables"].as_object().into_iter().flatten();
+        // As the runner replaces them: by nothing where there is no such variable.
+        let is_name = |text: &str| {
+            text.strip_prefix('$')
+                .is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_'))
+        };
+        let value =
+            |text: String| if is_name(&text) { of_pipeline.get(&text).cloned().unwrap_or_default() } else { text };
+        let own = own.map(|(name, found)| (name, value(text(found))));
         Command::new("/bin/sh")
             .args(["-e", "-c", &lines.join("\n")])
             .current_dir(self.path("project"))
@@ -73,6 +82,9 @@ impl Bench {
         std::fs::read_to_string(self.path("calls")).unwrap_or_default()
     }
 }
+
+/// Jobs that are there only when something is wrong.
+const TO_FAIL: [&str; 2] = ["deploy-environment", "images"];
 
 /// What earlier jobs and GitLab give.
 fn given() -> BTreeMap<&'static str, &'static str> {
@@ -112,9 +124,8 @@ fn hostile_inputs_stay_single_arguments() {
     let mut ran = 0;
     for (name, job) in jobs(&pipeline) {
         let bench = Bench::new(&["sagemaker-executor", "python3"]);
-        let ended = bench.run(job, &given());
-        // One job is there to fail.
-        assert_eq!(ended.status.success(), name != "deploy-environment", "{name}: {}", shown(&ended));
+        let ended = bench.run(&pipeline, job, &given());
+        assert_eq!(ended.status.success(), !TO_FAIL.contains(&name), "{name}: {}", shown(&ended));
         let calls = bench.calls();
         // Only the lists are split, at commas.
         assert!(!bench.path("project/pwned").exists(), "{name} ran a part of its input:\n{calls}");
@@ -135,7 +146,7 @@ fn lists_are_split_at_commas() {
     let pipeline = all["validate"].expanded(inputs.as_object().unwrap(), &all);
     let called = |job: &str| {
         let bench = Bench::new(&["python3"]);
-        let ended = bench.run(&pipeline[job], &given());
+        let ended = bench.run(&pipeline, &pipeline[job], &given());
         assert!(ended.status.success(), "{}", shown(&ended));
         bench.calls()
     };
@@ -143,6 +154,50 @@ fn lists_are_split_at_commas() {
     assert!(tests.contains("[--requirement] [requirements.txt] [--requirement] [tests/more files.txt]\n"), "{tests}");
     let lint = called("lint");
     assert!(lint.contains("[--output-file] [ruff.json] [src] [tests]\n"), "{lint}");
+}
+
+/// A `*` in a list is a part of a name, and is not replaced by the names of files.
+#[test]
+fn lists_have_no_patterns() {
+    let all = components();
+    let inputs = json!({"requirements": "*.txt", "sources": "*,src"});
+    let inputs = inputs.as_object().unwrap();
+    let validate = all["validate"].expanded(inputs, &all);
+    let requirements =
+        json!({"requirements": "*.txt", "environment": "e", "manifest_environment": "e", "tier": "staging"});
+    let deploy = all["deploy"].expanded(requirements.as_object().unwrap(), &all);
+    for (pipeline, job, expected) in [
+        (&validate, "lint", "[*] [src]\n"),
+        (&validate, "unit-tests", "[*.txt]\n"),
+        (&deploy, "integration", "[*.txt]\n"),
+    ] {
+        let bench = Bench::new(&["python3"]);
+        std::fs::write(bench.path("project/a.txt"), "").unwrap();
+        let ended = bench.run(pipeline, &pipeline[job], &given());
+        assert!(ended.status.success(), "{}", shown(&ended));
+        assert!(bench.calls().contains(expected), "{job}: {}", bench.calls());
+    }
+}
+
+/// The shell executor has no images, so a project needs to name none for it.
+#[test]
+fn images_are_asked_for_where_a_runner_has_them() {
+    let all = components();
+    for flow in ["training-project", "inference-project", "full-project"] {
+        let pipeline = all[flow].expanded(&Map::new(), &all);
+        let bench = Bench::new(&[]);
+        let ended = bench.run(&pipeline, &pipeline["images"], &given());
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!((ended.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+        for named in ["LIFECYCLE_IMAGE", "PYTHON_IMAGE", "inputs image and python_image"] {
+            assert!(said.contains(named), "{said}");
+        }
+        let inputs = json!({"image": "lifecycle@sha256:00", "python_image": "python@sha256:00"});
+        let named = all[flow].expanded(inputs.as_object().unwrap(), &all);
+        assert!(bench.run(&named, &named["images"], &given()).status.success());
+        let on_the_host = BTreeMap::from([("CI_SHARED_ENVIRONMENT", "true")]);
+        assert!(bench.run(&pipeline, &pipeline["images"], &on_the_host).status.success());
+    }
 }
 
 /// A job without its tool, package or reason says what to change, and calls nothing.
@@ -154,7 +209,7 @@ fn what_is_missing_is_named() {
         let bench = Bench::new(programs);
         let mut variables = given();
         variables.remove(without);
-        let ended = bench.run(&pipeline[job], &variables);
+        let ended = bench.run(&pipeline, &pipeline[job], &variables);
         assert_eq!(ended.status.code(), Some(1), "{job}: {}", shown(&ended));
         assert_eq!(bench.calls(), "", "{job}");
         String::from_utf8(ended.stderr).unwrap()
@@ -162,7 +217,7 @@ fn what_is_missing_is_named() {
     for (name, job) in jobs(&pipeline) {
         let lines = ["before_script", "script"].iter().flat_map(|key| texts(&job[key])).collect::<Vec<_>>().join("\n");
         // The training image is the project's own, so its jobs check nothing.
-        if job["tags"] == json!(["sagemaker"]) || name == "deploy-environment" {
+        if job["tags"] == json!(["sagemaker"]) || TO_FAIL.contains(&name) {
             continue;
         }
         let named = if lines.contains("sagemaker-executor ") { "LIFECYCLE_IMAGE" } else { "PYTHON_IMAGE" };
@@ -187,7 +242,11 @@ fn a_wrong_environment_is_named() {
     for flow in ["inference-project", "full-project"] {
         let pipeline = all[flow].expanded(&Map::new(), &all);
         let bench = Bench::new(&[]);
-        let ended = bench.run(&pipeline["deploy-environment"], &BTreeMap::from([("DEPLOY_ENVIRONMENT", "prodution")]));
+        let ended = bench.run(
+            &pipeline,
+            &pipeline["deploy-environment"],
+            &BTreeMap::from([("DEPLOY_ENVIRONMENT", "prodution")]),
+        );
         let said = String::from_utf8(ended.stderr).unwrap();
         assert_eq!((ended.status.code(), said.lines().count()), (Some(1), 1), "{said}");
         assert!(said.contains("DEPLOY_ENVIRONMENT=prodution") && said.contains("production_environment"), "{said}");
@@ -208,20 +267,33 @@ fn the_test_asks_for_the_configuration_of_its_deployment() {
     let bench = Bench::new(&["sagemaker-executor"]);
     let mut variables = given();
     variables.extend([("ENDPOINT_CONFIG_NAME", "wine-2937"), ("LIFECYCLE_ENVIRONMENT", "production")]);
-    assert!(bench.run(&pipeline["staging-test"], &variables).status.success());
+    assert!(bench.run(&pipeline, &pipeline["staging-test"], &variables).status.success());
     let calls = bench.calls();
     assert!(calls.contains("[--environment] [staging] [--configuration] [wine-2937]"), "{calls}");
 }
 
-/// The report shows the files that earlier jobs left, and no others.
+/// The report shows the files that earlier jobs left, and none of the commit.
 #[test]
-fn the_report_takes_the_files_that_are_there() {
+fn the_report_takes_the_files_of_its_pipeline() {
     let all = components();
     let pipeline = all["report"].expanded(&Map::new(), &all);
     let bench = Bench::new(&["sagemaker-executor"]);
-    assert!(bench.run(&pipeline["report"], &given()).status.success());
+    for file in ["plan.json", "endpoint-test.json"] {
+        std::fs::write(bench.path("project").join(file), "{}").unwrap();
+    }
+    assert!(bench.run(&pipeline, &pipeline["report"], &given()).status.success());
     assert!(bench.calls().ends_with("[--note]\n"), "{}", bench.calls());
-    std::fs::write(bench.path("project/plan.json"), "{}").unwrap();
-    assert!(bench.run(&pipeline["report"], &given()).status.success());
-    assert!(bench.calls().ends_with("[--note] [--plan] [plan.json]\n"), "{}", bench.calls());
+    // Of the dotenv reports of `plan` and `test`.
+    let mut variables = given();
+    variables.extend([("PLAN_REPORT", "plan.json"), ("ENDPOINT_TEST_RESULT", "passed")]);
+    assert!(bench.run(&pipeline, &pipeline["report"], &variables).status.success());
+    let shown = "[--note] [--endpoint-report] [endpoint-test.json] [--plan] [plan.json]\n";
+    assert!(bench.calls().ends_with(shown), "{}", bench.calls());
+    let deploy = all["deploy"].expanded(&Map::new(), &all);
+    assert!(bench.run(&deploy, &deploy["plan"], &given()).status.success());
+    let left = std::fs::read_to_string(bench.path("project/plan.env")).unwrap();
+    assert_eq!(
+        (left.as_str(), &deploy["plan"]["artifacts"]["reports"]["dotenv"]),
+        ("PLAN_REPORT=plan.json\n", &json!("plan.env"))
+    );
 }
