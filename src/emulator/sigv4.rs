@@ -204,6 +204,7 @@ pub struct Unsigned<'a> {
     pub body: &'a [u8],
     /// `sagemaker`, `logs`, `sts`, `s3`; `emulator` for the emulator's own paths.
     pub service: &'a str,
+    pub region: &'a str,
     pub time: SystemTime,
 }
 
@@ -224,7 +225,7 @@ impl Credentials {
         let signature = Signature {
             day: time.chars().take(8).collect(),
             time,
-            region: "us-east-1".to_owned(),
+            region: request.region.to_owned(),
             service: request.service.to_owned(),
             ..Signature::default()
         };
@@ -470,6 +471,7 @@ mod tests {
             headers: &headers,
             body: b"body",
             service: "sts",
+            region: "us-east-1",
             time: at(0),
         };
         let added = credentials.sign(&unsigned);

@@ -94,6 +94,7 @@ impl Running {
             headers: &headers,
             body: sent.body.as_bytes(),
             service: sent.service,
+            region: "us-east-1",
             time: sent.time,
         })
     }

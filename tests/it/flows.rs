@@ -4,12 +4,17 @@
 //! [`site::Site`] is the place, [`event::Event`] starts a [`pipeline::Pipeline`] there, [`compiled`] makes its jobs, and [`schedule`]
 //! decides which is next.
 
+mod bad_input;
 mod compiled;
 mod components;
 mod demonstrations;
 mod event;
+mod example;
+mod examples;
 mod pipeline;
 mod production;
+mod promotion;
+mod retail;
 mod schedule;
 mod show;
 mod site;
@@ -20,17 +25,22 @@ use crate::support::world::Runner;
 
 /// Plays a row with GitLab Runner, or with its double when it is not on `PATH`.
 fn play(test: &str, row: fn(&site::Site)) {
+    play_named(test, site::NAME, row);
+}
+
+/// [`play`] with a project of models of this name.
+fn play_named(test: &str, name: &str, row: fn(&site::Site)) {
     let runner = Runner::real().unwrap_or_else(|| {
         tell(&format!("SKIPPED: {test} with the real runner, so with its double: no gitlab-runner on PATH"));
         Runner::Double
     });
-    play_with(test, runner, row);
+    play_with(test, runner, name, row);
 }
 
-fn play_with(test: &str, runner: Runner, row: fn(&site::Site)) {
+fn play_with(test: &str, runner: Runner, name: &str, row: fn(&site::Site)) {
     let _place = enter_gate();
     let told = format!("{test} with {runner:?}");
-    let Some(site) = site::Site::new(test, runner) else { return };
+    let Some(site) = site::Site::new(test, runner, name) else { return };
     let start = std::time::Instant::now();
     row(&site);
     eprintln!("{told} took {:.1?}", start.elapsed());

@@ -4,7 +4,7 @@ mod checks;
 mod compiled;
 pub(crate) mod compiler;
 mod component;
-mod examples;
+pub(crate) mod examples;
 mod image;
 mod lint;
 mod scripts;

@@ -9,7 +9,6 @@ use super::event::{HOST, PipelineFacts, expanded};
 use super::schedule::{MayFail, PlannedJob, RunsWhen};
 use crate::conformance::shown;
 use crate::support::gitlab::Repository;
-use crate::support::gitlab_api::PROJECT_PATH;
 use crate::templates::compiler::Compiler;
 use crate::templates::yaml::{documents, texts};
 
@@ -61,7 +60,7 @@ pub(super) fn compiled(
         components.display()
     );
     std::fs::write(home.join(".gitconfig"), settings).unwrap();
-    repository.check_out(&facts.sha, &project, &format!("git@{HOST}:{PROJECT_PATH}.git"));
+    repository.check_out(&facts.sha, &project, &format!("git@{HOST}:{}.git", facts.project.path));
     let run = |arguments: &[String]| {
         let mut program = compiler.program();
         program.current_dir(&project).env_clear().env("HOME", &home).arg("--home").arg(&home);

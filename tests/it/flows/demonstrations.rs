@@ -1,20 +1,13 @@
-//! The demonstrations that `.ci/demo` shows, each of them a row: a project of both scaffolds with the flow that has all jobs.
+//! The demonstration `candidate-to-stable`: a project of both scaffolds with the flow that has all jobs.
 
-use serde_json::{Value, json};
-
-use super::components::project;
 use super::event::Event;
+use super::example::{changed, project};
 use super::schedule::JobState;
 use super::site::{NAME, Site};
-use super::training::{commit, of_scaffold, sha256, trained_with};
+use super::training::{commit, sha256};
 use super::{play, show};
 use crate::support::gitlab_api::PROJECT_PATH;
 
-const FULL: &str = "include:
-  - component: $CI_SERVER_FQDN/ml/components/full-project@1.0.0
-    inputs:
-      train: automatic
-";
 /// Jobs that wait for somebody in the pipeline of the main branch.
 const BY_HAND: [&str; 7] = [
     "stable-approve",
@@ -26,38 +19,19 @@ const BY_HAND: [&str; 7] = [
     "production-stop",
 ];
 
-/// The training scaffold with the endpoint of the other one: its handler, its samples, and its part of the manifest.
+/// The files of the example: both scaffolds in one project.
 pub(super) fn both_scaffolds() -> Vec<(String, String)> {
-    let mut files = project(FULL);
-    let served = of_scaffold("endpoint");
-    let text = |files: &[(String, String)]| {
-        files.iter().find(|(path, _)| path == "manifest.json").map(|(_, text)| text.clone()).unwrap()
-    };
-    let mut manifest: Value = serde_json::from_str(&text(&files)).unwrap();
-    let endpoint: Value = serde_json::from_str(&text(&served)).unwrap();
-    manifest["endpoint"] = endpoint["endpoint"].clone();
-    for environment in ["staging", "production"] {
-        manifest["environments"][environment]["role"] = endpoint["environments"][environment]["role"].clone();
-    }
-    // Review endpoints share the machine with those that serve: slower answers are no failure here.
-    manifest["endpoint"]["alarms"] = json!({"errors_5xx": 5});
-    manifest["endpoint"]["test"]["max_p95_ms"] = json!(5000);
-    let known: Vec<String> = files.iter().map(|(path, _)| path.clone()).collect();
-    files.extend(served.into_iter().filter(|(path, _)| !known.contains(path)));
-    for (path, text) in &mut files {
-        if path == "manifest.json" {
-            *text = manifest.to_string();
-        }
-    }
-    files
+    project("candidate-to-stable", NAME)
 }
 
 /// A merge request with a candidate on a review endpoint; its merge, the stable package on staging and released; and the review endpoint is
 /// gone.
 fn candidate_to_stable(site: &Site) {
     site.api.merge_request(12);
-    commit(site, "main", &both_scaffolds());
-    let sha = commit(site, "better", &trained_with("0.5"));
+    let files = both_scaffolds();
+    commit(site, "main", &files);
+    let better = changed(&files, "training_script.py", "REGULARIZATION = 1.0", "REGULARIZATION = 0.5");
+    let sha = commit(site, "better", &better);
     let request = Event::MergeRequest { number: 12, branch: "better", title: "Change one number" };
     let mut candidate = site.pipeline(&request, &sha);
     candidate.run();

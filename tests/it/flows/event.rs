@@ -47,10 +47,21 @@ impl Event {
     }
 }
 
+/// The number and path of a project.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ProjectName {
+    pub(super) number: u64,
+    pub(super) path: &'static str,
+}
+
+/// The project of which GitLab's API has a double.
+pub(super) const MAIN_PROJECT: ProjectName = ProjectName { number: PROJECT, path: PROJECT_PATH };
+
 /// The pipeline of an event.
 #[derive(Debug, Clone)]
 pub(super) struct PipelineFacts {
     pub(super) id: u64,
+    pub(super) project: ProjectName,
     pub(super) event: Event,
     pub(super) sha: String,
     /// `2026-11-29T04:52:33Z`.
@@ -63,8 +74,9 @@ pub(super) struct PipelineFacts {
 impl PipelineFacts {
     /// Variables of all jobs, before those of the project. An empty value means that the pipeline has no such variable.
     pub(super) fn variables(&self) -> Vec<(String, String)> {
-        let (namespace, project) = PROJECT_PATH.rsplit_once('/').expect("a project is in a group");
-        let project_url = format!("{}/{PROJECT_PATH}", self.server_url);
+        let ProjectName { number: project_id, path } = self.project;
+        let (namespace, project) = path.rsplit_once('/').expect("a project is in a group");
+        let project_url = format!("{}/{path}", self.server_url);
         let request = match &self.event {
             Event::MergeRequest { number, title, .. } => Some((number.to_string(), (*title).to_owned())),
             Event::Push { .. } => None,
@@ -86,11 +98,11 @@ impl PipelineFacts {
             owned("CI_PIPELINE_IID", (self.id % 100).to_string()),
             owned("CI_PIPELINE_SOURCE", self.event.source().to_owned()),
             owned("CI_PIPELINE_URL", format!("{project_url}/-/pipelines/{}", self.id)),
-            owned("CI_PROJECT_ID", PROJECT.to_string()),
+            owned("CI_PROJECT_ID", project_id.to_string()),
             owned("CI_PROJECT_NAME", project.to_owned()),
             owned("CI_PROJECT_NAMESPACE", namespace.to_owned()),
-            owned("CI_PROJECT_PATH", PROJECT_PATH.to_owned()),
-            owned("CI_PROJECT_PATH_SLUG", slug(PROJECT_PATH, 63)),
+            owned("CI_PROJECT_PATH", path.to_owned()),
+            owned("CI_PROJECT_PATH_SLUG", slug(path, 63)),
             owned("CI_PROJECT_URL", project_url),
         ];
         if let Some((number, title)) = request {
@@ -98,10 +110,10 @@ impl PipelineFacts {
                 owned("CI_MERGE_REQUEST_ID", "9000".to_owned()),
                 owned("CI_MERGE_REQUEST_IID", number),
                 owned("CI_MERGE_REQUEST_EVENT_TYPE", "detached".to_owned()),
-                owned("CI_MERGE_REQUEST_PROJECT_ID", PROJECT.to_string()),
-                owned("CI_MERGE_REQUEST_PROJECT_PATH", PROJECT_PATH.to_owned()),
+                owned("CI_MERGE_REQUEST_PROJECT_ID", project_id.to_string()),
+                owned("CI_MERGE_REQUEST_PROJECT_PATH", path.to_owned()),
                 owned("CI_MERGE_REQUEST_SOURCE_BRANCH_NAME", branch.to_owned()),
-                owned("CI_MERGE_REQUEST_SOURCE_PROJECT_ID", PROJECT.to_string()),
+                owned("CI_MERGE_REQUEST_SOURCE_PROJECT_ID", project_id.to_string()),
                 owned("CI_MERGE_REQUEST_TARGET_BRANCH_NAME", "main".to_owned()),
                 owned("CI_MERGE_REQUEST_TITLE", title),
             ]);
@@ -179,6 +191,7 @@ fn slugs_are_those_of_gitlab() {
 fn a_merge_request_has_no_branch() {
     let facts = PipelineFacts {
         id: 7,
+        project: MAIN_PROJECT,
         event: Event::MergeRequest { number: 12, branch: "better", title: "Change a number" },
         sha: "0".repeat(40),
         created_at: String::new(),

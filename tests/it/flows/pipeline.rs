@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::compiled::{Compiled, CompiledJob, JobEnvironment, Need, compiled};
-use super::event::{PipelineFacts, environment_slug, expanded, expanded_all};
+use super::event::{PipelineFacts, ProjectName, environment_slug, expanded, expanded_all};
 use super::schedule::{JobState, Schedule};
-use super::site::{Site, SiteEnvironment};
-use crate::support::gitlab_api::{PROJECT, PROJECT_PATH, TokenKind};
+use super::site::{Project, Site, SiteEnvironment};
+use crate::support::gitlab_api::TokenKind;
 use crate::support::job::{Artifacts, Cache, Job, Origin, Variable};
 use crate::support::outcome::Outcome;
 use crate::support::world::Executor;
@@ -51,6 +51,7 @@ impl EndedJob {
 /// A pipeline of a site.
 pub(crate) struct Pipeline<'a> {
     site: &'a Site,
+    project: Project<'a>,
     pub(super) facts: PipelineFacts,
     compiled: Compiled,
     pub(super) schedule: Schedule,
@@ -61,13 +62,13 @@ pub(crate) struct Pipeline<'a> {
 
 impl<'a> Pipeline<'a> {
     #[track_caller]
-    pub(super) fn new(site: &'a Site, facts: PipelineFacts) -> Self {
+    pub(super) fn new(site: &'a Site, project: Project<'a>, facts: PipelineFacts) -> Self {
         let mut of_rules = facts.variables();
-        let known = site.variables.iter().filter(|known| known.scope == "*" && !known.variable.masked);
+        let known = project.variables.iter().filter(|known| known.scope == "*" && !known.variable.masked);
         of_rules.extend(known.map(|known| (known.variable.key.clone(), known.variable.value.clone())));
-        let compiled = compiled(&site.compiler, &site.repository, &site.components, &facts, &of_rules);
+        let compiled = compiled(&site.compiler, project.repository, &site.components, &facts, &of_rules);
         let schedule = Schedule::new(compiled.planned.clone());
-        Self { site, facts, compiled, schedule, ended: BTreeMap::new(), user: "1" }
+        Self { site, project, facts, compiled, schedule, ended: BTreeMap::new(), user: "1" }
     }
 
     /// Lets another user start what comes next.
@@ -97,8 +98,14 @@ impl<'a> Pipeline<'a> {
     /// was skipped because of it.
     #[track_caller]
     pub(crate) fn retry(&mut self, name: &str) -> &mut Self {
+        self.retry_with(name, &[])
+    }
+
+    /// [`Pipeline::retry`] with variables, of a manual job.
+    #[track_caller]
+    pub(crate) fn retry_with(&mut self, name: &str, variables: &[(&str, &str)]) -> &mut Self {
         self.schedule.retry(name);
-        self.run_job(name, &[]);
+        self.run_job(name, variables);
         self.run()
     }
 
@@ -217,7 +224,7 @@ impl<'a> Pipeline<'a> {
         all.extend(environment.into_iter().flat_map(of_environment));
         all.extend(own.map(|(name, value)| Variable::new(&name, &value)));
         let name = environment.map(|environment| environment.name.as_str());
-        let of_project = self.site.variables.iter().filter(|known| known.reaches(name));
+        let of_project = self.project.variables.iter().filter(|known| known.reaches(name));
         all.extend(of_project.map(|known| known.variable.clone()));
         for (token, audience) in job.id_tokens() {
             let audience = expanded(audience, &known);
@@ -232,9 +239,9 @@ impl<'a> Pipeline<'a> {
         let mut sent = Job::new()
             .named(&job.name)
             .image(job.image())
-            .sources(&self.site.repository, self.facts.event.branch(), &self.facts.sha)
+            .sources(self.project.repository, self.facts.event.branch(), &self.facts.sha)
             .origin(Origin {
-                project_id: PROJECT,
+                project_id: self.facts.project.number,
                 pipeline_id: self.facts.id,
                 stage: job.stage.clone(),
                 git_ref: self.facts.event.git_ref(),
@@ -260,13 +267,14 @@ impl<'a> Pipeline<'a> {
     /// The claims that GitLab signs for a job.
     fn id_token(&self, id: u64, audience: &str, environment: Option<&JobEnvironment>) -> String {
         let branch = self.facts.event.branch();
+        let ProjectName { number, path } = self.facts.project;
         let mut claims = json!({
-            "sub": format!("project_path:{PROJECT_PATH}:ref_type:branch:ref:{branch}"),
+            "sub": format!("project_path:{path}:ref_type:branch:ref:{branch}"),
             "aud": audience,
             "user_id": self.user,
             "user_login": format!("user{}", self.user),
-            "project_id": PROJECT.to_string(),
-            "project_path": PROJECT_PATH,
+            "project_id": number.to_string(),
+            "project_path": path,
             "pipeline_id": self.facts.id.to_string(),
             "job_id": id.to_string(),
             "ref": branch,
@@ -282,7 +290,7 @@ impl<'a> Pipeline<'a> {
 
     /// An environment exists as soon as a job names it.
     fn enter(&self, environment: &JobEnvironment) {
-        let mut all = self.site.environments.borrow_mut();
+        let mut all = self.project.environments.borrow_mut();
         all.entry(environment.name.clone()).or_insert_with(|| SiteEnvironment {
             tier: environment.tier.clone(),
             url: None,
@@ -294,7 +302,7 @@ impl<'a> Pipeline<'a> {
     }
 
     fn leave(&self, environment: &JobEnvironment, is_success: bool, known: &BTreeMap<String, String>) {
-        let mut all = self.site.environments.borrow_mut();
+        let mut all = self.project.environments.borrow_mut();
         let found = all.get_mut(&environment.name).expect("it was entered");
         match (environment.action.as_str(), is_success) {
             ("start", _) => {

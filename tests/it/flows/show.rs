@@ -24,10 +24,13 @@ fn plain(trace: &str) -> String {
     marks.replace_all(trace, "").into_owned()
 }
 
-/// Shows a job that ended.
+/// Shows a job that ended. One that ran again has a number behind its name.
 pub(super) fn job(facts: &PipelineFacts, name: &str, ended: &EndedJob) {
     let Some(folder) = folder() else { return };
     let folder = folder.join(format!("pipeline-{}", facts.id));
+    let again = (2..).map(|run| format!("{name}-{run}"));
+    let is_new = |name: &String| !folder.join(format!("{name}.log")).exists();
+    let name = &std::iter::once(name.to_owned()).chain(again).find(is_new).expect("numbers have no end");
     let trace = plain(&ended.outcome.text());
     write(&folder.join(format!("{name}.log")), trace.as_bytes());
     for artifact in ended.outcome.artifacts.iter().filter(|artifact| artifact.kind == "archive") {

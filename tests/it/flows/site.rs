@@ -11,7 +11,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::compiled::COMPONENTS;
-use super::event::{Event, PipelineFacts};
+use super::event::{Event, MAIN_PROJECT, PipelineFacts, ProjectName};
 use super::pipeline::Pipeline;
 use crate::conformance::{can_run_containers, skipped};
 use crate::scenarios::sagemaker_registered::with_scikit_learn;
@@ -44,7 +44,7 @@ const POLICIES: [(&str, &str); 10] = [
     ("delete", include_str!("../../../runner-config/iam/lifecycle/endpoint-delete.json")),
 ];
 /// The role of serving containers, as the policies name it.
-const SERVING_ROLE: &str = "example-serving";
+pub(super) const SERVING_ROLE: &str = "example-serving";
 const HANDLER: &str = include_str!("../../../src/executor/lifecycle/init/endpoint/inference_handler.py");
 
 /// The name of the scaffold, and so of its group of models.
@@ -90,6 +90,15 @@ pub(crate) struct SiteEnvironment {
     pub(crate) deployments: Vec<u64>,
 }
 
+/// A project of the site, as its pipelines see it.
+#[derive(Clone, Copy)]
+pub(super) struct Project<'a> {
+    pub(super) name: ProjectName,
+    pub(super) repository: &'a Repository,
+    pub(super) variables: &'a [ProjectVariable],
+    pub(super) environments: &'a RefCell<BTreeMap<String, SiteEnvironment>>,
+}
+
 pub(crate) struct Site {
     pub(crate) world: World,
     pub(crate) api: GitLabDouble,
@@ -101,12 +110,12 @@ pub(crate) struct Site {
     /// The repository of the components.
     pub(super) components: PathBuf,
     next_pipeline: RefCell<u64>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Site {
-    /// `None` where a program is missing; a line says so.
-    pub(crate) fn new(test: &str, runner: Runner) -> Option<Self> {
+    /// A site whose project of models has this name. `None` where a program is missing; a line says so.
+    pub(crate) fn new(test: &str, runner: Runner, name: &str) -> Option<Self> {
         let compiler = Compiler::find(test)?;
         let (Some(python), true, Some(_)) = (with_scikit_learn(), can_run_containers(), find_program(id_tokens::NEEDS))
         else {
@@ -119,7 +128,7 @@ impl Site {
         }
         let folder = tempfile::tempdir().unwrap();
         let key = TokenKey::new(folder.path());
-        let driver = driver(folder.path(), &python, &key);
+        let driver = driver(folder.path(), &python, &key, name);
         let world = World::new(runner, driver, Settings::default());
         let emulator = world.emulator.as_ref().expect("the driver needs AWS");
         let program = COMMAND.replace("PROGRAM", &executor().to_string_lossy()).replace("ADDRESS", &emulator.endpoint);
@@ -136,7 +145,7 @@ impl Site {
             environments: RefCell::default(),
             components,
             next_pipeline: RefCell::new(88_120),
-            _folder: folder,
+            folder,
         })
     }
 
@@ -147,34 +156,44 @@ impl Site {
     /// Starts the pipeline of an event on a commit.
     #[track_caller]
     pub(crate) fn pipeline(&self, event: &Event, sha: &str) -> Pipeline<'_> {
+        let (repository, variables) = (&self.repository, self.variables.as_slice());
+        let main = Project { name: MAIN_PROJECT, repository, variables, environments: &self.environments };
+        self.pipeline_of(main, event, sha)
+    }
+
+    /// [`Site::pipeline`] of any project.
+    #[track_caller]
+    pub(super) fn pipeline_of<'a>(&'a self, project: Project<'a>, event: &Event, sha: &str) -> Pipeline<'a> {
         let mut next = self.next_pipeline.borrow_mut();
         let id = *next;
         *next += 1;
         let minute = id % 60;
         let facts = PipelineFacts {
             id,
+            project: project.name,
             event: event.clone(),
             sha: sha.to_owned(),
             created_at: format!("2026-11-29T04:{minute:02}:33Z"),
             server_url: self.world.gitlab.url().to_owned(),
             api_url: self.api.api_url(),
         };
-        self.repository.keep(&format!("refs/pipelines/{id}"), sha);
-        Pipeline::new(self, facts)
+        project.repository.keep(&format!("refs/pipelines/{id}"), sha);
+        Pipeline::new(self, project, facts)
+    }
+
+    /// The program of the serving image, over this machine's root.
+    pub(super) fn serving_overlay(&self) -> PathBuf {
+        self.folder.path().join("serve")
     }
 
     /// Names of the endpoints in the account.
     pub(crate) fn endpoints(&self) -> Vec<String> {
-        let list = self.emulator().call("SageMaker.ListEndpoints", &json!({}));
-        let all = list["Endpoints"].as_array().into_iter().flatten();
-        all.filter_map(|endpoint| endpoint["EndpointName"].as_str().map(str::to_owned)).collect()
+        endpoints(self.emulator())
     }
 
     /// Deletes all endpoints, whose containers would stay.
     pub(crate) fn remove_endpoints(&self) {
-        for name in self.endpoints() {
-            self.emulator().call("SageMaker.DeleteEndpoint", &json!({"EndpointName": name}));
-        }
+        remove_endpoints(self.emulator());
     }
 
     pub(crate) fn environment(&self, name: &str) -> Option<SiteEnvironment> {
@@ -193,6 +212,20 @@ impl Site {
     }
 }
 
+/// Names of the endpoints in an account.
+pub(super) fn endpoints(emulator: &Emulator) -> Vec<String> {
+    let list = emulator.call("SageMaker.ListEndpoints", &json!({}));
+    let all = list["Endpoints"].as_array().into_iter().flatten();
+    all.filter_map(|endpoint| endpoint["EndpointName"].as_str().map(str::to_owned)).collect()
+}
+
+/// Deletes all endpoints of an account, whose containers would stay.
+pub(super) fn remove_endpoints(emulator: &Emulator) {
+    for name in endpoints(emulator) {
+        emulator.call("SageMaker.DeleteEndpoint", &json!({"EndpointName": name}));
+    }
+}
+
 /// Whether the packages that the jobs would install are there.
 fn has_tools(python: &Path) -> bool {
     let tried = Command::new(python).args(["-c", "import pytest, pytest_cov, ruff"]).output();
@@ -200,7 +233,7 @@ fn has_tools(python: &Path) -> bool {
 }
 
 /// The driver with the images of the project in its emulator, and the roles of its jobs and endpoints in the account.
-fn driver(folder: &Path, python: &Path, key: &TokenKey) -> Driver {
+fn driver(folder: &Path, python: &Path, key: &TokenKey, name: &str) -> Driver {
     let python = python.display();
     // This machine's root, with a program of its own before the others.
     let overlay = |name: &str, files: &[(&str, &str)]| {
@@ -228,12 +261,12 @@ fn driver(folder: &Path, python: &Path, key: &TokenKey) -> Driver {
         .concat(),
         "",
     );
-    driver.roles = roles();
+    driver.roles = roles(name);
     driver
 }
 
 /// The digest of all images.
-const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+pub(super) const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 /// An image of the registry, by its digest.
 fn image(name: &str) -> String {
@@ -241,11 +274,11 @@ fn image(name: &str) -> String {
 }
 
 /// The role with the shipped policies, for jobs of every branch of the project; and that of the containers.
-fn roles() -> Vec<Value> {
+fn roles(name: &str) -> Vec<Value> {
     let roles = json!([shipped_role_with(LIFECYCLE_ROLE, &POLICIES), serving_role(SERVING_ROLE)]).to_string();
-    // The scaffold's manifest has the name of the project as prefix of all objects, and an endpoint in each environment.
-    let roles = roles.replace(&format!(":s3:::{BUCKET}/"), &format!(":s3:::{BUCKET}/{NAME}/"));
-    let roles = roles.replace(&format!("deployments/{NAME}/*"), &format!("deployments/{NAME}-*"));
+    // The manifest has the name of the project as prefix of all objects, and an endpoint in each environment.
+    let roles = roles.replace(&format!(":s3:::{BUCKET}/"), &format!(":s3:::{BUCKET}/{name}/"));
+    let roles = roles.replace(&format!("deployments/{NAME}/*"), &format!("deployments/{name}-*"));
     let mut roles: Vec<Value> = serde_json::from_str(&roles).unwrap();
     let conditions = &mut roles[0]["AssumeRolePolicyDocument"]["Statement"][0]["Condition"];
     let equals = conditions["StringEquals"].as_object_mut().expect("the trust policy has conditions");
@@ -278,7 +311,7 @@ fn variables() -> Vec<ProjectVariable> {
     ];
     let everywhere =
         everywhere.iter().map(|(name, value)| ProjectVariable { variable: Variable::new(name, value), scope: "*" });
-    let scoped = ["staging", "stable", "production", "review/*"]
+    let scoped = ["development", "staging", "stable", "production", "review/*"]
         .into_iter()
         .flat_map(|scope| of_aws.map(|(name, value)| ProjectVariable { variable: Variable::new(name, value), scope }));
     let token = Variable::new("GITLAB_TOKEN", ACCESS_TOKEN).masked();

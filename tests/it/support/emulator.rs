@@ -1,6 +1,6 @@
 //! The embedded emulator as a child process, one for each world that needs it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
@@ -25,6 +25,8 @@ pub(crate) struct Emulator {
     credentials: Credentials,
     /// Those of the driver.
     of_driver: Credentials,
+    /// The region of the test's own requests.
+    region: &'static str,
 }
 
 impl Emulator {
@@ -57,7 +59,13 @@ impl Emulator {
         let endpoint = endpoint.expect("the emulator gets ready").trim().to_owned();
         let credentials = Credentials::read(data_dir).expect("the emulator made credentials");
         let of_driver = credentials.clone();
-        Self { child, data_dir: data_dir.to_owned(), endpoint, credentials, of_driver }
+        Self { child, data_dir: data_dir.to_owned(), endpoint, credentials, of_driver, region: "us-east-1" }
+    }
+
+    /// Sends the test's own requests to another region.
+    pub(crate) fn in_region(mut self, region: &'static str) -> Self {
+        self.region = region;
+        self
     }
 
     /// Variables of the driver's environment.
@@ -137,9 +145,13 @@ impl Emulator {
 
     /// Requests so far of one operation, also those that were refused.
     pub(crate) fn requests(&self, operation: &str) -> u64 {
+        self.all_requests().get(operation).copied().unwrap_or_default()
+    }
+
+    /// Requests so far of each operation.
+    pub(crate) fn all_requests(&self) -> BTreeMap<String, u64> {
         let (_, body) = self.own_request("GET", "/_emulator/requests", "");
-        let counts: Value = serde_json::from_str(&body).expect("counts are JSON");
-        counts[operation].as_u64().unwrap_or_default()
+        serde_json::from_str(&body).expect("counts are JSON")
     }
 
     /// Every training job as `DescribeTrainingJob` shows it, newest first.
@@ -405,6 +417,7 @@ impl Emulator {
             headers: &given,
             body: body.as_bytes(),
             service,
+            region: self.region,
             time: SystemTime::now(),
         };
         let mut headers = String::new();

@@ -186,6 +186,11 @@ impl GitLabDouble {
         self.shared.lock().tags.insert(name.to_owned(), commit.to_owned());
     }
 
+    /// Puts a file into the package registry by hand.
+    pub(crate) fn file(&self, package: &str, version: &str, name: &str, content: &[u8]) {
+        packages::put(&mut self.shared.lock(), package, version, name, content);
+    }
+
     /// Opens a merge request with this number, without notes.
     pub(crate) fn merge_request(&self, number: u64) {
         self.shared.lock().notes.entry(number).or_default();

@@ -43,6 +43,20 @@ fn examples_pass_inputs_that_exist() {
     assert_eq!(shown, all.keys().collect::<BTreeSet<_>>(), "each component has an example");
 }
 
+/// Components that a project's pipeline includes, with inputs that exist.
+#[track_caller]
+pub(crate) fn has_inputs_that_exist(pipeline: &str, of: &str) {
+    let all = components();
+    let reference = Regex::new(r"^\$CI_SERVER_FQDN/ml/components/([a-z-]+)@\d+\.\d+\.\d+$").unwrap();
+    let document = documents(pipeline, of).remove(0);
+    for entry in document["include"].as_array().unwrap_or_else(|| panic!("{of} includes no component")) {
+        let named = entry["component"].as_str().unwrap();
+        let component = reference.captures(named).unwrap_or_else(|| panic!("{of}: {named}"))[1].to_owned();
+        let inputs = entry["inputs"].as_object().cloned().unwrap_or_default();
+        fits(&Example { component, inputs, text: String::new() }, &all);
+    }
+}
+
 #[track_caller]
 fn fits(example: &Example, all: &Components) {
     let name = &example.component;

@@ -95,6 +95,7 @@ fn given() -> BTreeMap<&'static str, &'static str> {
         ("REASON", HOSTILE),
         ("CONFIRM", HOSTILE),
         ("SAGEMAKER_ID_TOKEN", "token"),
+        ("LIFECYCLE_PACKAGE_PROJECT", HOSTILE),
     ])
 }
 
