@@ -17,14 +17,14 @@ use crate::stages::{cleanup, prepare, run};
 #[derive(Debug)]
 struct Spans {
     start: Instant,
-    spans: Vec<(Range<Duration>, CloudErrorKind)>,
+    refused: Vec<(Range<Duration>, CloudErrorKind)>,
     method: Option<&'static str>,
 }
 
 impl Watch for Spans {
     fn look(&self, method: &'static str, _: &str, when: When) -> FaultDecision {
         let at = self.start.elapsed();
-        let span = self.spans.iter().find(|(span, _)| span.contains(&at));
+        let span = self.refused.iter().find(|(span, _)| span.contains(&at));
         match span {
             Some((_, kind)) if when == When::Before && self.method.is_none_or(|only| only == method) => {
                 FaultDecision::Fails(*kind)
@@ -47,7 +47,7 @@ async fn stage(runs: Duration, spans: Vec<(Range<Duration>, CloudErrorKind)>, me
     prepare::run(harness.context()).await.unwrap();
     let script = harness.script("train\n");
     let start = Instant::now();
-    let watch = Arc::new(Spans { start, spans, method });
+    let watch = Arc::new(Spans { start, refused: spans, method });
     harness.memory.jobs.watch(watch.clone());
     harness.memory.objects.watch(watch);
     let agent = tokio::spawn(harness.agent().work(runs, 0));
@@ -69,7 +69,7 @@ async fn refusals_of_minutes_are_waited_out() {
         (span(runs / 3, 14), CloudErrorKind::Unauthenticated),
         (span(runs / 2, 10), CloudErrorKind::Denied),
         // The script ends, and the results are ordered and fetched.
-        (span(runs - MINUTE * 5, 10), CloudErrorKind::Unauthenticated),
+        (span(runs.saturating_sub(MINUTE * 5), 10), CloudErrorKind::Unauthenticated),
     ];
     let seen = stage(runs, spans, None).await;
     seen.ended.unwrap();
