@@ -191,7 +191,8 @@ class Shop:
             for host in self.hosts:
                 self.sweep(host)
             now = self.figures()
-            if all(now[name] <= self.before[name] for name in ("processes", "objects", "files", "descriptors")) or time.monotonic() > deadline:
+            names = ("processes", "threads", "objects", "files", "descriptors")
+            if all(now[name] <= self.before[name] for name in names) or time.monotonic() > deadline:
                 return now
             time.sleep(2)
 
@@ -266,8 +267,11 @@ def old(driver, folder, count):
         record = (sessions / f"{known}.json").read_text()
         full.call(number, "cleanup")
         days_ago = time.time() - 3 * 86400
+        old = json.loads(record)
+        old["created"] = int(days_ago)
+        old["requested"] = {"boot": "00000000-0000-4000-8000-000000000000", "uptime": 1000, "unix": int(days_ago)}
+        record = json.dumps(old)
         for other in range(count):
-            name = re.sub(r"-\d+-", f"-{other + 2000000}-", known, count=1)
             name = re.sub(r"^gitlab-\d+-\d+-", f"gitlab-{other % 50 + 2}-{other + 2000000}-", known)
             path = sessions / f"{name}.json"
             path.write_text(record.replace(known, name))

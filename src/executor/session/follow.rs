@@ -380,7 +380,7 @@ impl<'s, 'a> Follower<'s, 'a> {
                 Ok(())
             }
             Err(error) => {
-                self.describe.failed();
+                self.describe.failed(error.kind);
                 if self.may_be_denied(&error) {
                     tracing::debug!(%error, "failed to look at the training job");
                     return Ok(());

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
-use super::{Dice, Reply, Service, STEP_MS, subscription};
+use super::{Dice, Reply, STEP_MS, Service, subscription};
 use crate::cloud::CloudErrorKind;
 use crate::config::env::Environment;
 use crate::logs::budget::{Grant, ReadBudget};
@@ -179,7 +179,8 @@ fn play(hosts: usize, jobs: usize, mode: FeedMode, writes: u64, limit: u64) -> (
             Host { plan, budget: ReadBudget::new(CEILING, Duration::ZERO), in_flight: Vec::new() }
         })
         .collect();
-    let mut turns: BinaryHeap<Reverse<(u64, usize)>> = (0..hosts).map(|host| Reverse((host as u64 * 37, host))).collect();
+    let mut turns: BinaryHeap<Reverse<(u64, usize)>> =
+        (0..hosts).map(|host| Reverse((host as u64 * 37, host))).collect();
     while let Some(Reverse((at, index))) = turns.pop() {
         if at > limit * 1000 || account.seen.counts.len() == total {
             break;
@@ -201,13 +202,18 @@ fn size() -> (usize, usize) {
 #[test]
 fn hosts_of_one_account_share_its_quotas() {
     let (hosts, jobs) = size();
-    println!("| Hosts | Jobs | Mode | p50 | p99 | Longest | Requests | Throttled |\n| --- | --- | --- | --- | --- | --- | --- | --- |");
+    println!(
+        "| Hosts | Jobs | Mode | p50 | p99 | Longest | Requests | Throttled |\n| --- | --- | --- | --- | --- | --- | --- | --- |"
+    );
     for mode in [FeedMode::Record, FeedMode::Live] {
         let (mut seen, total) = play(hosts, jobs, mode, 40, 3600);
         let twice = seen.counts.values().filter(|count| **count > 1).count();
         let (p50, p99, longest) = (seen.percentile(50), seen.percentile(99), seen.percentile(100));
         let (requests, throttled) = (seen.requests, seen.throttled);
-        println!("| {hosts} | {} | {mode:?} | {p50:.0} s | {p99:.0} s | {longest:.0} s | {requests} | {throttled} |", hosts * jobs);
+        println!(
+            "| {hosts} | {} | {mode:?} | {p50:.0} s | {p99:.0} s | {longest:.0} s | {requests} | {throttled} |",
+            hosts * jobs
+        );
         assert_eq!((seen.counts.len(), twice), (total, 0), "lines that came, and lines that came twice");
         assert_eq!(seen.longest.len(), hosts * jobs, "jobs that got something");
         // One pass over all streams takes this long at the account's rate; a few of them pass until the last batch is read.
