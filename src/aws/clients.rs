@@ -18,6 +18,7 @@ use executor::cloud::{Access, SettingsFile};
 
 use super::calls::CallLog;
 use super::errors::AwsCall;
+use super::renewal::{Renewal, RenewedCache, RenewedCredentials};
 use super::settings::Names;
 use super::trust::{self, Surroundings};
 use super::web_identity;
@@ -36,6 +37,7 @@ const INVOCATION_TIMEOUT: Duration = Duration::from_secs(70);
 #[derive(Debug)]
 pub(super) struct Clients {
     config: SdkConfig,
+    renewal: Arc<Renewal>,
     /// The file whose keys errors name.
     settings: SettingsFile,
     sagemaker: OnceLock<aws_sdk_sagemaker::Client>,
@@ -52,7 +54,8 @@ pub(super) struct Clients {
 
 impl Clients {
     pub(super) async fn load(access: &Access) -> anyhow::Result<Arc<Self>> {
-        Ok(Self::new(sdk_config(access).await?, access.settings))
+        let renewal = Arc::<Renewal>::default();
+        Ok(Self::new(sdk_config(access, &renewal).await?, access.settings, renewal))
     }
 
     /// Clients with the credentials of the container's role, configured by `access` alone.
@@ -62,13 +65,16 @@ impl Clients {
         let role = ProviderConfig::without_region().with_http_client(http_client.clone());
         let role = EcsCredentialsProvider::builder().configure(&role).build();
         let role = SharedCredentialsProvider::new(role);
-        let config = explicit(access, Region::new(region), http_client, Some(role))?;
-        Ok(Self::new(config, access.settings))
+        let renewal = Arc::<Renewal>::default();
+        let config = explicit(access, Region::new(region), http_client, Some(role))?.into_builder();
+        let config = config.identity_cache(RenewedCache::new(Arc::clone(&renewal))).build();
+        Ok(Self::new(config, access.settings, renewal))
     }
 
-    pub(super) fn new(config: SdkConfig, settings: SettingsFile) -> Arc<Self> {
+    pub(super) fn new(config: SdkConfig, settings: SettingsFile, renewal: Arc<Renewal>) -> Arc<Self> {
         Arc::new(Self {
             config,
+            renewal,
             settings,
             sagemaker: OnceLock::new(),
             s3: OnceLock::new(),
@@ -85,7 +91,7 @@ impl Clients {
 
     /// The context of a call for its errors: see [`AwsCall::new`].
     pub(super) fn call(&self, verb: &str, resource: impl Into<String>, action: &'static str) -> AwsCall {
-        AwsCall::new(verb, resource, action).of(self.settings)
+        AwsCall::new(verb, resource, action).of(self.settings).renewing(&self.renewal)
     }
 
     pub(super) fn sagemaker(&self) -> &aws_sdk_sagemaker::Client {
@@ -169,12 +175,15 @@ impl Clients {
 }
 
 /// The configuration of every client, or an error that says which setting is missing.
-async fn sdk_config(access: &Access) -> anyhow::Result<SdkConfig> {
-    let configured = async |loader: ConfigLoader| {
-        let config = loader.load().await;
-        if config.region().is_some() { Ok(config) } else { Err(no_region(access)) }
+async fn sdk_config(access: &Access, renewal: &Arc<Renewal>) -> anyhow::Result<SdkConfig> {
+    let Some(identity) = &access.web_identity else {
+        let config = loader(access)?.no_credentials().load().await;
+        let region = config.region().cloned().ok_or_else(|| no_region(access))?;
+        let http_client = config.http_client().context("the SDK's configuration has no HTTP client")?;
+        let credentials = RenewedCredentials::of_host(Arc::clone(renewal), region, &http_client);
+        let config = config.into_builder().credentials_provider(SharedCredentialsProvider::new(credentials));
+        return Ok(config.identity_cache(RenewedCache::new(Arc::clone(renewal))).build());
     };
-    let Some(identity) = &access.web_identity else { return Ok(configured(loader(access)?).await?) };
     let region = match &access.region {
         Some(region) => Some(Region::new(region.clone())),
         None => EnvironmentVariableRegionProvider::new().region().await,

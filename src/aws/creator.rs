@@ -7,7 +7,6 @@ use aws_sdk_sts::types::Tag;
 use executor::cloud::{CloudError, CloudErrorKind, CreatorSession};
 
 use super::clients::{Clients, timeouts};
-use super::errors::AwsCall;
 
 /// Seconds that the credentials are good for; the least that AWS takes. They are used for one request.
 const SESSION_SECONDS: i32 = 900;
@@ -16,7 +15,7 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Assumes the role. The credentials are kept in memory alone, and dropped after the request.
 pub(super) async fn credentials(clients: &Clients, session: &CreatorSession) -> Result<Credentials, CloudError> {
-    let call = AwsCall::new("assume", format!("the role {}", session.role_arn), "sts:AssumeRole");
+    let call = clients.call("assume", format!("the role {}", session.role_arn), "sts:AssumeRole");
     let tag = |(name, value): (&String, &String)| {
         let tag = Tag::builder().key(name).value(value).build();
         tag.map_err(|error| call.error(CloudErrorKind::Invalid, error.to_string()))

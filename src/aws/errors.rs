@@ -4,12 +4,14 @@
 //! in the service models. The text keeps AWS's code and message; it never holds a header, a body or a credential.
 
 use std::error::Error;
+use std::sync::Arc;
 
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
 use executor::cloud::{CloudError, CloudErrorKind, Parameter, SettingsFile};
 
+use super::renewal::Renewal;
 use super::settings::Names;
 
 /// The context of a call for its errors: operation, resource, and the IAM action that allows it.
@@ -22,13 +24,20 @@ pub(super) struct AwsCall {
     pub(super) resource: String,
     /// Names of the settings to change.
     names: &'static Names,
+    /// The credentials of the call, which are read again when AWS refuses them.
+    renewal: Option<Arc<Renewal>>,
 }
 
 impl AwsCall {
     pub(super) fn new(verb: &str, resource: impl Into<String>, action: &'static str) -> Self {
         let resource = resource.into();
         let names = Names::of(SettingsFile::Operator);
-        Self { operation: format!("{verb} {resource}"), action, resource, names }
+        Self { operation: format!("{verb} {resource}"), action, resource, names, renewal: None }
+    }
+
+    /// For a client whose credentials are read again when AWS refuses them.
+    pub(super) fn renewing(self, renewal: &Arc<Renewal>) -> Self {
+        Self { renewal: Some(Arc::clone(renewal)), ..self }
     }
 
     /// For a caller whose settings are in this file.
@@ -84,6 +93,9 @@ impl AwsCall {
             if is_clock(code.unwrap_or_default(), message) {
                 text.push_str("; set the clock of the host: AWS refuses requests that are some minutes early or late");
             } else if kind == CloudErrorKind::Unauthenticated {
+                if let Some(renewal) = &self.renewal {
+                    renewal.ask();
+                }
                 text.push_str("; AWS does not accept the credentials: ");
                 text.push_str(self.names.refused_credentials);
             } else {

@@ -50,7 +50,7 @@ impl TrainingJobs for AwsJobs {
         if let Some(session) = &spec.creator {
             changes = changes.credentials_provider(creator::credentials(&self.clients, session).await?);
         }
-        let call = AwsCall::new("create", job(&spec.name), "sagemaker:CreateTrainingJob");
+        let call = self.clients.call("create", job(&spec.name), "sagemaker:CreateTrainingJob");
         let retries = optional(&call, "the number of retries", Some(spec.retries.into()))?;
         let output = OutputDataConfig::builder()
             .s3_output_path(&spec.output_uri)
@@ -109,12 +109,12 @@ impl TrainingJobs for AwsJobs {
     }
 
     async fn tags(&self, arn: &str) -> Result<BTreeMap<String, String>, CloudError> {
-        let call = AwsCall::new("list the tags of", arn, "sagemaker:ListTags");
+        let call = self.clients.call("list the tags of", arn, "sagemaker:ListTags");
         tags::of(&self.clients, &call, arn).await
     }
 
     async fn stop(&self, name: &str) -> Result<(), CloudError> {
-        let call = AwsCall::new("stop", job(name), "sagemaker:StopTrainingJob");
+        let call = self.clients.call("stop", job(name), "sagemaker:StopTrainingJob");
         match self.clients.sagemaker().stop_training_job().training_job_name(name).send().await {
             Ok(_) => Ok(()),
             Err(error) => {
@@ -127,7 +127,7 @@ impl TrainingJobs for AwsJobs {
 
     async fn warm_pools(&self, name_contains: &str) -> Result<Vec<String>, CloudError> {
         let operation = format!("warm pools of training jobs named *{name_contains}*");
-        let call = AwsCall::new("list", operation, "sagemaker:ListTrainingJobs");
+        let call = self.clients.call("list", operation, "sagemaker:ListTrainingJobs");
         let request = self.clients.sagemaker().list_training_jobs();
         let request = request.warm_pool_status_equals(WarmPoolResourceStatus::Available).max_results(LIST_PAGE);
         let newest = request.sort_by(SortBy::CreationTime).sort_order(SortOrder::Descending);
@@ -139,7 +139,7 @@ impl TrainingJobs for AwsJobs {
 
 impl AwsJobs {
     async fn describe_with(&self, name: &str, changes: Builder) -> Result<Option<TrainingJob>, CloudError> {
-        let call = AwsCall::new("describe", job(name), "sagemaker:DescribeTrainingJob");
+        let call = self.clients.call("describe", job(name), "sagemaker:DescribeTrainingJob");
         let request = self.clients.sagemaker().describe_training_job().training_job_name(name);
         match request.customize().config_override(changes).send().await {
             Ok(reply) => Ok(Some(training_job(name, reply))),

@@ -19,6 +19,7 @@ mod logs;
 mod objects;
 mod quotas;
 mod registry;
+mod renewal;
 mod roles;
 mod scaling;
 mod settings;

@@ -14,6 +14,9 @@ mod env_file;
 #[path = "../fuzz/unpacking.rs"]
 mod unpacking;
 
+#[path = "../fuzz/reading.rs"]
+mod reading;
+
 fn replay(target: &str, property: impl Fn(&[u8])) {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(target);
     let mut count = 0;
@@ -55,6 +58,22 @@ fn the_corpus_of_selections_is_replayed() {
     let taken = std::cell::Cell::new(0);
     replay("selection", |data| taken.set(taken.get() + usize::from(unpacking::selection(data))));
     assert!(taken.get() > 10, "{} inputs were taken", taken.get());
+}
+
+/// Replays a corpus of texts; at least this many of them are ones that can be read.
+fn replay_texts(target: &str, least: usize, property: fn(&[u8]) -> bool) {
+    let taken = std::cell::Cell::new(0);
+    replay(target, |data| taken.set(taken.get() + usize::from(property(data))));
+    assert!(taken.get() >= least, "{} inputs were taken", taken.get());
+}
+
+#[test]
+fn the_corpora_of_texts_are_replayed() {
+    replay_texts("payload", 5, reading::payload);
+    replay_texts("operator", 5, reading::operator);
+    replay_texts("variables", 5, reading::variables);
+    replay_texts("messages", 10, reading::messages);
+    replay_texts("record", 5, reading::record);
 }
 
 #[test]

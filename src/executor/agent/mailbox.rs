@@ -16,11 +16,10 @@ use crate::protocol::keys::SessionKeys;
 use crate::protocol::mailbox::{self, ByeReason, MailboxError, Order, Report};
 use crate::trace::frame;
 
-/// A report is tried this long; S3 has then been out of reach for longer than any of its faults.
+/// A report of an agent whose lease has run out is tried this long, and every other one for the length of the lease.
 const REPORT_WITHIN: Duration = Duration::from_mins(1);
-
-/// A refusal that lasts this long is permanent; a shorter one may come from credentials being renewed.
-const DENIED_FOR: Duration = Duration::from_secs(10);
+/// Pause between two tries of a call that must succeed.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Interval of the check for reports by another writer under this node's name.
 const LOOK_FOR_OTHERS: Duration = Duration::from_secs(30);
@@ -34,7 +33,7 @@ pub(super) struct AgentMailbox {
     reports: u32,
     next_look_for_others: Instant,
     lease: LeaseWatch,
-    /// Start of the current series of refused reads of orders, and the last error.
+    /// Start of the current series of reads of orders for which AWS did not accept the credentials, and the last error.
     denied: Option<(Instant, String)>,
     /// Reports go into the container's log too.
     log: Option<Arc<OutputSpool>>,
@@ -180,10 +179,11 @@ impl AgentMailbox {
         size.is_ok_and(|size| size.is_some_and(|size| size > MOST_BYTES))
     }
 
-    /// Fails when reading orders has been refused for [`DENIED_FOR`]: no order will arrive, and the instance costs money.
+    /// Fails when AWS has not accepted the role's credentials for one lease: they are renewed in less, no order will arrive, and the
+    /// instance costs money.
     pub(super) fn check_access(&self) -> anyhow::Result<()> {
         match &self.denied {
-            Some((since, error)) if since.elapsed() >= DENIED_FOR => {
+            Some((since, error)) if since.elapsed() >= self.lease.length => {
                 Err(anyhow::anyhow!(error.clone())
                     .context("failed to look for orders with the role of the training job"))
             }
@@ -191,14 +191,32 @@ impl AgentMailbox {
         }
     }
 
+    /// Reads the script of a run, and tries again while S3 has faults or the role's credentials are renewed.
+    pub(super) async fn script(&self, run: u32) -> anyhow::Result<Vec<u8>> {
+        let (key, until) = (self.keys.script(run), self.patience_ends());
+        let is_passing = |error: &CloudError| error.kind.may_pass() || error.kind == CloudErrorKind::Unauthenticated;
+        let found = (|| self.objects.get(&key))
+            .retry(ConstantBuilder::new().with_delay(AGAIN).without_max_times())
+            .when(|error| is_passing(error) && Instant::now() < until)
+            .notify(|error, _| tracing::warn!(%error, "failed to read a script, trying again"))
+            .await?;
+        found.context("the script is not in the store")
+    }
+
+    /// Until then a call is tried again that must succeed.
+    fn patience_ends(&self) -> Instant {
+        let is_over = self.lease.changed.elapsed() >= self.lease.length;
+        Instant::now() + if is_over { REPORT_WITHIN } else { self.lease.length }
+    }
+
     pub(super) async fn report(&mut self, report: &Report) -> anyhow::Result<()> {
-        let started = Instant::now();
+        let until = self.patience_ends();
         let seq = self.reports + 1;
         let key = self.keys.report(self.node, seq);
         let body = mailbox::encode_report(&self.keys, self.node, seq, report);
         let stored = (|| self.put_once(&key, &body))
-            .retry(ConstantBuilder::new().with_delay(Duration::from_secs(1)).without_max_times())
-            .when(|error| started.elapsed() < patience(error))
+            .retry(ConstantBuilder::new().with_delay(AGAIN).without_max_times())
+            .when(|_| Instant::now() < until)
             .notify(|error, _| tracing::warn!(%error, "failed to send a report, trying again"))
             .await
             .context("failed to report to the driver with the role of the training job")?;
@@ -301,16 +319,11 @@ fn unusable(key: &str, error: MailboxError, what: &'static str) -> anyhow::Error
     }
 }
 
-fn patience(error: &CloudError) -> Duration {
-    let is_refused = matches!(error.kind, CloudErrorKind::Denied | CloudErrorKind::Unauthenticated);
-    if is_refused { DENIED_FOR } else { REPORT_WITHIN }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::seal::{Seal, SealKey};
-    use crate::cloud::testing::Memory;
+    use crate::cloud::testing::{Fault, Memory, When};
     use crate::protocol::mailbox::ByeReason;
 
     const NODE: NodeId = NodeId::LEADER;
@@ -393,6 +406,40 @@ mod tests {
         assert!(crate::base::failure::render(&error).contains("another writer"), "{error:#}");
         let error = mailbox(&memory).resume(&ready).await.unwrap_err();
         assert!(error.to_string().contains("another writer"), "forged before the container began: {error:#}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refused_credentials_are_waited_out_for_one_lease_and_no_longer() {
+        for kind in [CloudErrorKind::Unauthenticated, CloudErrorKind::Denied, CloudErrorKind::Transient] {
+            let memory = Memory::new();
+            let mut mailbox = mailbox(&memory);
+            let tries = usize::try_from(LEASE.as_secs()).unwrap() - 2;
+            memory.objects.plan([Fault::new("put_if_absent", 1, When::Before, kind).times(tries)]);
+            mailbox.report(&Report::Started { run: 1, order: 2 }).await.unwrap();
+            memory.objects.plan([Fault::new("put_if_absent", 1, When::Before, kind).forever()]);
+            let start = Instant::now();
+            let error = mailbox.report(&Report::Started { run: 1, order: 2 }).await.unwrap_err();
+            assert!(format!("{error:#}").contains("with the role of the training job"), "{error:#}");
+            assert!((LEASE..LEASE * 2).contains(&start.elapsed()), "{kind:?}: {:?}", start.elapsed());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn orders_and_scripts_are_read_again_until_the_credentials_are_renewed() {
+        let memory = Memory::new();
+        let mut mailbox = mailbox(&memory);
+        memory.objects.insert(&keys().script(1), b"train".to_vec());
+        let refused = Fault::new("get", 1, When::Before, CloudErrorKind::Unauthenticated);
+        memory.objects.plan([refused.times(50)]);
+        assert_eq!(mailbox.script(1).await.unwrap(), b"train");
+        memory.objects.plan([refused.forever()]);
+        for _ in 0..5 {
+            assert!(mailbox.next_order().await.unwrap().is_none());
+            mailbox.check_access().unwrap();
+            tokio::time::advance(LEASE / 5).await;
+        }
+        assert!(mailbox.next_order().await.unwrap().is_none());
+        assert!(mailbox.check_access().unwrap_err().to_string().contains("role of the training job"));
     }
 
     #[tokio::test]

@@ -404,8 +404,7 @@ impl<'s> RunLoop<'s> {
         let Some(project) = self.project.as_ref().filter(|project| project.snapshot.is_some()) else {
             anyhow::bail!("the project was not received");
         };
-        let key = self.mailbox.keys.script(order.run);
-        let script = self.mailbox.objects.get(&key).await?.context("the script is not in the store")?;
+        let script = self.mailbox.script(order.run).await?;
         let is_ordered = blake3::hash(&script).to_hex().as_str() == order.script;
         anyhow::ensure!(
             is_ordered,

@@ -19,7 +19,11 @@ pub fn load(path: &Path) -> anyhow::Result<Settings> {
     })
 }
 
-fn parse(text: &str) -> Result<Settings, Failure> {
+/// Reads and checks the file's text.
+///
+/// # Errors
+/// Names the line that is not TOML, or the key to change.
+pub fn parse(text: &str) -> Result<Settings, Failure> {
     let deserializer = toml::Deserializer::parse(text).map_err(|error| wrong_syntax(text, &error))?;
     let settings: Settings = serde_path_to_error::deserialize(deserializer)
         .map_err(|error| wrong_shape(&error.path().to_string(), error.inner().message()))?;

@@ -216,7 +216,8 @@ impl JobContext {
         Self::parse(&text).with_context(|| format!("failed to understand the job payload {}", path.display()))
     }
 
-    fn parse(text: &[u8]) -> anyhow::Result<Self> {
+    /// Reads the payload's text. Errors name the place, and never contain its content.
+    pub fn parse(text: &[u8]) -> anyhow::Result<Self> {
         let mut deserializer = serde_json::Deserializer::from_slice(text);
         serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
             let (path, inner) = (error.path().to_string(), error.inner());

@@ -23,6 +23,7 @@ use crate::session::machine::{CancelUrgency, Conclusion, RunConfig, RunEffect, R
 use crate::session::output::{EndSeen, Output};
 use crate::session::phases::Waiting;
 use crate::session::poll::{Describe, Poll};
+use crate::session::refusals::Refusals;
 use crate::session::remote_access::{self, KeptContainer};
 use crate::session::run_end;
 use crate::session::silence::Silence;
@@ -64,6 +65,8 @@ pub struct Follower<'s, 'a> {
     reports: Poll,
     copy: Poll,
     describe: Describe,
+    /// Refused looks at the training job.
+    refusals: Refusals,
     instances: InstanceWait,
     silence: Silence,
     /// Containers of failed scripts that are to be told once the output is printed.
@@ -125,6 +128,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             reports: Poll::new(started),
             copy: Poll::new(started),
             describe,
+            refusals: Refusals::default(),
             instances: InstanceWait::new(waiting),
             silence: Silence::new(started),
             kept: Vec::new(),
@@ -358,6 +362,7 @@ impl<'s, 'a> Follower<'s, 'a> {
     ) -> anyhow::Result<()> {
         match answer {
             Ok(job) => {
+                self.refusals.passed(self.session);
                 self.describe.answered(self.machine.is_leaving());
                 if job.as_ref().is_some_and(|job| job.status.is_terminal()) {
                     if self.inbox.is_silent() {
@@ -374,12 +379,14 @@ impl<'s, 'a> Follower<'s, 'a> {
                 effects.extend(self.machine.apply(&RunEvent::Job(job.as_ref()), self.started.elapsed()));
                 Ok(())
             }
-            Err(error) if error.kind.may_pass() || self.may_be_denied(&error) => {
-                self.describe.failed();
-                tracing::debug!(%error, "failed to look at the training job");
-                Ok(())
+            Err(error) => {
+                self.describe.failed(error.kind);
+                if self.may_be_denied(&error) {
+                    tracing::debug!(%error, "failed to look at the training job");
+                    return Ok(());
+                }
+                self.refusals.bear(self.session, error)
             }
-            Err(error) => Err(error.into()),
         }
     }
 

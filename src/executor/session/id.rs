@@ -33,6 +33,12 @@ impl SessionId {
         self.0.split('-').nth(1).unwrap_or_default()
     }
 
+    /// `true` when both name attempts of a GitLab job with the same numbers. Jobs of two GitLab instances may have the same.
+    pub fn is_of_same_job(&self, other: &Self) -> bool {
+        let job = |id: &Self| id.0.rsplit_once('-').map(|(job, _)| job.to_owned());
+        job(self) == job(other)
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -86,6 +92,8 @@ mod tests {
         assert_eq!(SessionId::derive(&job("t"), "/tmp/a"), id);
         assert_ne!(SessionId::derive(&job("t"), "/tmp/b"), id);
         assert_ne!(SessionId::derive(&job("u"), "/tmp/a"), id);
+        assert!(id.is_of_same_job(&SessionId::derive(&job("t"), "/tmp/b")));
+        assert!(!id.is_of_same_job(&SessionId::parse("gitlab-1-2-abcdef12").unwrap()));
     }
 
     #[test]

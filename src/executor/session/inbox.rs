@@ -10,6 +10,7 @@ use crate::protocol::mailbox::{self, Report};
 use crate::session::Session;
 use crate::session::event::SessionEvent;
 use crate::session::exchange::Exchange as _;
+use crate::session::refusals::Refusals;
 
 /// Longest text kept of a report, in bytes.
 const LONGEST_TEXT: usize = 2000;
@@ -20,6 +21,7 @@ const MOST_NAMES: usize = 5;
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     silent_since: Option<Instant>,
+    refusals: Refusals,
 }
 
 impl Inbox {
@@ -36,14 +38,18 @@ impl Inbox {
             Ok(bytes) => bytes,
             Err(error) => {
                 let since = *self.silent_since.get_or_insert_with(Instant::now);
-                if !error.kind.may_pass() || since.elapsed() >= session.settings.lease() {
+                if error.kind.may_pass() && since.elapsed() >= session.settings.lease() {
                     return Err(error.into());
                 }
-                tracing::warn!(%error, "failed to read reports");
+                if session.state.any_ready() {
+                    self.refusals.permission_is_there();
+                }
+                self.refusals.bear(session, error)?;
                 return Ok(None);
             }
         };
         self.silent_since = None;
+        self.refusals.passed(session);
         let Some(bytes) = bytes else { return Ok(None) };
         let report = mailbox::decode_report(&session.keys(), node, number, &bytes).map(tamed);
         session.apply(SessionEvent::Reported { node, report: report.as_ref().ok() })?;

@@ -15,6 +15,10 @@ use crate::session::{Session, SessionId};
 
 /// Time limit of a pass beside a `prepare`.
 const LOOK: Duration = Duration::from_secs(5);
+/// More sessions than a host has live jobs: old ones that no `prepare` can close in its time. `sweep` closes them.
+pub const BACKLOG: usize = 1000;
+/// Time limit of a pass beside a `prepare` on a host with a backlog: its jobs begin as soon as those of other hosts.
+const LOOK_AT_BACKLOG: Duration = Duration::from_millis(250);
 /// A session that no stage has touched for this many leases is over: its agent has left, or never came up.
 const LEASES: u32 = 4;
 const AT_LEAST: Duration = Duration::from_hours(1);
@@ -41,18 +45,29 @@ pub fn of(records: &Records, id: &SessionId, older_than: Duration, now: &Stamp) 
 /// drivers that begin together only one does it.
 pub async fn close_all(session: &Session<'_>) {
     let Some(_turn) = turn(session) else { return };
+    let records = &session.records;
+    let mut ids = match records.sessions() {
+        Ok(ids) => ids,
+        Err(error) => {
+            tracing::info!(error = format!("{error:#}"), "failed to look for left-over sessions");
+            return;
+        }
+    };
+    ids.retain(|id| *id != session.id);
+    begin_at(&mut ids, std::process::id());
+    let limit = if ids.len() > BACKLOG { LOOK_AT_BACKLOG } else { LOOK };
     let look = async {
-        let records = &session.records;
         let older_than = (session.settings.lease() * LEASES).max(AT_LEAST);
-        let mut ids = records.sessions()?;
-        ids.retain(|id| *id != session.id);
-        begin_at(&mut ids, std::process::id());
         for id in ids {
             let found = of(records, &id, older_than, &Stamp::of(&*session.clock)).unwrap_or_else(|error| {
                 tracing::info!(session = %id, error = format!("{error:#}"), "failed to check a session");
                 None
             });
-            let Some(LeftOver { id, claim, .. }) = found else { continue };
+            let Some(LeftOver { id, claim, .. }) = found else {
+                // Work on files alone has no other point at which the time limit holds.
+                tokio::task::yield_now().await;
+                continue;
+            };
             let other = Session::to_close(id.clone(), session.jobs.clone(), session.objects.clone(), session.host());
             match close::close(other, Patience::Brief).await {
                 Ok(closed) => tracing::info!(session = %id, ?closed, "closed a left-over session"),
@@ -62,12 +77,9 @@ pub async fn close_all(session: &Session<'_>) {
             }
             drop(claim);
         }
-        anyhow::Ok(())
     };
-    match tokio::time::timeout(LOOK, look).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::info!(error = format!("{error:#}"), "failed to look for left-over sessions"),
-        Err(_) => tracing::info!("left-over sessions remain for the next job"),
+    if tokio::time::timeout(limit, look).await.is_err() {
+        tracing::info!("left-over sessions remain for the next job");
     }
 }
 
@@ -185,6 +197,21 @@ mod tests {
         harness.memory.jobs.plan(["describe", "stop"].map(|method| Fault::slow(method, Duration::from_hours(24))));
         close_all(&harness.session(NEW)).await;
         assert_eq!(start.elapsed(), LOOK);
+    }
+
+    /// Each record is young, so only its time stamp is read.
+    #[tokio::test(start_paused = true)]
+    async fn a_backlog_of_old_sessions_does_not_hold_up_the_next_job() {
+        let harness = Harness::new();
+        harness.open(OLD).await;
+        harness.records().mark_closing(&id(OLD)).unwrap();
+        for number in 0..BACKLOG {
+            std::fs::write(harness.records().file(&id(&format!("gitlab-2-{number}-cccccccc")), "json"), "{}").unwrap();
+        }
+        harness.memory.jobs.plan(["describe", "stop"].map(|method| Fault::slow(method, Duration::from_hours(24))));
+        let start = tokio::time::Instant::now();
+        close_all(&harness.session(NEW)).await;
+        assert_eq!(start.elapsed(), LOOK_AT_BACKLOG);
     }
 
     #[tokio::test(start_paused = true)]

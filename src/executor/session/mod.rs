@@ -48,6 +48,7 @@ pub mod queue;
 mod quota;
 mod ready;
 pub mod record;
+pub mod refusals;
 mod remote_access;
 pub mod replace;
 mod reported;

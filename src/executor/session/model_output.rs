@@ -15,6 +15,7 @@ use crate::session::Session;
 use crate::session::event::SessionEvent;
 use crate::session::failure_reasons::{self, LossKind};
 use crate::session::record::LostResults;
+use crate::session::refusals::{self, Refusals};
 use crate::session::wanted_files::{self, ENV_FILE};
 use crate::workspace;
 
@@ -75,7 +76,7 @@ fn tell(session: &Session<'_>, uri: Option<&str>, is_uploaded: bool) {
 /// Waits for the upload, in a section of the job log.
 async fn upload(session: &mut Session<'_>, inputs: ModelInputs<'_>) -> anyhow::Result<TrainingJob> {
     if !session.state.is_finished() {
-        session.order(&Order::Finish { collect: false }).await?;
+        refusals::order(session, &Order::Finish { collect: false }, inputs.cancel).await?;
     }
     session.printer.begin_section(SECTION, session.clock.now(), "Uploading the model");
     let uploaded = uploaded(session, inputs).await;
@@ -91,14 +92,13 @@ fn model_uri(output: &ModelOutput, job: &str) -> String {
 
 /// Waits for the end of the training job, which comes after its upload.
 async fn uploaded(session: &mut Session<'_>, inputs: ModelInputs<'_>) -> anyhow::Result<TrainingJob> {
-    let mut pauses = PAUSES.build();
+    let (mut pauses, mut refusals) = (PAUSES.build(), Refusals::default());
     let job = loop {
         match session.jobs.describe_once(&session.job_name()).await {
             Ok(Some(job)) if job.status.is_terminal() => break job,
-            Ok(Some(_)) => {}
+            Ok(Some(_)) => refusals.passed(session),
             Ok(None) => return Err(Failure::system("the training job is gone, so its model may be too").into()),
-            Err(error) if error.kind.may_pass() => tracing::warn!(%error, "failed to describe the training job"),
-            Err(error) => return Err(error.into()),
+            Err(error) => refusals.bear(session, error)?,
         }
         tokio::select! {
             () = tokio::time::sleep(pauses.next().unwrap_or(Duration::from_secs(10))) => {}

@@ -19,6 +19,7 @@ use crate::session::failure_reasons::{self, Diagnosis, LossKind};
 use crate::session::inbox::Inbox;
 use crate::session::kept_results::{self, KeptProject};
 use crate::session::record::LostResults;
+use crate::session::refusals::{self, Refusals};
 use crate::session::state::ResultsState as Outcome;
 use crate::session::{node_folders, stage_end, unsent};
 use crate::workspace::{AllSent, Bounds, Destination, MissingPart, Summary, TransferLimits, TransferProgress};
@@ -52,7 +53,7 @@ pub async fn download_results(
     }
     let is_given_up = session.state.is_given_up();
     if !is_given_up && !session.state.is_finished() {
-        session.order(&Order::Finish { collect: true }).await?;
+        refusals::order(session, &Order::Finish { collect: true }, cancel).await?;
     }
     if !session.printer.is_terminal() {
         session.printer.line("Fetching the results");
@@ -321,7 +322,7 @@ async fn wait_for_results(session: &mut Session<'_>, node: NodeId, cancel: &Canc
         most => most,
     };
     let deadline = Instant::now() + Duration::from_secs(most);
-    let mut inbox = Inbox::default();
+    let (mut inbox, mut refusals) = (Inbox::default(), Refusals::default());
     loop {
         // An earlier stage may have read these reports.
         if node == NodeId::LEADER && session.state.is_collected() {
@@ -349,9 +350,11 @@ async fn wait_for_results(session: &mut Session<'_>, node: NodeId, cancel: &Canc
         if Instant::now() >= look_at {
             look_at = Instant::now() + DESCRIBE_EVERY;
             match session.jobs.describe(&session.job_name()).await {
-                Ok(job) => ended = job.is_none_or(|job| job.status.is_terminal()),
-                Err(error) if error.kind.may_pass() => tracing::warn!(%error, "failed to describe the training job"),
-                Err(error) => return Err(error.into()),
+                Ok(job) => {
+                    refusals.passed(session);
+                    ended = job.is_none_or(|job| job.status.is_terminal());
+                }
+                Err(error) => refusals.bear(session, error)?,
             }
         }
         // A later stage continues the download.

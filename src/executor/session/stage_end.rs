@@ -10,6 +10,7 @@ use crate::base::signals::Cancellation;
 use crate::cloud::SecondaryStatus;
 use crate::logs::Feed;
 use crate::session::Session;
+use crate::session::refusals::Refusals;
 
 const FIRST_LOOK: Duration = Duration::from_millis(300);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -27,10 +28,12 @@ pub(super) async fn wait_for_end(session: &Session<'_>, cancel: &Cancellation) -
     let (name, begun) = (session.job_name(), Instant::now());
     let (mut signs, mut pause) = (SignsOfLife::new(begun), FIRST_LOOK);
     let mut feed: Option<Feed> = None;
+    let mut refusals = Refusals::default();
     loop {
         match session.jobs.describe_once(&name).await {
             Ok(job) if job.as_ref().is_none_or(|job| job.status.is_terminal()) => return Ok(()),
             Ok(job) => {
+                refusals.passed(session);
                 if !stages.has_exited {
                     // Again each time: a job that was requested a moment ago may appear late.
                     session.stop_job().await;
@@ -39,10 +42,7 @@ pub(super) async fn wait_for_end(session: &Session<'_>, cancel: &Cancellation) -
                     signs.status(job.secondary, Instant::now());
                 }
             }
-            Err(error) if error.kind.may_pass() => {
-                tracing::debug!(%error, "failed to look at the training job");
-            }
-            Err(error) => return Err(error.into()),
+            Err(error) => refusals.bear(session, error)?,
         }
         if cancel.asked() || session.records.is_closing(&session.id) {
             return Err(Failure::canceled("canceled while SageMaker stored the files of the container").into());

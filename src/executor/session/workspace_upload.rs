@@ -14,7 +14,7 @@ use crate::protocol::project::{Selection, Trees};
 use crate::session::bar::with_bar;
 use crate::session::event::SessionEvent;
 use crate::session::exchange::{Exchange as _, ProjectUpload};
-use crate::session::{Session, node_folders, project_scope, stage_channels, wanted_files};
+use crate::session::{Session, node_folders, project_scope, refusals, stage_channels, wanted_files};
 use crate::workspace::{Summary, TransferProgress};
 
 /// Most attempts to send the project.
@@ -124,7 +124,7 @@ impl WorkspaceUpload {
             stage,
         });
         tokio::select! {
-            ordered = session.order(&order) => ordered?,
+            ordered = refusals::order(session, &order, cancellation) => ordered?,
             () = cancellation.token().cancelled() => return Err(canceled()),
         }
         if is_there {

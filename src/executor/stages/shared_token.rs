@@ -4,6 +4,7 @@
 use crate::base::failure::{Failure, render};
 use crate::config::env::Environment;
 use crate::session::Session;
+use crate::session::left_over::BACKLOG;
 use crate::session::record::SessionRecord;
 
 /// The runner's short token and its number for the job; `None` when it told neither.
@@ -16,7 +17,13 @@ pub(super) fn runner_slot(env: &Environment) -> Option<String> {
 pub(super) fn warn(session: &Session<'_>) {
     let Some(slot) = session.state().runner_slot() else { return };
     let records = &session.records;
-    let others = records.sessions().unwrap_or_default().into_iter().filter(|id| *id != session.id);
+    let mut others = records.sessions().unwrap_or_default();
+    others.retain(|id| *id != session.id);
+    if others.len() > BACKLOG {
+        // Each record would be read, for a warning that a later job gives too.
+        return;
+    }
+    let others = others.into_iter();
     let same = |record: &SessionRecord| record.runner_slot.as_deref() == Some(slot);
     let mut twins = others.filter(|id| records.load(id).is_ok_and(|record| record.is_some_and(|record| same(&record))));
     // A stage of a live job holds its session.

@@ -1,5 +1,6 @@
 //! Runs every stage on fakes: `config`, `prepare`, a host stage, a container stage with a scripted agent, `cleanup`.
 
+mod credentials;
 mod simulation;
 
 use std::collections::BTreeMap;
@@ -192,7 +193,7 @@ impl Agent {
         for seq in 1.. {
             let key = self.keys.order(seq);
             let order = loop {
-                if let Some(body) = self.memory.objects.get(&key).await.unwrap() {
+                if let Ok(Some(body)) = self.memory.objects.get(&key).await {
                     break mailbox::decode_order(&self.keys, seq, &body).unwrap();
                 }
                 tokio::time::sleep(Duration::from_secs(1)).await;

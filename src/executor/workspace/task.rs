@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::base::backoff::backoff;
-use crate::cloud::CloudError;
+use crate::cloud::{CloudError, CloudErrorKind};
 use anyhow::Context as _;
 use backon::Retryable as _;
 
@@ -111,8 +111,14 @@ pub(crate) async fn on_thread<T: Send + 'static>(
     tokio::task::spawn_blocking(move || work(&stop)).await.context("the transfer's thread ended early")?
 }
 
-/// How long a call is tried again that may well succeed later, as under throttling; the SDK's own tries come first.
-const PATIENCE: Duration = Duration::from_mins(2);
+/// How long a call is tried again that may well succeed later, as under throttling or while credentials are renewed; the SDK's own
+/// tries come first. As long as the default lease: then the other side has left.
+const PATIENCE: Duration = Duration::from_mins(15);
+
+/// `true` for faults, and for credentials that AWS does not accept: they are renewed. A permission that is missing stays missing.
+fn is_passing(kind: CloudErrorKind) -> bool {
+    kind.may_pass() || kind == CloudErrorKind::Unauthenticated
+}
 
 /// Calls until there is an answer.
 pub(crate) async fn persist<T, F>(call: impl FnMut() -> F) -> Result<T, CloudError>
@@ -121,7 +127,7 @@ where
 {
     let started = tokio::time::Instant::now();
     call.retry(backoff(Duration::from_millis(200), Duration::from_secs(5)))
-        .when(|error| error.kind.may_pass() && started.elapsed() < PATIENCE)
+        .when(|error| is_passing(error.kind) && started.elapsed() < PATIENCE)
         .notify(|error, _| tracing::debug!(%error, "a transfer's call is tried again"))
         .await
 }

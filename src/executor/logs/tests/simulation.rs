@@ -2,6 +2,8 @@
 //! pages that overlap, replies that take a while, a quota. Judges what drivers get: each event once, soon, and within
 //! the budget.
 
+mod account;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 

@@ -19,7 +19,6 @@ use crate::protocol::project::Trees;
 use crate::session::billing::{self, EndWait};
 use crate::session::current_run::RunStep;
 use crate::session::event::SessionEvent;
-use crate::session::exchange::Exchange as _;
 use crate::session::failure_reasons::{self, LossKind};
 use crate::session::follow::Follower;
 use crate::session::isolated::{self, Entered};
@@ -30,7 +29,7 @@ use crate::session::replace::{self, Replaced};
 use crate::session::results::Download;
 use crate::session::state::ResultsState;
 use crate::session::workspace_upload::WorkspaceUpload;
-use crate::session::{Session, SessionId, measured, model_output, queue, rerun, results, warm_pool};
+use crate::session::{Session, SessionId, measured, model_output, queue, refusals, rerun, results, warm_pool};
 use crate::stages::{Context, abandoned};
 use crate::ui::Printer;
 
@@ -385,7 +384,7 @@ async fn run_once(
     let decided = policy::decide(job, &wishes, &context.settings).ok();
     if step == RunStep::Noted {
         let metrics = metrics(context, job);
-        session.exchange().deliver_script(run, body.to_vec()).await?;
+        refusals::deliver_script(session, run, body, &context.cancellation).await?;
         let kept = decided.as_ref().filter(|_| *stage != BuildStage::AfterScript);
         let order = Order::Run(RunOrder {
             run,
@@ -400,12 +399,12 @@ async fn run_once(
             samples: measured::wants_samples(session, &context.trees(job)?, &metrics),
             metrics: if *stage == BuildStage::AfterScript { Vec::new() } else { metrics },
         });
-        session.order(&order).await?;
+        refusals::order(session, &order, &context.cancellation).await?;
     }
     let inputs = JobInputs { job, env: &context.env, cancel: &context.cancellation };
     if session.state().is_isolated() {
         if !session.state().is_finished() {
-            session.order(&Order::Finish { collect: true }).await?;
+            refusals::order(session, &Order::Finish { collect: true }, &context.cancellation).await?;
         }
         if let Err(error) = isolated::launch(session, inputs).await {
             // The script never began.

@@ -340,7 +340,7 @@ fn a_store_that_is_away_for_long_is_waited_for_while_the_sender_works() {
     let bounds = Bounds { selection: &selection, limits: &limits };
     let apply = |sent| {
         let faults = ["get", "get_range"].map(|method| Fault::new(method, 1, When::Before, CloudErrorKind::Transient));
-        world.store.plan(faults.map(|fault| fault.times(80)));
+        world.store.plan(faults.map(|fault| fault.times(400)));
         with_paused_time(apply_changes(&*world.store, &keys, destination, bounds, &sent, &progress))
     };
     apply(all_sent()).unwrap_err();
