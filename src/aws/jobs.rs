@@ -22,6 +22,7 @@ use super::clients::Clients;
 use super::creator;
 use super::errors::AwsCall;
 use super::tags;
+use backon::{ConstantBuilder, Retryable as _};
 use executor::base::plain;
 use executor::cloud::{
     CHECKPOINTS_DIR, CloudError, CloudErrorKind, JobStatus, RunningJob, RunningJobs, SecondaryStatus, TrainingJob,
@@ -32,6 +33,8 @@ use executor::cloud::{
 const LIST_PAGE: i32 = 100;
 /// Between two pages: the account has two requests a second, and others need some.
 const LIST_PAUSE: Duration = Duration::from_secs(1);
+/// When a page is throttled, after the SDK's own retries: two minutes in all.
+const THROTTLED_PAUSES: ConstantBuilder = ConstantBuilder::new().with_delay(Duration::from_secs(10)).with_max_times(12);
 /// Most pages of a list: it takes two minutes then.
 const MOST_PAGES: usize = 100;
 /// In bytes; SageMaker's own limit is 1,024 characters.
@@ -153,8 +156,11 @@ impl TrainingJobs for AwsJobs {
             let request = self.clients.sagemaker().list_training_jobs().name_contains(name_contains);
             let request = request.status_equals(TrainingJobStatus::InProgress).max_results(LIST_PAGE);
             let request = request.creation_time_after(created.start.into()).creation_time_before(created.end.into());
-            let newest = request.sort_by(SortBy::CreationTime).sort_order(SortOrder::Descending);
-            let reply = newest.set_next_token(token).send().await.map_err(|error| call.failed(&error))?;
+            let newest = request.sort_by(SortBy::CreationTime).sort_order(SortOrder::Descending).set_next_token(token);
+            // Sweeps of several hosts share the account's rate.
+            let ask = || async { newest.clone().send().await.map_err(|error| call.failed(&error)) };
+            let is_throttled = |error: &CloudError| error.kind == CloudErrorKind::Throttled;
+            let reply = ask.retry(THROTTLED_PAUSES).when(is_throttled).await?;
             for summary in reply.training_job_summaries.unwrap_or_default() {
                 let created = summary.creation_time.and_then(|time| SystemTime::try_from(time).ok());
                 if let (Some(name), Some(created)) = (summary.training_job_name, created) {

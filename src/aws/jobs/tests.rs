@@ -251,6 +251,7 @@ async fn jobs_in_progress_are_those_of_every_page() {
     let stub = Stub::start().await;
     let summary = |name: &str| serde_json::json!({"TrainingJobName": name, "TrainingJobArn": "arn", "CreationTime": 2, "TrainingJobStatus": "InProgress"});
     stub.push(reply(200, serde_json::json!({"TrainingJobSummaries": [summary("b")], "NextToken": "1"}).to_string()));
+    stub.push(refusal(400, "ThrottlingException", "Rate exceeded"));
     stub.push(reply(200, serde_json::json!({"TrainingJobSummaries": [], "NextToken": "2"}).to_string()));
     stub.push(reply(200, serde_json::json!({"TrainingJobSummaries": [summary("a")]}).to_string()));
     let time = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
@@ -260,7 +261,7 @@ async fn jobs_in_progress_are_those_of_every_page() {
         [("b", time(2)), ("a", time(2))]
     );
     assert!(!found.is_cut);
-    let request: serde_json::Value = serde_json::from_slice(&stub.seen()[2].body).unwrap();
+    let request: serde_json::Value = serde_json::from_slice(&stub.seen()[3].body).unwrap();
     let expected = serde_json::json!({"NextToken": "2", "MaxResults": 100, "CreationTimeAfter": 1, "CreationTimeBefore": 9,
         "NameContains": "gitlab-", "StatusEquals": "InProgress", "SortBy": "CreationTime", "SortOrder": "Descending"});
     assert_eq!(request, expected);

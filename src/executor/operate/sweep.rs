@@ -18,12 +18,12 @@ use crate::base::failure::Failure;
 use crate::base::plain;
 use crate::base::signals::Cancellation;
 use crate::boundary;
-use crate::cloud::{Connect, ObjectStore, RunningJob, TrainingJobs};
+use crate::cloud::{CloudError, Connect, ObjectStore, RunningJob, TrainingJobs};
 use crate::config::operator_file;
 use crate::config::settings::Settings;
 use crate::session::close::{self, Patience};
 use crate::session::left_over::{self, LeftOver};
-use crate::session::lost_sessions::{LostSession, Search};
+use crate::session::lost_sessions::{LostSession, Running, Search};
 use crate::session::record::Records;
 use crate::session::stamp::Stamp;
 use crate::session::{Host, Session, SessionId};
@@ -124,7 +124,7 @@ impl Sweep<'_> {
         drop(claim);
     }
 
-    /// Ends the sessions of which this host has no file.
+    /// Ends the sessions of which this host has no file; `recorded` is in order.
     async fn end_lost(&self, ports: &Ports, recorded: &[SessionId]) {
         let survey = match self.connect.survey(&self.settings.access()).await {
             Ok(survey) => survey,
@@ -143,35 +143,31 @@ impl Sweep<'_> {
             Ok(ids) => ids,
             Err(error) => return self.search_failed(error.into()),
         };
-        ids.retain(|id| !recorded.contains(id));
+        let is_recorded = |id: &SessionId| recorded.binary_search(id).is_ok();
+        ids.retain(|id| !is_recorded(id));
+        let running = &match search.running().await {
+            Ok(running) => running,
+            Err(error) => {
+                self.search_failed(error.into());
+                Running::default()
+            }
+        };
         let look = |id: SessionId| async move {
             if !self.cancellation.asked() {
                 let found = search.by_objects(&id).await;
-                self.end_found(ports, &id, FoundBy::Objects, found.map_err(anyhow::Error::from)).await;
+                self.end_found(ports, &id, FoundBy::Objects, found, running).await;
             }
             id
         };
         let seen: Vec<SessionId> = futures::stream::iter(ids).map(look).buffer_unordered(AT_ONCE).collect().await;
-        if self.cancellation.asked() {
-            return;
-        }
-        let running = match search.running().await {
-            Ok((jobs, is_cut)) => {
-                if is_cut {
-                    self.host.printer.warn("the account has so many training jobs that only the newest were looked at");
-                }
-                jobs
-            }
-            Err(error) => return self.search_failed(error.into()),
-        };
-        let running = running.into_iter().filter(|(id, _)| !seen.contains(id) && !recorded.contains(id));
         let look = |(id, job): (SessionId, RunningJob)| async move {
             if !self.cancellation.asked() {
                 let found = search.by_tags(&id, &job).await;
-                self.end_found(ports, &id, FoundBy::Tags, found.map_err(anyhow::Error::from)).await;
+                self.end_found(ports, &id, FoundBy::Tags, found, running).await;
             }
         };
-        futures::stream::iter(running).map(look).buffer_unordered(AT_ONCE).collect::<()>().await;
+        let jobs = running.jobs.iter().filter(|(id, _)| !seen.contains(id) && !is_recorded(id)).cloned();
+        futures::stream::iter(jobs).map(look).buffer_unordered(AT_ONCE).collect::<()>().await;
     }
 
     async fn end_found(
@@ -179,15 +175,16 @@ impl Sweep<'_> {
         ports: &Ports,
         id: &SessionId,
         found_by: FoundBy,
-        found: anyhow::Result<Option<LostSession>>,
+        found: Result<Option<LostSession>, CloudError>,
+        running: &Running,
     ) {
         match found {
             Ok(None) => {}
             Ok(Some(lost)) => {
-                let end = async { Ok(Box::pin(lost.end(self.session(ports, id))).await?.into()) };
+                let end = async { Ok(Box::pin(lost.end(self.session(ports, id), running)).await?.into()) };
                 self.end(id, found_by, lost.quiet, end).await;
             }
-            Err(error) => self.failed(id, found_by, None, error),
+            Err(error) => self.failed(id, found_by, None, error.into()),
         }
     }
 

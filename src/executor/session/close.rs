@@ -398,7 +398,11 @@ fn may_appear(session: &Session<'_>) -> bool {
 }
 
 /// Describes the job, and retries while throttled, as when hundreds of jobs end together.
-async fn look(jobs: &dyn TrainingJobs, name: &str, patience: Patience) -> Result<Option<TrainingJob>, CloudError> {
+pub(super) async fn look(
+    jobs: &dyn TrainingJobs,
+    name: &str,
+    patience: Patience,
+) -> Result<Option<TrainingJob>, CloudError> {
     let deadline = Instant::now() + patience.throttled_within();
     (|| jobs.describe(name))
         .retry(POLLS)

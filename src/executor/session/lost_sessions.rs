@@ -19,8 +19,10 @@ use crate::session::{Session, SessionId};
 pub const LONGEST_LEASE: Duration = Duration::from_hours(24);
 /// Silence after which a session is lost whose lease is unknown: an earlier version began it, or it has no objects.
 const UNKNOWN: Duration = Duration::from_hours(24);
-/// No training job lives longer.
-const LONGEST_JOB: Duration = Duration::from_hours(30 * 24);
+/// No training job lives longer: SageMaker lets one run for 28 days, and wait for its instances as long.
+const LONGEST_JOB: Duration = Duration::from_hours(60 * 24);
+/// SageMaker's clock may be ahead of that of S3.
+const SLACK: Duration = Duration::from_hours(1);
 /// An `open` object of a driver is smaller, and a session has one. Other jobs of the role can store any number.
 const OPEN_BYTES: u64 = 1 << 10;
 const MOST_OPENS: usize = 20;
@@ -53,6 +55,22 @@ pub enum LostEnd {
     Closed(Closed),
     /// A training job with a name of the session lives and is not the session's: it was left alone.
     ObjectsAlone,
+}
+
+/// The training jobs in progress that have names of ours.
+#[derive(Debug, Clone, Default)]
+pub struct Running {
+    pub jobs: Vec<(SessionId, RunningJob)>,
+    /// A job that is not among them is not in progress.
+    pub is_whole: bool,
+}
+
+impl Running {
+    /// Names of the session's jobs; `None` when the session may have others.
+    fn of(&self, id: &SessionId) -> Option<Vec<&str>> {
+        let own = self.jobs.iter().filter(|(session, _)| session == id).map(|(_, job)| job.name.as_str());
+        self.is_whole.then(|| own.collect())
+    }
 }
 
 /// Looks for lost sessions.
@@ -115,13 +133,11 @@ impl Search<'_> {
         Ok(opens)
     }
 
-    /// The jobs in progress that may be those of lost sessions, and whether the oldest were left out.
-    pub async fn running(&self) -> Result<(Vec<(SessionId, RunningJob)>, bool), CloudError> {
-        let shortest = UNKNOWN.max(self.older_than);
-        let created = self.now - LONGEST_JOB.max(shortest)..self.now - shortest;
-        let found = self.jobs.running(NAMES, created).await?;
+    /// The jobs in progress that may be those of lost sessions.
+    pub async fn running(&self) -> Result<Running, CloudError> {
+        let found = self.jobs.running(NAMES, self.now - LONGEST_JOB..self.now + SLACK).await?;
         let jobs = found.jobs.into_iter().filter_map(|job| Some((spec::session_of_job(&job.name)?, job)));
-        Ok((jobs.collect(), found.is_cut))
+        Ok(Running { jobs: jobs.collect(), is_whole: !found.is_cut })
     }
 
     /// Returns the session of a job in progress when the job's tags and input show that it is one of this bucket, and nothing is left of
@@ -170,15 +186,31 @@ impl LostSession {
         Ok(has_key && tags.get(tag::SESSION).is_some_and(|session| session == self.id.as_str()))
     }
 
-    /// Stops the session's training job and deletes its objects. `session` is the same session, to close.
-    pub async fn end(&self, session: Session<'_>) -> anyhow::Result<LostEnd> {
-        let (mut has_own, mut has_foreign) = (false, false);
-        for number in 1..=MOST_JOBS {
-            let Some(job) = session.jobs.describe(&spec::job_name(&self.id, number)).await? else { break };
-            if !job.status.is_terminal() {
-                let is_own = self.owns(&*session.jobs, &*session.objects, &job).await?;
-                (has_own, has_foreign) = (has_own || is_own, has_foreign || !is_own);
+    /// The training jobs with names of the session that have not ended.
+    async fn live_jobs(&self, jobs: &dyn TrainingJobs, running: &Running) -> Result<Vec<TrainingJob>, CloudError> {
+        let mut live = Vec::new();
+        if let Some(names) = running.of(&self.id) {
+            for name in names {
+                live.extend(close::look(jobs, name, Patience::Long).await?);
             }
+        } else {
+            for number in 1..=MOST_JOBS {
+                let Some(job) = close::look(jobs, &spec::job_name(&self.id, number), Patience::Long).await? else {
+                    break;
+                };
+                live.push(job);
+            }
+        }
+        live.retain(|job| !job.status.is_terminal());
+        Ok(live)
+    }
+
+    /// Stops the session's training job and deletes its objects. `session` is the same session, to close.
+    pub async fn end(&self, session: Session<'_>, running: &Running) -> anyhow::Result<LostEnd> {
+        let (mut has_own, mut has_foreign) = (false, false);
+        for job in self.live_jobs(&*session.jobs, running).await? {
+            let is_own = self.owns(&*session.jobs, &*session.objects, &job).await?;
+            (has_own, has_foreign) = (has_own || is_own, has_foreign || !is_own);
         }
         if has_own && !has_foreign {
             return close::close(session, Patience::Long).await.map(LostEnd::Closed);

@@ -102,9 +102,9 @@ fn a_host_without_its_disk_and_two_sweeps_at_once() {
     silence(&desk, &session(&desk));
     let sweeps = [desk.start(&["sweep"]), desk.start(&["sweep"])];
     let ended = sweeps.map(super::sagemaker_desk::Running::end);
-    ended.iter().for_each(|sweep| {
+    for sweep in &ended {
         sweep.with_code(0);
-    });
+    }
     assert!(ended.iter().any(|sweep| sweep.stderr.contains("found by its objects")), "{}", ended[0]);
     assert!(desk.emulator.live_jobs().is_empty());
     desk.is_left_clean();
