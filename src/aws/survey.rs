@@ -8,7 +8,7 @@ use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef
 use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
 use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
-use executor::cloud::{Access, CloudError, CloudErrorKind, ObjectPage, ObjectSurvey};
+use executor::cloud::{Access, CloudError, CloudErrorKind, ObjectSurvey, SurveyPage};
 
 use super::clients::Clients;
 use super::objects::{full_key, listed};
@@ -46,13 +46,13 @@ impl ObjectSurvey for AwsSurvey {
         Ok(folders)
     }
 
-    async fn page(&self, prefix: &str, after: Option<&str>) -> Result<ObjectPage, CloudError> {
+    async fn page(&self, prefix: &str, after: Option<&str>) -> Result<SurveyPage, CloudError> {
         let call = self.clients.call("list", self.below(prefix), "s3:ListBucket");
         let own = full_key(&self.prefix, "");
         let request = self.clients.s3().list_objects_v2().bucket(&self.bucket).prefix(full_key(&self.prefix, prefix));
         let request = request.set_start_after(after.map(|after| full_key(&self.prefix, after)));
         let reply = request.send().await.map_err(|error| call.failed(&error))?;
-        Ok(ObjectPage {
+        Ok(SurveyPage {
             has_more: reply.is_truncated.unwrap_or_default(),
             objects: reply.contents.unwrap_or_default().into_iter().filter_map(|object| listed(&own, object)).collect(),
         })
@@ -138,7 +138,7 @@ mod tests {
         stub.push(reply(200, listed));
         let page = survey(&stub).page("s/", Some("s/a")).await.unwrap();
         let object = Listed { key: "s/b".to_owned(), bytes: 3, modified: Some(UNIX_EPOCH + Duration::from_mins(1)) };
-        assert_eq!(page, ObjectPage { objects: vec![object], has_more: true });
+        assert_eq!(page, SurveyPage { objects: vec![object], has_more: true });
         assert!(stub.seen()[0].uri.contains("start-after=pre%2Ffix%2Fs%2Fa"), "{:?}", stub.seen());
     }
 

@@ -54,4 +54,4 @@ pub use registry::{
 pub use roles::{AccountRole, AccountRoles};
 pub use scaling::{EndpointScaling, ScalableTarget, ScaledQuantity, ScaledVariant, ScalingPolicy, ScalingPolicyKind};
 pub use source_objects::{SourceObject, SourceObjects};
-pub use survey::{ObjectPage, ObjectSurvey};
+pub use survey::{ObjectSurvey, SurveyPage};

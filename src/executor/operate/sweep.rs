@@ -23,13 +23,13 @@ use crate::config::operator_file;
 use crate::config::settings::Settings;
 use crate::session::close::{self, Patience};
 use crate::session::left_over::{self, LeftOver};
-use crate::session::lost_sessions::{LostSession, Running, Search};
+use crate::session::lost_sessions::{LostSearch, LostSession, Running};
 use crate::session::record::Records;
 use crate::session::stamp::Stamp;
 use crate::session::{Host, Session, SessionId};
 use crate::ui::Printer;
 
-use report::{FoundBy, Outcome, Report, Row};
+use report::{FoundBy, Row, SweepOutcome, SweepReport};
 
 /// Lost sessions that are looked at or ended at once. SageMaker's rate of `DescribeTrainingJob` is about ten a second.
 const AT_ONCE: usize = 8;
@@ -72,7 +72,7 @@ struct Sweep<'a> {
     settings: &'a Settings,
     connect: &'a dyn Connect,
     host: Host<'a>,
-    report: Mutex<Report>,
+    report: Mutex<SweepReport>,
     cancellation: Cancellation,
 }
 
@@ -138,7 +138,7 @@ impl Sweep<'_> {
         };
         let older_than = self.args.older_than.unwrap_or_default();
         let (jobs, objects) = (&*ports.jobs, &*ports.objects);
-        let search = &Search { survey: &*survey, objects, jobs, now, older_than };
+        let search = &LostSearch { survey: &*survey, objects, jobs, now, older_than };
         let mut ids = match search.ids().await {
             Ok(ids) => ids,
             Err(error) => return self.search_failed(error.into()),
@@ -193,11 +193,11 @@ impl Sweep<'_> {
         id: &SessionId,
         found_by: FoundBy,
         untouched: Duration,
-        end: impl Future<Output = anyhow::Result<Outcome>>,
+        end: impl Future<Output = anyhow::Result<SweepOutcome>>,
     ) {
         let interrupted = || Failure::canceled("the sweep was interrupted").into();
         let outcome = if self.args.dry_run {
-            Ok(Outcome::WouldEnd)
+            Ok(SweepOutcome::WouldEnd)
         } else {
             tokio::select! {
                 outcome = end => outcome,
@@ -215,7 +215,7 @@ impl Sweep<'_> {
     }
 
     fn tell(&self, row: Row) {
-        if !self.args.json && row.outcome != Outcome::Failed {
+        if !self.args.json && row.outcome != SweepOutcome::Failed {
             self.host.printer.line(row.line());
         }
         self.report.lock().sessions.push(row);

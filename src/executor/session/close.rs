@@ -205,7 +205,7 @@ fn keep_for_later(session: &mut Session<'_>) -> anyhow::Result<()> {
     let now = Stamp::of(&*session.clock);
     // The directory may be lost with all records.
     Records::open(&session.settings.runner.state_dir)?;
-    let kept = session.apply(SessionEvent::JobMayExist(&now));
+    let kept = session.apply(SessionEvent::JobMayExist(&now)).and_then(|()| session.records.mark_closing(&session.id));
     kept.context("failed to keep the record of a training job that may still appear")?;
     // The GitLab job has ended regardless.
     slots::release(&session.settings.runner.state_dir, &session.id)?;

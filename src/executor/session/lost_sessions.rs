@@ -74,7 +74,7 @@ impl Running {
 }
 
 /// Looks for lost sessions.
-pub struct Search<'a> {
+pub struct LostSearch<'a> {
     pub survey: &'a dyn ObjectSurvey,
     pub objects: &'a dyn ObjectStore,
     pub jobs: &'a dyn TrainingJobs,
@@ -84,7 +84,7 @@ pub struct Search<'a> {
     pub older_than: Duration,
 }
 
-impl Search<'_> {
+impl LostSearch<'_> {
     /// Ids of all sessions with objects in the bucket. Folders with other names are not ours.
     pub async fn ids(&self) -> Result<Vec<SessionId>, CloudError> {
         let folders = self.survey.folders(keys::SESSIONS).await?;

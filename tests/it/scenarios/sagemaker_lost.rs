@@ -163,7 +163,9 @@ fn a_second_attempt_stops_the_training_job_of_the_first() {
     assert!(desk.emulator.session_objects().iter().all(|key| key.contains(&second)), "no order for the first is left");
     let ran = desk.run("build_script", "echo only-once");
     assert_eq!(ran.passed().out(), "only-once\n");
-    assert_eq!(desk.emulator.log_text().matches("only-once").count(), 1);
+    let minute = std::time::Duration::from_mins(1);
+    let logged = poll(minute, || Some(desk.emulator.log_text()).filter(|text| text.contains("only-once")));
+    assert_eq!(logged.map(|text| text.matches("only-once").count()), Some(1));
     desk.cleanup().passed();
     desk.call(&["sweep", "--older-than", "0s"]).with_code(0);
     desk.close();

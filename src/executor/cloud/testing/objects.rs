@@ -11,8 +11,8 @@ use sha2::{Digest as _, Sha256};
 use super::faults::Fake;
 use crate::base::clock::{Clock, HostClock};
 use crate::cloud::{
-    CloudError, CloudErrorKind, Content, InputData, InputPrefix, Listed, ObjectPage, ObjectStore, ObjectSurvey,
-    Retention, Sha256Hash, SourceObject, SourceObjects, StoredHash,
+    CloudError, CloudErrorKind, Content, InputData, InputPrefix, Listed, ObjectStore, ObjectSurvey, Retention,
+    Sha256Hash, SourceObject, SourceObjects, StoredHash, SurveyPage,
 };
 
 /// Objects in a map.
@@ -268,12 +268,12 @@ impl ObjectSurvey for MemoryObjects {
         self.call("folders", prefix, act).await
     }
 
-    async fn page(&self, prefix: &str, after: Option<&str>) -> Result<ObjectPage, CloudError> {
+    async fn page(&self, prefix: &str, after: Option<&str>) -> Result<SurveyPage, CloudError> {
         let act = |service: &mut ObjectsState| {
             let mut left =
                 service.listed(prefix).filter(|listed| after.is_none_or(|after| listed.key.as_str() > after));
             let objects = left.by_ref().take(PAGE).collect();
-            Ok(ObjectPage { objects, has_more: left.next().is_some() })
+            Ok(SurveyPage { objects, has_more: left.next().is_some() })
         };
         self.call("page", prefix, act).await
     }

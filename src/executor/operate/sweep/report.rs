@@ -12,15 +12,15 @@ use crate::session::lost_sessions::{Evidence, LostEnd};
 
 /// Everything that one sweep found.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct Report {
+pub(super) struct SweepReport {
     pub(super) sessions: Vec<Row>,
     /// Parts of the search that failed.
     pub(super) errors: Vec<String>,
 }
 
-impl Report {
+impl SweepReport {
     pub(super) fn failed(&self) -> usize {
-        self.sessions.iter().filter(|row| row.outcome == Outcome::Failed).count()
+        self.sessions.iter().filter(|row| row.outcome == SweepOutcome::Failed).count()
     }
 }
 
@@ -30,8 +30,8 @@ pub(super) struct Row {
     pub(super) found_by: FoundBy,
     /// Seconds since a stage touched it; absent when that could not be found out.
     pub(super) untouched_for: Option<u64>,
-    pub(super) outcome: Outcome,
-    /// The error's own text, for [`Outcome::Failed`].
+    pub(super) outcome: SweepOutcome,
+    /// The error's own text, for [`SweepOutcome::Failed`].
     pub(super) error: Option<String>,
 }
 
@@ -49,7 +49,7 @@ pub(super) enum FoundBy {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Outcome {
+pub(super) enum SweepOutcome {
     WouldEnd,
     Ended,
     /// SageMaker is about to end its training job.
@@ -61,7 +61,7 @@ pub(super) enum Outcome {
     Failed,
 }
 
-impl From<Closed> for Outcome {
+impl From<Closed> for SweepOutcome {
     fn from(closed: Closed) -> Self {
         match closed {
             Closed::Whole => Self::Ended,
@@ -71,7 +71,7 @@ impl From<Closed> for Outcome {
     }
 }
 
-impl From<LostEnd> for Outcome {
+impl From<LostEnd> for SweepOutcome {
     fn from(end: LostEnd) -> Self {
         match end {
             LostEnd::Closed(closed) => closed.into(),
@@ -100,12 +100,12 @@ impl Row {
             session: session.to_string(),
             found_by,
             untouched_for: untouched.map(|time| time.as_secs()),
-            outcome: Outcome::Failed,
+            outcome: SweepOutcome::Failed,
             error: Some(plain::lines(&format!("{error:#}")).into_owned()),
         }
     }
 
-    pub(super) fn of(session: &SessionId, found_by: FoundBy, untouched: Duration, outcome: Outcome) -> Self {
+    pub(super) fn of(session: &SessionId, found_by: FoundBy, untouched: Duration, outcome: SweepOutcome) -> Self {
         let untouched_for = Some(untouched.as_secs());
         Self { session: session.to_string(), found_by, untouched_for, outcome, error: None }
     }
@@ -119,18 +119,18 @@ impl Row {
             FoundBy::Tags => format!("found by the tags of its training job, which was created {age} ago"),
         };
         match self.outcome {
-            Outcome::WouldEnd => format!("Would end {session}, {why}"),
-            Outcome::Ended => format!("Ended {session}, {why}"),
-            Outcome::KeptLeaving => format!("Kept {session}: SageMaker is about to end its training job"),
-            Outcome::KeptMayCome => {
+            SweepOutcome::WouldEnd => format!("Would end {session}, {why}"),
+            SweepOutcome::Ended => format!("Ended {session}, {why}"),
+            SweepOutcome::KeptLeaving => format!("Kept {session}: SageMaker is about to end its training job"),
+            SweepOutcome::KeptMayCome => {
                 format!("Kept {session}: SageMaker may still create the training job that it asked for")
             }
-            Outcome::ObjectsDeleted => {
+            SweepOutcome::ObjectsDeleted => {
                 format!(
                     "Deleted the objects of {session}; a training job of this name is not the session's and goes on"
                 )
             }
-            Outcome::Failed => format!("Failed to end {session}"),
+            SweepOutcome::Failed => format!("Failed to end {session}"),
         }
     }
 }
