@@ -249,8 +249,7 @@ impl Sweep<'_> {
             (failed, 0) => format!("{failed} sessions could not be ended; what is left of them is kept"),
             (failed, _) => format!("{failed} sessions could not be ended, and the search for more is incomplete"),
         };
-        let hint = "run `sagemaker-executor sweep` again once the errors above are mended";
-        Err(Failure::system(what).hint(hint).into())
+        Err(Failure::system(what).hint("run `sagemaker-executor sweep` again once the errors above are mended").into())
     }
 }
 

@@ -393,12 +393,12 @@ async fn a_sweep_needs_few_calls() {
     assert_eq!((count(&objects, "page"), count(&objects, "get")), (2 * SESSIONS, SESSIONS));
     assert_eq!((count(&objects, "list"), count(&objects, "delete")), (SESSIONS, SESSIONS));
     assert_eq!(objects.len(), 2 + 5 * SESSIONS);
-    // Without the list each lost session needs one more.
+    // Without the list a lost session needs one more.
     account.open(DEAD, LEASE).await;
     tokio::time::sleep(HOUR * 2).await;
     account.memory.jobs.plan([Fault::new("running", 1, When::Before, CloudErrorKind::Denied)]);
     host.sweep(None, false).await;
-    assert_eq!(account.memory.jobs.count("describe"), SESSIONS + 1);
+    assert!(account.memory.jobs.calls().contains(&format!("describe {DEAD}")));
 }
 
 /// Hosts that work, die, wait for an instance and sweep, two of them at once, with clocks of their own.
