@@ -50,7 +50,7 @@ pub(crate) enum Command {
     Cleanup,
     /// Run a command as a job, with the current directory as its project
     Try(TryArgs),
-    /// Stop training jobs of this host that their `cleanup` did not stop
+    /// End what jobs left in AWS: training jobs and objects that no `cleanup` reached
     Sweep(SweepArgs),
     /// Show what the operator's file allows
     Policy(PolicyArgs),

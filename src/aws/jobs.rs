@@ -1,8 +1,9 @@
 //! SageMaker training jobs over the SDK. Names, tags and policy are decided by the caller.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use aws_config::retry::RetryConfig;
@@ -21,14 +22,21 @@ use super::clients::Clients;
 use super::creator;
 use super::errors::AwsCall;
 use super::tags;
+use backon::{ConstantBuilder, Retryable as _};
 use executor::base::plain;
 use executor::cloud::{
-    CHECKPOINTS_DIR, CloudError, CloudErrorKind, JobStatus, SecondaryStatus, TrainingJob, TrainingJobSpec,
-    TrainingJobs, Transition, VpcRegistry,
+    CHECKPOINTS_DIR, CloudError, CloudErrorKind, JobStatus, RunningJob, RunningJobs, SecondaryStatus, TrainingJob,
+    TrainingJobSpec, TrainingJobs, Transition, VpcRegistry,
 };
 
 /// Page size of `ListTrainingJobs`; the service's maximum.
 const LIST_PAGE: i32 = 100;
+/// Between two pages: the account has two requests a second, and others need some.
+const LIST_PAUSE: Duration = Duration::from_secs(1);
+/// When a page is throttled, after the SDK's own retries: two minutes in all.
+const THROTTLED_PAUSES: ConstantBuilder = ConstantBuilder::new().with_delay(Duration::from_secs(10)).with_max_times(12);
+/// Most pages of a list: it takes two minutes then.
+const MOST_PAGES: usize = 100;
 /// In bytes; SageMaker's own limit is 1,024 characters.
 const LONGEST_TEXT: usize = 4096;
 
@@ -134,6 +142,37 @@ impl TrainingJobs for AwsJobs {
         let page = newest.name_contains(name_contains).send().await.map_err(|error| call.failed(&error))?;
         let summaries = page.training_job_summaries.unwrap_or_default().into_iter();
         Ok(summaries.filter_map(|summary| summary.training_job_name).collect())
+    }
+
+    async fn running(&self, name_contains: &str, created: Range<SystemTime>) -> Result<RunningJobs, CloudError> {
+        let operation = format!("training jobs in progress named *{name_contains}*");
+        let call = AwsCall::new("list", operation, "sagemaker:ListTrainingJobs");
+        let mut found = RunningJobs::default();
+        let mut token = None;
+        for page in 0..MOST_PAGES {
+            if page > 0 {
+                tokio::time::sleep(LIST_PAUSE).await;
+            }
+            let request = self.clients.sagemaker().list_training_jobs().name_contains(name_contains);
+            let request = request.status_equals(TrainingJobStatus::InProgress).max_results(LIST_PAGE);
+            let request = request.creation_time_after(created.start.into()).creation_time_before(created.end.into());
+            let newest = request.sort_by(SortBy::CreationTime).sort_order(SortOrder::Descending).set_next_token(token);
+            // Sweeps of several hosts share the account's rate.
+            let ask = || async { newest.clone().send().await.map_err(|error| call.failed(&error)) };
+            let is_throttled = |error: &CloudError| error.kind == CloudErrorKind::Throttled;
+            let reply = ask.retry(THROTTLED_PAUSES).when(is_throttled).await?;
+            for summary in reply.training_job_summaries.unwrap_or_default() {
+                let created = summary.creation_time.and_then(|time| SystemTime::try_from(time).ok());
+                if let (Some(name), Some(created)) = (summary.training_job_name, created) {
+                    found.jobs.push(RunningJob { name, created });
+                }
+            }
+            token = reply.next_token.filter(|token| !token.is_empty());
+            if token.is_none() {
+                return Ok(found);
+            }
+        }
+        Ok(RunningJobs { is_cut: true, ..found })
     }
 }
 
@@ -269,6 +308,7 @@ fn training_job(name: &str, reply: DescribeTrainingJobOutput) -> TrainingJob {
         secondary: secondary(reply.secondary_status()),
         status: job_status(reply.training_job_status()),
         created: time(reply.creation_time()),
+        input_uris: channels::uris(reply.input_data_config()),
         instances: pool::instances(&reply),
         is_spot: reply.enable_managed_spot_training().unwrap_or_default(),
         training_started: time(reply.training_start_time()),

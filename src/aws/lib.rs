@@ -26,6 +26,7 @@ mod settings;
 mod source_objects;
 #[cfg(test)]
 mod stub;
+mod survey;
 mod tags;
 mod trust;
 mod web_identity;
@@ -35,8 +36,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use executor::cloud::{
     Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, EndpointLogs, EndpointScaling, ImageRegistry,
-    Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore, SourceObjects,
-    TrainingJobs,
+    Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore, ObjectSurvey,
+    SourceObjects, TrainingJobs,
 };
 use tokio::sync::Mutex;
 
@@ -75,6 +76,10 @@ impl Connect for Aws {
 
     async fn objects_apart(&self, access: &Access) -> anyhow::Result<Arc<dyn ObjectStore>> {
         Ok(Arc::new(objects::AwsObjects::new(Clients::load(access).await?, access)))
+    }
+
+    async fn survey(&self, access: &Access) -> anyhow::Result<Arc<dyn ObjectSurvey>> {
+        Ok(Arc::new(survey::AwsSurvey::new(self.shared(access).await?, access)))
     }
 
     async fn input_data(&self, access: &Access) -> anyhow::Result<Arc<dyn InputData>> {

@@ -11,7 +11,7 @@ use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{
-    ChecksumMode, Delete, ExpirationStatus, LifecycleRule, ObjectIdentifier, ServerSideEncryption,
+    ChecksumMode, Delete, ExpirationStatus, LifecycleRule, Object, ObjectIdentifier, ServerSideEncryption,
 };
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use base64_simd::STANDARD;
@@ -49,7 +49,7 @@ impl AwsObjects {
     }
 
     fn full_key(&self, key: &str) -> String {
-        if self.prefix.is_empty() { key.to_owned() } else { format!("{}/{key}", self.prefix) }
+        full_key(&self.prefix, key)
     }
 
     fn call(&self, verb: &str, key: &str, action: &'static str) -> AwsCall {
@@ -276,7 +276,7 @@ impl ObjectStore for AwsObjects {
 
     async fn inventory(&self, prefix: &str) -> Result<Vec<Listed>, CloudError> {
         let call = self.clients.call("list", format!("objects below {}", self.uri(prefix)), "s3:ListBucket");
-        let own = if self.prefix.is_empty() { String::new() } else { format!("{}/", self.prefix) };
+        let own = self.full_key("");
         let mut pages = self
             .clients
             .s3()
@@ -285,19 +285,12 @@ impl ObjectStore for AwsObjects {
             .prefix(self.full_key(prefix))
             .into_paginator()
             .send();
-        let mut listed = Vec::new();
+        let mut found = Vec::new();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| call.failed(&error))?;
-            for object in page.contents.unwrap_or_default() {
-                let Some(key) = object.key.as_deref().and_then(|key| key.strip_prefix(&own)) else { continue };
-                listed.push(Listed {
-                    key: key.to_owned(),
-                    bytes: object.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
-                    modified: object.last_modified.and_then(|at| SystemTime::try_from(at).ok()),
-                });
-            }
+            found.extend(page.contents.unwrap_or_default().into_iter().filter_map(|object| listed(&own, object)));
         }
-        Ok(listed)
+        Ok(found)
     }
 
     async fn delete(&self, keys: &[String]) -> Result<(), CloudError> {
@@ -325,6 +318,20 @@ impl ObjectStore for AwsObjects {
     fn uri(&self, key: &str) -> String {
         format!("s3://{}/{}", self.bucket, self.full_key(key))
     }
+}
+
+/// The key in the bucket; `prefix` is the operator's, without a slash at its end.
+pub(super) fn full_key(prefix: &str, key: &str) -> String {
+    if prefix.is_empty() { key.to_owned() } else { format!("{prefix}/{key}") }
+}
+
+/// An object of a listing; `own` is the full key of the empty key.
+pub(super) fn listed(own: &str, object: Object) -> Option<Listed> {
+    Some(Listed {
+        key: object.key?.strip_prefix(own)?.to_owned(),
+        bytes: object.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
+        modified: object.last_modified.and_then(|at| SystemTime::try_from(at).ok()),
+    })
 }
 
 /// Time limits of a put; larger for a large body.

@@ -17,6 +17,9 @@ use super::sigv4::query_pairs;
 /// `DELETE <this><bucket>/<prefix>` deletes objects, as a lifecycle rule does.
 const OBJECTS_PATH: &str = "/_emulator/objects/";
 
+/// `POST <this><bucket>/<prefix>?seconds=N` makes objects that much older.
+const AGE_PATH: &str = "/_emulator/age/";
+
 /// `POST <this><job>` reclaims the instances of a spot job.
 /// Faults of a training job that come at once.
 const STRIKES: [(&str, JobTrouble); 3] = [
@@ -34,7 +37,7 @@ pub(crate) fn is_own(path: &str) -> bool {
 const SIGNING: Signing = Signing { protocol: WireProtocol::Json, service: Some("emulator") };
 
 /// Answers the emulator's own requests: role credentials, configurations of images, the fault plan, counts of requests, decisions of IAM, log events with their times of
-/// ingestion, faults of a job that come at once, and deletion as by a lifecycle rule. All but the first, the one for health and the configurations of images are for the administrator alone.
+/// ingestion, faults of a job that come at once, deletion as by a lifecycle rule, and the age of objects. All but the first, the one for health and the configurations of images are for the administrator alone.
 pub(crate) async fn own(gate: &Gate, request: Request<Body>) -> anyhow::Result<Reply> {
     let path = request.uri().path();
     if path == "/_emulator/health" || path.starts_with(ROLE_PATH) || path.starts_with(LAYERS_PATH) {
@@ -83,6 +86,20 @@ async fn administrators(gate: &Gate, request: Request<Body>) -> anyhow::Result<R
             let query = query_pairs(request.uri().query().unwrap_or_default());
             let prefix = query.into_iter().find_map(|(name, value)| (name == "prefix").then_some(value));
             reply(StatusCode::OK, "application/jsonl", gate.services.logs.dump(&prefix.unwrap_or_default()))
+        }
+        (&Method::POST, path) if path.starts_with(AGE_PATH) => {
+            let query = query_pairs(request.uri().query().unwrap_or_default());
+            let seconds = query.into_iter().find_map(|(name, value)| (name == "seconds").then_some(value));
+            let place = path.strip_prefix(AGE_PATH).and_then(|rest| rest.split_once('/'));
+            match (place, seconds.and_then(|seconds| seconds.parse::<u64>().ok())) {
+                (Some((bucket, prefix)), Some(seconds)) => {
+                    match gate.services.store.age(bucket, prefix, seconds.saturating_mul(1000)) {
+                        Ok(aged) => answer(StatusCode::OK, json!({"aged": aged})),
+                        Err(error) => failed(StatusCode::NOT_FOUND, error.to_string()),
+                    }
+                }
+                _ => failed(StatusCode::BAD_REQUEST, "the path needs a bucket, and `seconds` a number".to_owned()),
+            }
         }
         (&Method::POST, path) => {
             let strike = STRIKES.into_iter().find_map(|(prefix, trouble)| Some((path.strip_prefix(prefix)?, trouble)));

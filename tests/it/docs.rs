@@ -6,6 +6,7 @@ mod explain;
 mod jobs;
 mod lifecycle;
 mod policies;
+mod units;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt as _;

@@ -78,6 +78,7 @@ mod sagemaker_landing_zone;
 mod sagemaker_life;
 mod sagemaker_links;
 mod sagemaker_loss;
+mod sagemaker_lost;
 mod sagemaker_measured;
 mod sagemaker_mistakes;
 mod sagemaker_model;

@@ -46,3 +46,9 @@ fn in_s3(kind: S3DataType, uri: &str, is_sharded: bool) -> S3DataSource {
         if is_sharded { S3DataDistribution::ShardedByS3Key } else { S3DataDistribution::FullyReplicated };
     S3DataSource::builder().s3_data_type(kind).s3_uri(uri).s3_data_distribution_type(distribution).build()
 }
+
+/// URIs of the channels that lie in S3.
+pub(super) fn uris(channels: &[Channel]) -> Vec<String> {
+    let sources = channels.iter().filter_map(|channel| channel.data_source()?.s3_data_source()?.s3_uri());
+    sources.map(str::to_owned).collect()
+}

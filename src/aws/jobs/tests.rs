@@ -1,6 +1,6 @@
 //! Training jobs: the request, the states, and what a refusal means.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use aws_config::retry::RetryConfig;
 use executor::cloud::testing::example_spec;
@@ -243,6 +243,32 @@ async fn an_unknown_job_is_none_and_a_stop_of_what_ended_is_success() {
     stub.push(refusal(400, "AccessDeniedException", "User: x is not authorized to perform: sagemaker:StopTrainingJob"));
     let error = stub.jobs.stop("a").await.unwrap_err();
     assert_eq!((error.kind, error.action), (CloudErrorKind::Denied, "sagemaker:StopTrainingJob"));
+}
+
+/// The status is a filter behind the page, so an empty page is not the last.
+#[tokio::test(start_paused = true)]
+async fn jobs_in_progress_are_those_of_every_page() {
+    let stub = Stub::start().await;
+    let summary = |name: &str| serde_json::json!({"TrainingJobName": name, "TrainingJobArn": "arn", "CreationTime": 2, "TrainingJobStatus": "InProgress"});
+    stub.push(reply(200, serde_json::json!({"TrainingJobSummaries": [summary("b")], "NextToken": "1"}).to_string()));
+    stub.push(refusal(400, "ThrottlingException", "Rate exceeded"));
+    stub.push(reply(200, serde_json::json!({"TrainingJobSummaries": [], "NextToken": "2"}).to_string()));
+    stub.push(reply(200, serde_json::json!({"TrainingJobSummaries": [summary("a")]}).to_string()));
+    let time = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+    let found = stub.jobs.running("gitlab-", time(1)..time(9)).await.unwrap();
+    assert_eq!(
+        found.jobs.iter().map(|job| (job.name.as_str(), job.created)).collect::<Vec<_>>(),
+        [("b", time(2)), ("a", time(2))]
+    );
+    assert!(!found.is_cut);
+    let request: serde_json::Value = serde_json::from_slice(&stub.seen()[3].body).unwrap();
+    let expected = serde_json::json!({"NextToken": "2", "MaxResults": 100, "CreationTimeAfter": 1, "CreationTimeBefore": 9,
+        "NameContains": "gitlab-", "StatusEquals": "InProgress", "SortBy": "CreationTime", "SortOrder": "Descending"});
+    assert_eq!(request, expected);
+    let endless = serde_json::json!({"TrainingJobSummaries": [summary("b")], "NextToken": "1"}).to_string();
+    stub.answer(move |_| Some(reply(200, endless.clone())));
+    let found = stub.jobs.running("gitlab-", time(1)..time(9)).await.unwrap();
+    assert!(found.is_cut && found.jobs.len() == 100);
 }
 
 #[tokio::test]

@@ -181,6 +181,18 @@ impl BucketIndex {
         Ok(())
     }
 
+    /// Dates the current objects of these keys back, in memory alone.
+    pub(super) fn age(&mut self, prefix: &str, ms: u64) -> usize {
+        let mut aged = 0;
+        for (_, stored) in self.objects.iter_mut().filter(|(key, _)| key.starts_with(prefix)) {
+            let modified_ms = stored.object.modified_ms.saturating_sub(ms);
+            let object = Object { modified_ms, ..stored.object.clone() };
+            *stored = Arc::new(Stored::new(object, self.data.clone(), false));
+            aged += 1;
+        }
+        aged
+    }
+
     /// Takes the current object of a key out of its place, before a version of this id is the newest.
     fn retire(&mut self, key: &str, id: Option<&str>) {
         if let Some(history) = self.histories.get_mut(key)

@@ -193,6 +193,11 @@ impl Store {
         Ok(page.objects.len())
     }
 
+    /// Makes all objects whose key starts with `prefix` older; returns their number. A restart forgets it.
+    pub(crate) fn age(&self, bucket: &str, prefix: &str, ms: u64) -> Result<usize, StoreError> {
+        Ok(self.bucket(bucket)?.index.lock().age(prefix, ms))
+    }
+
     /// Keys with a prefix behind `after`, in order; with a delimiter, what lies below one is folded into a prefix.
     pub(crate) fn list(
         &self,

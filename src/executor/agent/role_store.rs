@@ -154,7 +154,7 @@ mod tests {
         };
         let error = open(key.commitment()).await.unwrap_err();
         assert!(error.to_string().contains("the session is closed"), "{error:#}");
-        let body = |version, key| serde_json::to_vec(&Open { version, key }).unwrap();
+        let body = |version, key| serde_json::to_vec(&Open { version, key, lease_seconds: None }).unwrap();
         memory.objects.insert("sessions/s/t/open", body(mailbox::VERSION, key.clone()));
         assert_eq!(open(key.commitment()).await.unwrap().seal(), &Seal::Keyed(key.clone()));
         let error = open(SealKey::new([8; 32]).commitment()).await.unwrap_err();

@@ -20,6 +20,7 @@ use super::registry::ModelRegistry;
 use super::roles::AccountRoles;
 use super::scaling::EndpointScaling;
 use super::source_objects::SourceObjects;
+use super::survey::ObjectSurvey;
 
 /// Creates each port when it is needed. Sends no request, except to find the region when none is set, and to exchange
 /// [`Access::web_identity`] for credentials.
@@ -31,6 +32,7 @@ pub trait Connect: Send + Sync {
     async fn objects(&self, access: &Access) -> anyhow::Result<Arc<dyn ObjectStore>>;
     /// Like [`Connect::objects`], for a thread with a runtime of its own; see [`Connect::logs`].
     async fn objects_apart(&self, access: &Access) -> anyhow::Result<Arc<dyn ObjectStore>>;
+    async fn survey(&self, access: &Access) -> anyhow::Result<Arc<dyn ObjectSurvey>>;
     async fn input_data(&self, access: &Access) -> anyhow::Result<Arc<dyn InputData>>;
     async fn identity(&self, access: &Access) -> anyhow::Result<Arc<dyn CallerIdentity>>;
     async fn images(&self, access: &Access) -> anyhow::Result<Arc<dyn ImageRegistry>>;

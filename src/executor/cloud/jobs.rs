@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -35,6 +36,24 @@ pub trait TrainingJobs: Send + Sync {
     /// Names of the newest jobs whose name contains `name_contains` and whose instances wait in a warm pool, newest first: one
     /// request. AWS allows two a second per account: never to poll.
     async fn warm_pools(&self, name_contains: &str) -> Result<Vec<String>, CloudError>;
+    /// The jobs in progress whose name contains `name_contains` and that were created in this time, newest first. Slow, because
+    /// SageMaker looks through the jobs that have ended too, at two requests a second for the account: never to poll.
+    async fn running(&self, name_contains: &str, created: Range<SystemTime>) -> Result<RunningJobs, CloudError>;
+}
+
+/// Jobs in progress.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunningJobs {
+    pub jobs: Vec<RunningJob>,
+    /// There were so many jobs that the oldest were not looked at.
+    pub is_cut: bool,
+}
+
+/// A job in progress, as a list shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunningJob {
+    pub name: String,
+    pub created: SystemTime,
 }
 
 /// The request for a training job. Limits:
@@ -203,6 +222,8 @@ pub struct TrainingJob {
     /// Message of the newest transition; for people, never for decisions.
     pub message: Option<String>,
     pub failure_reason: Option<String>,
+    /// URIs of its input channels that lie in S3.
+    pub input_uris: Vec<String>,
     pub created: Option<SystemTime>,
     /// Types and numbers of its instances; empty until SageMaker has selected one of the preferred types.
     pub instances: Vec<(String, u32)>,

@@ -22,6 +22,7 @@ mod registry;
 mod roles;
 mod scaling;
 mod source_objects;
+mod survey;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
@@ -40,8 +41,8 @@ pub use inference::{AsynchronousPlaces, AsynchronousRequest, Inference, Inferenc
 pub use input_data::{InputData, InputPrefix};
 pub use jobs::{
     CHECKPOINTS_DIR, Channel, ChannelMode, ChannelSource, CreatorSession, FileSystemKind, InstanceGroup, JobStatus,
-    Network, PoolProperties, SecondaryStatus, TrainingJob, TrainingJobSpec, TrainingJobs, Transition, VpcRegistry,
-    is_accelerated,
+    Network, PoolProperties, RunningJob, RunningJobs, SecondaryStatus, TrainingJob, TrainingJobSpec, TrainingJobs,
+    Transition, VpcRegistry, is_accelerated,
 };
 pub use logs::{FILTER_STREAMS, FilterPage, JobLogs, LogClient, LogEvent, StreamPage};
 pub use objects::{Content, Listed, MOST_BYTES, ObjectStore, Retention, Sha256Hash, StoredHash, VersionExpiration};
@@ -53,3 +54,4 @@ pub use registry::{
 pub use roles::{AccountRole, AccountRoles};
 pub use scaling::{EndpointScaling, ScalableTarget, ScaledQuantity, ScaledVariant, ScalingPolicy, ScalingPolicyKind};
 pub use source_objects::{SourceObject, SourceObjects};
+pub use survey::{ObjectSurvey, SurveyPage};

@@ -34,12 +34,10 @@ pub(super) fn policy(account: &Account<'_>) -> PolicyDocument {
             ["s3:ListBucket", "s3:GetBucketVersioning", "s3:GetLifecycleConfiguration"],
         )
         .on(account.bucket()),
+        // For `sweep` and warm pools; it shows names of jobs, and knows no resources.
+        PolicyStatement::allow("NamesOfTrainingJobs", "sagemaker:ListTrainingJobs").on("*"),
         PolicyStatement::allow("JobLogs", ["logs:DescribeLogStreams", "logs:FilterLogEvents"]).on(account.log_group()),
     ]);
-    if account.wall.max_keep_alive > 0 {
-        // The action knows no resources.
-        statements.push(PolicyStatement::allow("WarmPools", "sagemaker:ListTrainingJobs").on("*"));
-    }
     statements.extend(data::of_the_host(account));
     statements.extend(account.storage_key.clone().map(|key| keys::for_the_hosts_objects(account, key)));
     PolicyDocument::of(statements)

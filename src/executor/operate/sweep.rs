@@ -1,6 +1,8 @@
 //! `sagemaker-executor sweep`: ends what no cleanup reached, as after a runner that was killed or a host that was restarted.
 //!
-//! It goes by this host's records alone: a training job of another host is never touched.
+//! It goes by this host's records first, and then by what S3 and SageMaker show, for hosts that are gone and records that are lost.
+
+mod report;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -8,79 +10,45 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use serde::Serialize;
+use futures::StreamExt as _;
+use parking_lot::Mutex;
 
 use crate::base::clock::Clock;
 use crate::base::failure::Failure;
-use crate::base::human::human_duration;
 use crate::base::plain;
 use crate::base::signals::Cancellation;
 use crate::boundary;
-use crate::cloud::Connect;
+use crate::cloud::{CloudError, Connect, ObjectStore, RunningJob, TrainingJobs};
 use crate::config::operator_file;
-use crate::session::close::{self, Closed, Patience};
+use crate::config::settings::Settings;
+use crate::session::close::{self, Patience};
 use crate::session::left_over::{self, LeftOver};
+use crate::session::lost_sessions::{LostSearch, LostSession, Running};
 use crate::session::record::Records;
 use crate::session::stamp::Stamp;
 use crate::session::{Host, Session, SessionId};
 use crate::ui::Printer;
 
+use report::{FoundBy, Row, SweepOutcome, SweepReport};
+
+/// Lost sessions that are looked at or ended at once. SageMaker's rate of `DescribeTrainingJob` is about ten a second.
+const AT_ONCE: usize = 8;
+/// Without `--older-than`.
+const DAY: Duration = Duration::from_hours(24);
+
 #[derive(Debug, Args)]
 pub struct SweepArgs {
-    /// Leave sessions alone that a stage has touched within this time. A session whose `cleanup` was begun is ended at any age, one
-    /// that a stage holds at none
-    #[arg(long, value_name = "DURATION", default_value = "1day", value_parser = humantime::parse_duration)]
-    older_than: Duration,
+    /// Leave sessions alone that were touched within this time; a day when absent. A session of this host whose `cleanup` was begun is
+    /// ended at any age, one that a stage holds at none. Sessions of other hosts, and those without a record, are ended four leases,
+    /// and an hour at least, after the last sign of life, or after this time if it is longer
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    older_than: Option<Duration>,
     /// Say what would be ended, and end nothing
     #[arg(long)]
     dry_run: bool,
     /// Print one JSON object on stdout in place of the lines
     #[arg(long)]
     json: bool,
-}
-
-/// Everything that one sweep found.
-#[derive(Debug, Default, Serialize)]
-struct Report {
-    sessions: Vec<Row>,
-}
-
-#[derive(Debug, Serialize)]
-struct Row {
-    session: String,
-    /// Seconds since a stage touched it; absent when that could not be found out.
-    untouched_for: Option<u64>,
-    outcome: Outcome,
-    /// The error's own text, for [`Outcome::Failed`].
-    error: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Outcome {
-    WouldEnd,
-    Ended,
-    /// SageMaker is about to end its training job.
-    KeptLeaving,
-    /// SageMaker may still create the training job that it asked for.
-    KeptMayCome,
-    Failed,
-}
-
-impl Row {
-    fn line(&self) -> String {
-        let Row { session, untouched_for, .. } = self;
-        let age = human_duration(Duration::from_secs(untouched_for.unwrap_or_default()));
-        match self.outcome {
-            Outcome::WouldEnd => format!("Would end {session}, untouched for {age}"),
-            Outcome::Ended => format!("Ended {session}, untouched for {age}"),
-            Outcome::KeptLeaving => format!("Kept {session}: SageMaker is about to end its training job"),
-            Outcome::KeptMayCome => {
-                format!("Kept {session}: SageMaker may still create the training job that it asked for")
-            }
-            Outcome::Failed => format!("Failed to end {session}"),
-        }
-    }
 }
 
 pub async fn run(
@@ -90,124 +58,200 @@ pub async fn run(
     clock: Arc<dyn Clock>,
     printer: &Printer,
 ) -> ExitCode {
-    let sweeping = async |cancellation| sweep(&args, config, connect, clock, printer, &cancellation).await;
+    let sweeping = async |cancellation| {
+        let settings = operator_file::load(config)?;
+        let host = Host { settings: &settings, printer, clock };
+        let sweep = Sweep { args: &args, settings: &settings, connect, host, report: Mutex::default(), cancellation };
+        Box::pin(sweep.run()).await
+    };
     boundary::command(printer, sweeping).await
 }
 
-async fn sweep(
-    args: &SweepArgs,
-    config: &Path,
-    connect: &dyn Connect,
-    clock: Arc<dyn Clock>,
-    printer: &Printer,
-    cancellation: &Cancellation,
-) -> anyhow::Result<()> {
-    let settings = operator_file::load(config)?;
-    let host = Host { settings: &settings, printer, clock };
-    let records = Records::at(&settings.runner.state_dir);
-    let mut report = Report::default();
-    let mut tell = |row: Row| {
-        if !args.json && row.outcome != Outcome::Failed {
-            printer.line(row.line());
-        }
-        report.sessions.push(row);
-    };
-    let failed = |session: &SessionId, untouched_for, error: anyhow::Error| {
-        let error = error.context(format!("failed to end the session {session}"));
-        printer.failure(&error);
-        let error = Some(plain::lines(&format!("{error:#}")).into_owned());
-        Row { session: session.to_string(), untouched_for, outcome: Outcome::Failed, error }
-    };
-    let mut left = Vec::new();
-    for id in records.sessions()? {
-        match left_over::of(&records, &id, args.older_than, &Stamp::of(&*host.clock)) {
-            Ok(found) => left.extend(found),
-            Err(error) => tell(failed(&id, None, error)),
-        }
-    }
-    let access = settings.access();
-    let ports = if args.dry_run || left.is_empty() {
-        None
-    } else {
-        Some((connect.jobs(&access).await?, connect.objects(&access).await?))
-    };
-    for LeftOver { id, age, claim } in left {
-        let outcome = match &ports {
-            None => Ok(Outcome::WouldEnd),
-            Some(_) if cancellation.asked() => break,
-            Some((jobs, objects)) => {
-                let session = Session::to_close(id.clone(), jobs.clone(), objects.clone(), host.clone());
-                let closing = close::close(session, Patience::Long);
-                tokio::select! {
-                    closed = closing => closed.map(|closed| match closed {
-                        Closed::Whole => Outcome::Ended,
-                        Closed::Leaving => Outcome::KeptLeaving,
-                        Closed::MayAppear => Outcome::KeptMayCome,
-                    }),
-                    () = cancellation.token().cancelled() => Err(Failure::canceled("the sweep was interrupted").into()),
-                }
-            }
-        };
-        let untouched_for = Some(age.as_secs());
-        tell(match outcome {
-            Ok(outcome) => Row { session: id.to_string(), untouched_for, outcome, error: None },
-            Err(error) => failed(&id, untouched_for, error),
-        });
-        drop(claim);
-    }
-    conclude(&report, args, printer, cancellation)
+struct Sweep<'a> {
+    args: &'a SweepArgs,
+    settings: &'a Settings,
+    connect: &'a dyn Connect,
+    host: Host<'a>,
+    report: Mutex<SweepReport>,
+    cancellation: Cancellation,
 }
 
-fn conclude(report: &Report, args: &SweepArgs, printer: &Printer, cancellation: &Cancellation) -> anyhow::Result<()> {
-    if args.json {
-        printer.write_data(format!("{}\n", serde_json::to_string(report)?).as_bytes())?;
-    } else if report.sessions.is_empty() {
-        printer.line("Nothing is left over");
+struct Ports {
+    jobs: Arc<dyn TrainingJobs>,
+    objects: Arc<dyn ObjectStore>,
+}
+
+impl Sweep<'_> {
+    async fn run(self) -> anyhow::Result<()> {
+        let records = Records::at(&self.settings.runner.state_dir);
+        // A directory that cannot be read hides the records, not the sessions.
+        let recorded = records.sessions().unwrap_or_else(|error| {
+            self.search_failed(error);
+            Vec::new()
+        });
+        let left = self.left_over(&records, &recorded);
+        let access = self.settings.access();
+        let ports = Ports { jobs: self.connect.jobs(&access).await?, objects: self.connect.objects(&access).await? };
+        for left in left {
+            if self.cancellation.asked() {
+                break;
+            }
+            self.end_recorded(&ports, left).await;
+        }
+        if !self.cancellation.asked() {
+            self.end_lost(&ports, &recorded).await;
+        }
+        self.conclude()
     }
-    if cancellation.asked() {
-        return Err(Failure::canceled("the sweep was interrupted; what it did not reach is kept").into());
+
+    /// The sessions of this host that no stage holds.
+    fn left_over(&self, records: &Records, recorded: &[SessionId]) -> Vec<LeftOver> {
+        let now = Stamp::of(&*self.host.clock);
+        let mut left = Vec::new();
+        for id in recorded {
+            match left_over::of(records, id, self.args.older_than.unwrap_or(DAY), &now) {
+                Ok(found) => left.extend(found),
+                Err(error) => self.failed(id, FoundBy::Record, None, error),
+            }
+        }
+        left
     }
-    match report.sessions.iter().filter(|row| row.outcome == Outcome::Failed).count() {
-        0 => Ok(()),
-        failed => Err(Failure::system(format!("{failed} sessions could not be ended; their records are kept"))
-            .hint("run `sagemaker-executor sweep` again once the errors above are mended")
-            .into()),
+
+    async fn end_recorded(&self, ports: &Ports, left: LeftOver) {
+        let LeftOver { id, age, claim } = left;
+        let end = async { Ok(close::close(self.session(ports, &id), Patience::Long).await?.into()) };
+        self.end(&id, FoundBy::Record, age, end).await;
+        drop(claim);
+    }
+
+    /// Ends the sessions of which this host has no file; `recorded` is in order.
+    async fn end_lost(&self, ports: &Ports, recorded: &[SessionId]) {
+        let survey = match self.connect.survey(&self.settings.access()).await {
+            Ok(survey) => survey,
+            Err(error) => return self.search_failed(error),
+        };
+        let now = match survey.now().await {
+            Ok(now) => now,
+            Err(error) => {
+                return self.search_failed(anyhow::Error::from(error).context("failed to ask S3 for its time"));
+            }
+        };
+        let older_than = self.args.older_than.unwrap_or_default();
+        let (jobs, objects) = (&*ports.jobs, &*ports.objects);
+        let search = &LostSearch { survey: &*survey, objects, jobs, now, older_than };
+        let mut ids = match search.ids().await {
+            Ok(ids) => ids,
+            Err(error) => return self.search_failed(error.into()),
+        };
+        let is_recorded = |id: &SessionId| recorded.binary_search(id).is_ok();
+        ids.retain(|id| !is_recorded(id));
+        let running = &match search.running().await {
+            Ok(running) => running,
+            Err(error) => {
+                self.search_failed(error.into());
+                Running::default()
+            }
+        };
+        let look = |id: SessionId| async move {
+            if !self.cancellation.asked() {
+                let found = search.by_objects(&id).await;
+                self.end_found(ports, &id, FoundBy::Objects, found, running).await;
+            }
+            id
+        };
+        let seen: Vec<SessionId> = futures::stream::iter(ids).map(look).buffer_unordered(AT_ONCE).collect().await;
+        let look = |(id, job): (SessionId, RunningJob)| async move {
+            if !self.cancellation.asked() {
+                let found = search.by_tags(&id, &job).await;
+                self.end_found(ports, &id, FoundBy::Tags, found, running).await;
+            }
+        };
+        let jobs = running.jobs.iter().filter(|(id, _)| !seen.contains(id) && !is_recorded(id)).cloned();
+        futures::stream::iter(jobs).map(look).buffer_unordered(AT_ONCE).collect::<()>().await;
+    }
+
+    async fn end_found(
+        &self,
+        ports: &Ports,
+        id: &SessionId,
+        found_by: FoundBy,
+        found: Result<Option<LostSession>, CloudError>,
+        running: &Running,
+    ) {
+        match found {
+            Ok(None) => {}
+            Ok(Some(lost)) => {
+                let end = async { Ok(Box::pin(lost.end(self.session(ports, id), running)).await?.into()) };
+                self.end(id, found_by, lost.quiet, end).await;
+            }
+            Err(error) => self.failed(id, found_by, None, error.into()),
+        }
+    }
+
+    async fn end(
+        &self,
+        id: &SessionId,
+        found_by: FoundBy,
+        untouched: Duration,
+        end: impl Future<Output = anyhow::Result<SweepOutcome>>,
+    ) {
+        let interrupted = || Failure::canceled("the sweep was interrupted").into();
+        let outcome = if self.args.dry_run {
+            Ok(SweepOutcome::WouldEnd)
+        } else {
+            tokio::select! {
+                outcome = end => outcome,
+                () = self.cancellation.token().cancelled() => Err(interrupted()),
+            }
+        };
+        match outcome {
+            Ok(outcome) => self.tell(Row::of(id, found_by, untouched, outcome)),
+            Err(error) => self.failed(id, found_by, Some(untouched), error),
+        }
+    }
+
+    fn session(&self, ports: &Ports, id: &SessionId) -> Session<'_> {
+        Session::to_close(id.clone(), ports.jobs.clone(), ports.objects.clone(), self.host.clone())
+    }
+
+    fn tell(&self, row: Row) {
+        if !self.args.json && row.outcome != SweepOutcome::Failed {
+            self.host.printer.line(row.line());
+        }
+        self.report.lock().sessions.push(row);
+    }
+
+    fn failed(&self, id: &SessionId, found_by: FoundBy, untouched: Option<Duration>, error: anyhow::Error) {
+        let error = error.context(format!("failed to end the session {id}"));
+        self.host.printer.failure(&error);
+        self.tell(Row::failed(id, found_by, untouched, &error));
+    }
+
+    fn search_failed(&self, error: anyhow::Error) {
+        let error = error.context("failed to look for sessions");
+        self.host.printer.failure(&error);
+        self.report.lock().errors.push(plain::lines(&format!("{error:#}")).into_owned());
+    }
+
+    fn conclude(self) -> anyhow::Result<()> {
+        let (report, printer) = (self.report.into_inner(), self.host.printer);
+        if self.args.json {
+            printer.write_data(format!("{}\n", serde_json::to_string(&report)?).as_bytes())?;
+        } else if report.sessions.is_empty() && report.errors.is_empty() {
+            printer.line("Nothing is left over");
+        }
+        if self.cancellation.asked() {
+            return Err(Failure::canceled("the sweep was interrupted; what it did not reach is kept").into());
+        }
+        let what = match (report.failed(), report.errors.len()) {
+            (0, 0) => return Ok(()),
+            (0, _) => "the search for sessions is incomplete".to_owned(),
+            (failed, 0) => format!("{failed} sessions could not be ended; what is left of them is kept"),
+            (failed, _) => format!("{failed} sessions could not be ended, and the search for more is incomplete"),
+        };
+        Err(Failure::system(what).hint("run `sagemaker-executor sweep` again once the errors above are mended").into())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::clock::HostClock;
-    use crate::cloud::TrainingJobs as _;
-    use crate::cloud::testing::{Memory, example_spec};
-    use crate::session::record::SessionRecord;
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_left_over_is_told_then_ended_and_nothing_is_asked_of_an_account_before() {
-        let dir = tempfile::tempdir().unwrap();
-        let config = dir.path().join("sagemaker-executor.toml");
-        let state = dir.path().join("state");
-        std::fs::write(&config, format!("[storage]\nbucket = \"b\"\n[job]\n[runner]\nstate_dir = {state:?}\n"))
-            .unwrap();
-        let (memory, id) = (Memory::new(), SessionId::parse("gitlab-1-2-abcdef12").unwrap());
-        memory.jobs.create(&example_spec(id.as_str())).await.unwrap();
-        let record = SessionRecord { arn: Some("arn".into()), ..SessionRecord::default() };
-        let records = Records::open(&state).unwrap();
-        records.save(&id, &record).unwrap();
-        let sweep = async |older_than: u64, dry_run: bool| {
-            let args = SweepArgs { older_than: Duration::from_secs(older_than), dry_run, json: false };
-            let (printer, captured) = Printer::captured();
-            let (clock, cancellation) = (Arc::new(HostClock), Cancellation::default());
-            sweep(&args, &config, &memory, clock, &printer, &cancellation).await.unwrap();
-            captured.text()
-        };
-        assert!(sweep(3600, false).await.contains("Nothing is left over"));
-        assert!(sweep(0, true).await.contains("Would end gitlab-1-2-abcdef12"));
-        assert!(memory.made().is_empty() && !records.sessions().unwrap().is_empty());
-        assert!(sweep(0, false).await.contains("Ended gitlab-1-2-abcdef12"));
-        assert!(memory.jobs.calls().contains(&"stop gitlab-1-2-abcdef12".to_owned()));
-        assert_eq!(memory.made(), ["jobs", "objects"]);
-        assert!(records.sessions().unwrap().is_empty());
-    }
-}
+mod tests;

@@ -7,9 +7,12 @@ use serde::{Deserialize, Serialize};
 use crate::base::node::NodeId;
 use crate::base::seal::{Label, Seal, SealKey};
 
+/// Key prefix of the agent's files of every version.
+pub const AGENTS: &str = "agents/";
+
 /// Key prefix of the agent's files; `hash` is over all of them.
 pub fn agent(hash: &str) -> String {
-    format!("agents/{hash}")
+    format!("{AGENTS}{hash}")
 }
 
 /// Key of one of the agent's files; with an empty name, the folder of all.
@@ -104,6 +107,10 @@ impl From<Token> for String {
 pub struct Open {
     pub version: u32,
     pub key: SealKey,
+    /// Length of the session's lease, for a sweep of any host; agents have it in their environment. Absent in a session that an earlier
+    /// version began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_seconds: Option<u64>,
 }
 
 /// Object keys of one session, below its root, and the seal of its messages.

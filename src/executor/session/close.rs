@@ -15,6 +15,7 @@ use crate::protocol::mailbox::Order;
 use crate::session::event::SessionEvent;
 use crate::session::exchange::Exchange as _;
 use crate::session::output::{CopyEnd, Output};
+use crate::session::record::Records;
 use crate::session::stamp::Stamp;
 use crate::session::state::Creation;
 use crate::session::{Session, billing, job_limit, leaving, slots, spec};
@@ -133,6 +134,12 @@ pub async fn close(mut session: Session<'_>, patience: Patience) -> anyhow::Resu
             Ok(place) => place.iter().for_each(|place| session.state.apply(SessionEvent::PlaceTaken(place))),
             Err(error) => patience.note("failed to look for the session's objects", &error),
         }
+        // `prepare` stores some before it requests the job, so the request may be on its way.
+        match session.exchange().has_objects().await {
+            Ok(true) => session.state.apply(SessionEvent::JobMayExist(&now)),
+            Ok(false) => {}
+            Err(error) => patience.note("failed to look for the session's objects", &error),
+        }
     }
     let was_finished = session.state.is_finished();
     let job = if is_known { end_job(&mut session, patience).await } else { end_all(&mut session, patience).await };
@@ -196,7 +203,9 @@ fn forget(session: &Session<'_>) -> anyhow::Result<()> {
 /// Keeps the record until the training job has been absent for long enough after it was requested.
 fn keep_for_later(session: &mut Session<'_>) -> anyhow::Result<()> {
     let now = Stamp::of(&*session.clock);
-    let kept = session.apply(SessionEvent::JobMayExist(&now));
+    // The directory may be lost with all records.
+    Records::open(&session.settings.runner.state_dir)?;
+    let kept = session.apply(SessionEvent::JobMayExist(&now)).and_then(|()| session.records.mark_closing(&session.id));
     kept.context("failed to keep the record of a training job that may still appear")?;
     // The GitLab job has ended regardless.
     slots::release(&session.settings.runner.state_dir, &session.id)?;
@@ -389,7 +398,11 @@ fn may_appear(session: &Session<'_>) -> bool {
 }
 
 /// Describes the job, and retries while throttled, as when hundreds of jobs end together.
-async fn look(jobs: &dyn TrainingJobs, name: &str, patience: Patience) -> Result<Option<TrainingJob>, CloudError> {
+pub(super) async fn look(
+    jobs: &dyn TrainingJobs,
+    name: &str,
+    patience: Patience,
+) -> Result<Option<TrainingJob>, CloudError> {
     let deadline = Instant::now() + patience.throttled_within();
     (|| jobs.describe(name))
         .retry(POLLS)

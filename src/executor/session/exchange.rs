@@ -3,7 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -61,11 +61,13 @@ pub trait Exchange: Send + Sync {
     ) -> anyhow::Result<Summary>;
     /// Stores the script of a run, which the order to run it names.
     async fn deliver_script(&self, run: u32, body: Vec<u8>) -> Result<(), CloudError>;
-    /// Lets the agents read the session's key; before this, they read nothing else.
-    async fn open(&self) -> Result<(), CloudError>;
+    /// Lets the agents read the session's key; before this, they read nothing else. `lease` is the length of the session's lease.
+    async fn open(&self, lease: Duration) -> Result<(), CloudError>;
     /// Finds where the session's objects are, when no record tells it; `key_hash` is the key's commitment. `None` when nothing is
     /// there.
     async fn find_place(&self, key_hash: &str) -> Result<Option<SessionPlace>, CloudError>;
+    /// `true` when anything of the session is stored.
+    async fn has_objects(&self) -> Result<bool, CloudError>;
     /// Deletes the scripts up to this run's, and the orders up to its own: they hold secrets, and every node has read them.
     async fn forget_script(&self, run: u32, order: u32) -> Result<(), CloudError>;
     /// Number of the last order that is stored.
@@ -151,9 +153,9 @@ impl Exchange for StoreExchange {
         self.objects.put(&self.keys.script(run), body).await
     }
 
-    async fn open(&self) -> Result<(), CloudError> {
+    async fn open(&self, lease: Duration) -> Result<(), CloudError> {
         let Seal::Keyed(key) = self.keys.seal() else { return Ok(()) };
-        let open = Open { version: VERSION, key: key.clone() };
+        let open = Open { version: VERSION, key: key.clone(), lease_seconds: Some(lease.as_secs()) };
         let body = serde_json::to_vec(&open).expect("a number and a text");
         self.objects.put(&self.keys.open(), body).await
     }
@@ -170,6 +172,10 @@ impl Exchange for StoreExchange {
             }
         }
         Ok(None)
+    }
+
+    async fn has_objects(&self) -> Result<bool, CloudError> {
+        Ok(!self.objects.list(&self.folder).await?.is_empty())
     }
 
     async fn forget_script(&self, run: u32, order: u32) -> Result<(), CloudError> {

@@ -1,6 +1,6 @@
 //! Liveness of sessions on this host. Each stage holds a shared lock on its session's `.alive` file and writes a time
-//! stamp into it, which covers the pause between two stages. A pass that closes left-over sessions takes the lock
-//! exclusively.
+//! stamp into it. A stage that ends says so there: then a pause begins, in which no pass ends the session, until the runner calls the
+//! next stage. A stage that was killed says nothing. A pass that closes left-over sessions takes the lock exclusively.
 
 use std::fs::{self, File, TryLockError};
 use std::io::Read as _;
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -22,8 +23,21 @@ use crate::session::stamp::Stamp;
 const CLAIMED_FOR: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(20);
 const BEAT: Duration = Duration::from_mins(1);
-/// Size of the file; the longest stamp fits.
-const STAMP_BYTES: usize = 160;
+/// Size of the file; the longest note fits.
+const NOTE_BYTES: usize = 192;
+/// The runner calls the next stage within this time: it waits up to five minutes when it repeats one, or cannot reach GitLab.
+const LONGEST_PAUSE: Duration = Duration::from_mins(10);
+
+/// Content of the `.alive` file.
+#[derive(Debug, Serialize, Deserialize)]
+struct AliveNote {
+    /// Flat, as earlier versions read it.
+    #[serde(flatten)]
+    stamp: Stamp,
+    /// The stage has ended. Earlier versions do not tell.
+    #[serde(default)]
+    paused: Option<bool>,
+}
 
 /// Exclusive claim on a session, for closing it.
 #[derive(Debug)]
@@ -47,12 +61,12 @@ impl Hold {
     /// Writes the stamp every minute: a killed stage writes none at its end.
     fn of(file: File, clock: Arc<dyn Clock>) -> Self {
         let alive = Arc::new(Alive { file, clock });
-        alive.touch();
+        alive.write(false);
         let beating = Arc::clone(&alive);
         let beat = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(BEAT).await;
-                beating.touch();
+                beating.write(false);
             }
         });
         Self { file: Some(alive), _beat: Some(AbortOnDropHandle::new(beat)) }
@@ -63,7 +77,7 @@ impl Drop for Hold {
     /// The pause until the next stage begins now.
     fn drop(&mut self) {
         if let Some(alive) = &self.file {
-            alive.touch();
+            alive.write(true);
             // The task that shares the file may end a moment later.
             if let Err(error) = alive.file.unlock() {
                 tracing::debug!(%error, "failed to unlock the session");
@@ -73,11 +87,11 @@ impl Drop for Hold {
 }
 
 impl Alive {
-    fn touch(&self) {
+    fn write(&self, paused: bool) {
         let write = || -> std::io::Result<()> {
-            let mut text = serde_json::to_vec(&Stamp::of(&*self.clock))?;
-            text.resize(text.len().max(STAMP_BYTES), b' ');
-            // One write over the old text, so that the file always holds a stamp.
+            let mut text = serde_json::to_vec(&AliveNote { stamp: Stamp::of(&*self.clock), paused: Some(paused) })?;
+            text.resize(text.len().max(NOTE_BYTES), b' ');
+            // One write over the old text, so that the file always holds a note.
             self.file.write_all_at(&text, 0)
         };
         if let Err(error) = write() {
@@ -134,12 +148,24 @@ impl Records {
         Ok(Some(Claim(claim)))
     }
 
+    /// Time for which the runner may still call the session's next stage; zero when the last stage was killed. `age` is
+    /// that of [`Records::untouched_for`].
+    pub fn pause_left(&self, id: &SessionId, age: Duration) -> Duration {
+        // Without a note, a stage has begun the session and was not able to write one, or is about to.
+        let was_killed = self.note(id).is_some_and(|note| note.paused == Some(false));
+        if was_killed { Duration::ZERO } else { LONGEST_PAUSE.saturating_sub(age) }
+    }
+
+    fn note(&self, id: &SessionId) -> Option<AliveNote> {
+        let mut text = String::new();
+        File::open(self.file(id, "alive")).and_then(|mut file| file.read_to_string(&mut text)).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+
     /// Time since a stage of the session last wrote its stamp; `None` when the session has no files.
     pub fn untouched_for(&self, id: &SessionId, now: &Stamp) -> anyhow::Result<Option<Duration>> {
-        let mut text = String::new();
-        let stamp = File::open(self.file(id, "alive")).and_then(|mut file| file.read_to_string(&mut text));
-        if let Some(stamp) = stamp.ok().and_then(|_| serde_json::from_str::<Stamp>(&text).ok()) {
-            return Ok(Some(stamp.age(now)));
+        if let Some(note) = self.note(id) {
+            return Ok(Some(note.stamp.age(now)));
         }
         // No stamp: the disk was full when the stages began, or an older program wrote the record. Lock files made by
         // this check are younger than the session, so the record's modification time comes first.
@@ -193,6 +219,27 @@ mod tests {
         drop(second);
         assert!(records.claim(&id()).unwrap().is_some());
         assert!(records.untouched_for(&id(), &Stamp::of(&HostClock)).unwrap().unwrap() < Duration::from_mins(5));
+    }
+
+    #[tokio::test]
+    async fn a_stage_that_ended_leaves_a_pause_and_a_killed_one_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(dir.path()).unwrap();
+        records.save(&id(), &SessionRecord::default()).unwrap();
+        let (age, left) = (Duration::from_mins(4), Duration::from_mins(6));
+        assert_eq!(records.pause_left(&id(), age), left, "`prepare` is about to hold it");
+        drop(records.hold(&id(), &clock()).await);
+        assert_eq!(records.pause_left(&id(), age), left);
+        assert_eq!(records.pause_left(&id(), LONGEST_PAUSE), Duration::ZERO);
+        // As after a kill: the lock is gone, and nothing was written.
+        let killed = records.hold(&id(), &clock()).await;
+        assert_eq!(records.pause_left(&id(), age), Duration::ZERO);
+        // An earlier version reads the stamp, and writes its own.
+        let text = fs::read_to_string(records.file(&id(), "alive")).unwrap();
+        assert!(text.len() == NOTE_BYTES && serde_json::from_str::<Stamp>(&text).unwrap() != Stamp::default());
+        drop(killed);
+        fs::write(records.file(&id(), "alive"), serde_json::to_vec(&Stamp::of(&HostClock)).unwrap()).unwrap();
+        assert_eq!(records.pause_left(&id(), age), left);
     }
 
     /// A clock that jumps ahead makes every file look old.

@@ -28,15 +28,15 @@ impl SessionId {
         (number(project) && number(job) && hex && parts.next().is_none()).then(|| Self(text.to_owned()))
     }
 
+    /// `true` for an id that has the same numbers of project and job: of another attempt of the job, or of a job of another GitLab.
+    pub fn has_numbers_of(&self, other: &Self) -> bool {
+        let numbers = |id: &Self| id.0.rsplit_once('-').map(|(numbers, _)| numbers.to_owned());
+        numbers(self) == numbers(other)
+    }
+
     /// The GitLab project's number.
     pub fn project(&self) -> &str {
         self.0.split('-').nth(1).unwrap_or_default()
-    }
-
-    /// `true` when both name attempts of a GitLab job with the same numbers. Jobs of two GitLab instances may have the same.
-    pub fn is_of_same_job(&self, other: &Self) -> bool {
-        let job = |id: &Self| id.0.rsplit_once('-').map(|(job, _)| job.to_owned());
-        job(self) == job(other)
     }
 
     pub fn as_str(&self) -> &str {
@@ -92,8 +92,8 @@ mod tests {
         assert_eq!(SessionId::derive(&job("t"), "/tmp/a"), id);
         assert_ne!(SessionId::derive(&job("t"), "/tmp/b"), id);
         assert_ne!(SessionId::derive(&job("u"), "/tmp/a"), id);
-        assert!(id.is_of_same_job(&SessionId::derive(&job("t"), "/tmp/b")));
-        assert!(!id.is_of_same_job(&SessionId::parse("gitlab-1-2-abcdef12").unwrap()));
+        assert!(id.has_numbers_of(&SessionId::derive(&job("u"), "/tmp/b")));
+        assert!(!id.has_numbers_of(&SessionId::parse("gitlab-1-2-abcdef12").unwrap()));
     }
 
     #[test]

@@ -76,7 +76,11 @@ pub async fn enter(session: &mut Session<'_>, cancel: &Cancellation) -> anyhow::
         }
     }
     session.apply(SessionEvent::StageEntered)?;
-    session.exchange().open().await.context("failed to open the session for the agents of the stage")?;
+    session
+        .exchange()
+        .open(session.settings.lease())
+        .await
+        .context("failed to open the session for the agents of the stage")?;
     Ok(Entered::Yes)
 }
 

@@ -1,7 +1,8 @@
 //! Renews the lease of a session while a stage works on it. Agents leave when the lease expires.
 //!
-//! The stage renews it once when it attaches. From then on a thread with a client of its own renews it, because the
-//! stage's thread blocks while stdout is not read.
+//! A container stage renews it when it attaches. From then on a thread with a client of its own renews it, because the
+//! stage's thread blocks while stdout is not read. A host stage does it when it attaches only if the last renewal is a third of the
+//! lease ago: so most short stages make no client, and many of them do not leave the lease alone.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,10 +11,14 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{OnceCell, oneshot};
 
+use crate::base::clock::Clock;
 use crate::base::worker::Worker;
 use crate::cloud::{Access, Connect, ObjectStore};
 use crate::protocol::keys::SessionKeys;
 use crate::protocol::mailbox;
+use crate::session::id::SessionId;
+use crate::session::record::Records;
+use crate::session::stamp::Stamp;
 
 /// When the lease was last renewed, for the part of the process that prints.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +28,27 @@ impl RenewalTime {
     /// `None` before the first renewal.
     pub fn age(&self) -> Option<Duration> {
         self.0.lock().map(|at| at.elapsed())
+    }
+}
+
+/// Notes on this host when the lease was renewed, for the next stage.
+#[derive(Debug, Clone)]
+pub struct LeaseNote {
+    pub records: Records,
+    pub id: SessionId,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl LeaseNote {
+    /// `true` when the last renewal is a third of `lease` ago. Without a note, as on a full disk, the thread alone renews the lease.
+    pub fn is_due(&self, lease: Duration) -> bool {
+        self.records.renewed(&self.id).is_some_and(|at| at.age(&Stamp::of(&*self.clock)) >= lease / 3)
+    }
+
+    pub fn write(&self) {
+        if let Err(error) = self.records.note_renewal(&self.id, &Stamp::of(&*self.clock)) {
+            tracing::debug!(error = format!("{error:#}"), "failed to note the renewal of the lease");
+        }
     }
 }
 
@@ -37,12 +63,13 @@ impl LeaseKeeper {
     pub fn start(
         keys: &SessionKeys,
         lease: Duration,
+        note: LeaseNote,
         connect: Arc<dyn Connect>,
         access: Access,
     ) -> anyhow::Result<Self> {
         // The counter starts at the process id, so that values of different processes differ.
         let last = AtomicU64::new(u64::from(std::process::id()) << 32);
-        let renewals = Arc::new(Renewals { keys: keys.clone(), last, renewed: RenewalTime::default() });
+        let renewals = Arc::new(Renewals { keys: keys.clone(), last, renewed: RenewalTime::default(), note });
         let kept = Arc::clone(&renewals);
         let keep = move |stopped| async move { kept.keep(lease / 3, &*connect, &access, stopped).await };
         Ok(Self { renewals, _worker: Worker::start("lease", keep)? })
@@ -66,6 +93,7 @@ struct Renewals {
     keys: SessionKeys,
     last: AtomicU64,
     renewed: RenewalTime,
+    note: LeaseNote,
 }
 
 impl Renewals {
@@ -100,6 +128,7 @@ impl Renewals {
         let beat = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         objects.put(&self.keys.lease(), mailbox::encode_lease(&self.keys, beat)).await?;
         *self.renewed.0.lock() = Some(Instant::now());
+        self.note.write();
         Ok(())
     }
 }
@@ -107,9 +136,11 @@ impl Renewals {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::clock::HostClock;
     use crate::base::seal::{Seal, SealKey};
     use crate::cloud::CloudErrorKind;
     use crate::cloud::testing::{Fault, Memory, When};
+    use crate::session::record::SessionRecord;
 
     const LEASE: Duration = Duration::from_millis(60);
 
@@ -117,15 +148,22 @@ mod tests {
         memory: Memory,
         keys: SessionKeys,
         keeper: LeaseKeeper,
+        note: LeaseNote,
+        _dir: tempfile::TempDir,
     }
 
     impl Kept {
         fn start(faults: impl IntoIterator<Item = Fault>) -> Self {
             let (memory, keys) = (Memory::new(), SessionKeys::new("sessions/s", Seal::Keyed(SealKey::new([7; 32]))));
             memory.objects.plan(faults);
+            let dir = tempfile::tempdir().unwrap();
+            let records = Records::open(dir.path()).unwrap();
+            let id = SessionId::parse("gitlab-1-2-abcdef12").unwrap();
+            records.save(&id, &SessionRecord::default()).unwrap();
+            let note = LeaseNote { records, id, clock: Arc::new(HostClock) };
             let connect = Arc::new(memory.clone());
-            let keeper = LeaseKeeper::start(&keys, LEASE, connect, Access::default()).unwrap();
-            Self { memory, keys, keeper }
+            let keeper = LeaseKeeper::start(&keys, LEASE, note.clone(), connect, Access::default()).unwrap();
+            Self { memory, keys, keeper, note, _dir: dir }
         }
 
         /// Number of renewals up to the stored one.
@@ -158,6 +196,15 @@ mod tests {
     fn a_renewal_that_fails_is_tried_again() {
         let kept = Kept::start([Fault::new("put", 1, When::Before, CloudErrorKind::Transient).times(2)]);
         kept.stand_still_until(4);
+    }
+
+    /// Stages that are each too short for a renewal make one together.
+    #[test]
+    fn the_next_stage_knows_when_the_last_one_renewed_it() {
+        let kept = Kept::start([]);
+        assert!(!kept.note.is_due(Duration::ZERO), "no stage has noted one");
+        kept.stand_still_until(2);
+        assert!(kept.note.is_due(Duration::ZERO) && !kept.note.is_due(Duration::from_hours(1)));
     }
 
     #[test]

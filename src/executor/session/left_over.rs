@@ -2,7 +2,7 @@
 //! that they end without an operator.
 //!
 //! A session is left over when no stage holds it and either its `cleanup` began and did not finish, or no stage has
-//! touched it for a long time.
+//! touched it for a long time. In the pause between two stages it is none.
 
 use std::fs::File;
 use std::time::Duration;
@@ -20,8 +20,9 @@ pub const BACKLOG: usize = 1000;
 /// Time limit of a pass beside a `prepare` on a host with a backlog: its jobs begin as soon as those of other hosts.
 const LOOK_AT_BACKLOG: Duration = Duration::from_millis(250);
 /// A session that no stage has touched for this many leases is over: its agent has left, or never came up.
-const LEASES: u32 = 4;
-const AT_LEAST: Duration = Duration::from_hours(1);
+pub(super) const LEASES: u32 = 4;
+/// A shorter silence ends no session, however short its lease.
+pub(super) const AT_LEAST: Duration = Duration::from_hours(1);
 
 /// A left-over session, with the claim that keeps stages and other passes away.
 #[derive(Debug)]
@@ -32,10 +33,11 @@ pub struct LeftOver {
     pub claim: Claim,
 }
 
-/// Returns the session when it is left over: untouched for `older_than`, or not closed completely.
+/// Returns the session when it is left over: untouched for `older_than` and not in the pause between two stages, or not closed completely.
 pub fn of(records: &Records, id: &SessionId, older_than: Duration, now: &Stamp) -> anyhow::Result<Option<LeftOver>> {
     let Some(age) = records.untouched_for(id, now)? else { return Ok(None) };
-    if age < older_than && !records.is_closing(id) {
+    let is_live = age < older_than || !records.pause_left(id, age).is_zero();
+    if is_live && !records.is_closing(id) {
         return Ok(None);
     }
     Ok(records.claim(id)?.map(|claim| LeftOver { id: id.clone(), age, claim }))
@@ -80,6 +82,31 @@ pub async fn close_all(session: &Session<'_>) {
     };
     if tokio::time::timeout(limit, look).await.is_err() {
         tracing::info!("left-over sessions remain for the next job");
+    }
+}
+
+/// Ends the earlier attempts of the session's GitLab job, before the next training job is made for it: their `cleanup` was killed or has
+/// failed. What cannot be ended now is left to a later pass, since no stage will work on it and its script is deleted or was never stored.
+pub async fn close_attempts(session: &Session<'_>, job_key: &str) {
+    let attempts = match session.records.attempts(&session.id, job_key) {
+        Ok(attempts) => attempts,
+        Err(error) => {
+            tracing::info!(error = format!("{error:#}"), "failed to look for earlier attempts of the job");
+            return;
+        }
+    };
+    for id in attempts {
+        // A stage that holds it notices that its runner has gone.
+        let Ok(Some(claim)) = session.records.claim(&id) else { continue };
+        let earlier = Session::to_close(id.clone(), session.jobs.clone(), session.objects.clone(), session.host());
+        match close::close(earlier, Patience::Brief).await {
+            Ok(closed) => tracing::info!(session = %id, ?closed, "closed an earlier attempt of the job"),
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::warn!(session = %id, error, "failed to close an earlier attempt of the job");
+            }
+        }
+        drop(claim);
     }
 }
 
@@ -238,6 +265,31 @@ mod tests {
             assert_eq!(std::collections::BTreeSet::from(ids), std::collections::BTreeSet::from(all.clone()));
         }
         begin_at(&mut [], 1);
+    }
+
+    /// Also when it is young, and its cleanup has not begun; a job of another GitLab may have the same numbers.
+    #[tokio::test(start_paused = true)]
+    async fn an_earlier_attempt_of_the_job_is_ended_before_the_next_job_is_made() {
+        const NEXT: &str = "gitlab-1-1-bbbbbbbb";
+        const OTHERS: [&str; 2] = ["gitlab-1-1-cccccccc", "gitlab-1-9-dddddddd"];
+        let harness = Harness::new();
+        harness.open(OLD).await;
+        for name in OTHERS {
+            harness.open(name).await;
+        }
+        let of = |job_key: &str| SessionRecord {
+            job_key: job_key.into(),
+            arn: Some("arn".into()),
+            ..SessionRecord::default()
+        };
+        harness.records().save(&id(OLD), &of("k")).unwrap();
+        harness.records().save(&id(OTHERS[1]), &of("k")).unwrap();
+        let hold = harness.records().hold(&id(OLD), &harness.session(NEXT).clock).await;
+        close_attempts(&harness.session(NEXT), "k").await;
+        assert!(!harness.is_stopped(OLD), "a stage works on it");
+        drop(hold);
+        close_attempts(&harness.session(NEXT), "k").await;
+        assert!(harness.is_stopped(OLD) && OTHERS.iter().all(|name| !harness.is_stopped(name)));
     }
 
     #[tokio::test(start_paused = true)]

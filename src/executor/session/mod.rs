@@ -29,6 +29,7 @@ mod kept_results;
 pub mod lease;
 mod leaving;
 pub mod left_over;
+pub mod lost_sessions;
 pub mod machine;
 pub mod mailbox;
 pub mod measured;

@@ -331,6 +331,16 @@ impl Records {
         Ok(ids.collect::<BTreeSet<_>>().into_iter().collect())
     }
 
+    /// Other sessions of the GitLab job that has this session: earlier attempts. Reads few records, however many there are.
+    pub fn attempts(&self, id: &SessionId, job_key: &str) -> anyhow::Result<Vec<SessionId>> {
+        let mut others = self.sessions()?;
+        others.retain(|other| other != id && other.has_numbers_of(id));
+        // One that cannot be read is found by a sweep.
+        let is_of_job = |other: &SessionId| self.load(other).ok().flatten().is_some_and(|one| one.job_key == job_key);
+        others.retain(is_of_job);
+        Ok(others)
+    }
+
     fn names(&self) -> std::io::Result<Vec<String>> {
         match fs::read_dir(&self.dir) {
             Ok(entries) => {
@@ -350,6 +360,21 @@ impl Records {
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(not_writable(&path, error)),
         }
+    }
+
+    /// Notes that the session's lease was renewed, unless the session has no record any more.
+    pub fn note_renewal(&self, id: &SessionId, at: &Stamp) -> anyhow::Result<()> {
+        if !self.file(id, "json").exists() {
+            return Ok(());
+        }
+        let path = self.file(id, "lease");
+        let text = serde_json::to_vec(at).context("failed to encode a time")?;
+        files::replace(&path, &text, Durability::Eventual).map_err(|error| not_writable(&path, error))
+    }
+
+    /// When the session's lease was last renewed; `None` when nobody knows.
+    pub fn renewed(&self, id: &SessionId) -> Option<Stamp> {
+        serde_json::from_slice(&fs::read(self.file(id, "lease")).ok()?).ok()
     }
 
     /// Marks the session as closing, for a stage that may still run.

@@ -41,6 +41,16 @@ pub fn job_name(id: &SessionId, number: u32) -> String {
     }
 }
 
+/// The session whose training job has this name; the reverse of [`job_name`].
+pub fn session_of_job(name: &str) -> Option<SessionId> {
+    SessionId::parse(name).or_else(|| {
+        let (session, number) = name.rsplit_once('-')?;
+        let id = SessionId::parse(session)?;
+        let number = number.parse().ok()?;
+        (number > 1 && job_name(&id, number) == name).then_some(id)
+    })
+}
+
 /// The session's place, the project's packs and the agent's files, for the container.
 #[derive(Debug, Clone, Copy)]
 pub struct AgentInputs<'a> {

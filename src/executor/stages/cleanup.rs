@@ -74,15 +74,10 @@ fn sessions(context: &Context) -> BTreeSet<SessionId> {
     // Without the payload, as when the runner could not make its temporary directory, earlier attempts cannot be found.
     if let Ok(job) = context.job() {
         let key = session::job_key(&job);
-        // The name tells most others apart without a look at their records, of which a host may have many.
-        let of_job = SessionId::derive(&job, "");
-        let same_job = |id: &SessionId| {
-            id.is_of_same_job(&of_job) && records.load(id).ok().flatten().is_some_and(|record| record.job_key == key)
-        };
-        sessions.extend(records.sessions().unwrap_or_default().into_iter().filter(same_job));
         // When the runner kept no `job_env`, the payload's path gives the session's id, as in `prepare`.
-        if context.contract.session.is_none() {
-            sessions.extend(context.session(&job).ok());
+        if let Ok(id) = context.session(&job) {
+            sessions.extend(records.attempts(&id, &key).unwrap_or_default());
+            sessions.insert(id);
         }
     }
     sessions

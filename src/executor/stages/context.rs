@@ -16,7 +16,8 @@ use crate::config::settings::Settings;
 use crate::gitlab::{BuildStage, JobContext};
 use crate::protocol::project::Trees;
 use crate::session::directories::JobDirectories;
-use crate::session::lease::LeaseKeeper;
+use crate::session::lease::{LeaseKeeper, LeaseNote};
+use crate::session::record::Records;
 use crate::session::state::SessionState;
 use crate::session::workspace_upload::WorkspaceUpload;
 use crate::session::{Host, Session, SessionId, spec};
@@ -130,7 +131,13 @@ impl Context {
     /// Renews the session's lease from now on, until the keeper is dropped.
     pub(super) fn keep_lease(&self, id: &SessionId, state: &SessionState) -> anyhow::Result<LeaseKeeper> {
         let (keys, access) = (spec::session_keys(id, state.place()), self.settings.access());
-        LeaseKeeper::start(&keys, self.settings.lease(), Arc::clone(&self.connect), access)
+        LeaseKeeper::start(&keys, self.settings.lease(), self.lease_note(id), Arc::clone(&self.connect), access)
+    }
+
+    /// Where the stages of the session note that they renewed its lease.
+    pub(super) fn lease_note(&self, id: &SessionId) -> LeaseNote {
+        let records = Records::at(&self.settings.runner.state_dir);
+        LeaseNote { records, id: id.clone(), clock: Arc::clone(&self.clock) }
     }
 
     pub(super) fn workspace_upload(&self, session: &Session<'_>, job: &JobContext, trees: &Trees) -> WorkspaceUpload {

@@ -64,6 +64,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     let _hold = session.records.hold(&session.id, &context.clock).await;
     shared_token::warn(&session);
     session.take_place()?;
+    left_over::close_attempts(&session, &session::job_key(&job)).await;
     set_up(&context, &mut session, &job, until).await?;
     let objects = session.objects.clone();
     let scope = project_scope::of_session(session.state().scope(), &job);
@@ -105,7 +106,8 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
 /// Delivers the agent, opens the session for it, and finds the scope of the project's packs.
 async fn set_up(context: &Context, session: &mut Session<'_>, job: &JobContext, until: Instant) -> anyhow::Result<()> {
     let (objects, exchange) = (session.objects.clone(), session.exchange());
-    let opened = async { exchange.open().await.context("failed to open the session for its agents") };
+    let opened =
+        async { exchange.open(context.settings.lease()).await.context("failed to open the session for its agents") };
     let agent = agent_delivery::deliver_until(&*objects, &context.settings, &context.printer, until);
     let scope = async {
         project_scope::of_job(&*objects, job).await.context("failed to find the scope of the project's packs")
@@ -116,6 +118,8 @@ async fn set_up(context: &Context, session: &mut Session<'_>, job: &JobContext, 
             return Err(Failure::canceled("canceled while the agent was uploaded").into());
         }
     };
+    // The `open` object is the first sign of life in the bucket.
+    context.lease_note(&session.id).write();
     session.apply(SessionEvent::AgentDelivered(&agent))?;
     // A session of a version without places keeps the scope of that version.
     if session.state().place().is_some() {

@@ -13,9 +13,6 @@ use super::{OPERATOR_FILE, read, root};
 use crate::conformance::{clients, shown, skipped};
 use crate::support::snapshot::assert_snapshot;
 
-/// The action that only a file with a keep-alive needs, for the runner host.
-const OF_WARM_POOLS: &str = "sagemaker:ListTrainingJobs";
-
 /// The sample with the keys active that the policies need, and with `changes` in place of its lines.
 fn sample(changes: &[(&str, &str)]) -> Settings {
     let mut text = read(OPERATOR_FILE).replace("# host_role_arn", "host_role_arn");
@@ -138,14 +135,10 @@ fn a_vpc_and_keys_add_their_statements() {
 fn the_policies_allow_what_the_adapter_calls_and_no_more() {
     let action = Regex::new(r#""((?:sagemaker|s3|logs|iam|kms|sts):[A-Za-z]+)""#).unwrap();
     let mut called = BTreeSet::new();
-    for file in ["errors", "input_data", "jobs", "logs", "objects"] {
+    for file in ["errors", "input_data", "jobs", "logs", "objects", "survey"] {
         let text = read(&format!("src/aws/{file}.rs"));
         called.extend(action.captures_iter(&text).map(|found| found[1].to_owned()));
     }
-    assert!(called.remove(OF_WARM_POOLS), "{OF_WARM_POOLS} is not called any more");
-    let keeping = made(&sample(&WITH_DATA));
-    let has_it = |file: &str| allowed(&statements(&keeping, file)).contains(OF_WARM_POOLS);
-    assert!(has_it("runner-host.json") && !has_it("training-job.json"));
     // Those that only a creator needs, see below, and one of the scaling of endpoints.
     called.retain(|action| !action.starts_with("sts:") && action != "iam:CreateServiceLinkedRole");
     for (name, settings) in variants() {

@@ -349,6 +349,8 @@ fn a_sweep_beside_a_host_stage() {
     run.signal(Signal::KILL);
     run.end();
     desk.call(&["sweep"]).with_code(0).says("Nothing is left over");
+    desk.run("get_sources", "true").passed();
+    desk.call(&["sweep", "--older-than", "0s"]).with_code(0).says("Nothing is left over");
     assert_eq!(desk.emulator.live_jobs().len(), 1, "the pause between two stages is no end either");
     desk.run("build_script", "echo there").passed();
     desk.close();

@@ -95,6 +95,11 @@ fn a_sweep_with_one_bad_record_ends_the_others() {
         tamper(&desk, content);
         desk.next_job(&job(), 4712);
         assert_eq!(desk.emulator.live_jobs().len(), 2);
+        // Its stage is killed too: what has ended and waits for the next stage is live.
+        let mut run = desk.start_run("build_script", "echo reached; sleep 3600");
+        run.until("reached");
+        run.signal(Signal::KILL);
+        run.end();
         let swept = desk.call(&["sweep", "--older-than", "0s"]);
         swept.with_code(0);
         assert_eq!(swept.stderr.matches("Ended gitlab-").count(), 2, "{swept}");

@@ -143,6 +143,14 @@ impl Emulator {
         assert!(status == 200 && !body.contains(":0}"), "{prefix}: {body}");
     }
 
+    /// Makes objects this many seconds older; returns their number.
+    pub(crate) fn age(&self, prefix: &str, seconds: u64) -> u64 {
+        let (status, body) =
+            self.own_request("POST", &format!("/_emulator/age/{BUCKET}/{prefix}?seconds={seconds}"), "");
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str::<Value>(&body).expect("the answer is JSON")["aged"].as_u64().unwrap_or_default()
+    }
+
     /// Requests so far of one operation, also those that were refused.
     pub(crate) fn requests(&self, operation: &str) -> u64 {
         self.all_requests().get(operation).copied().unwrap_or_default()

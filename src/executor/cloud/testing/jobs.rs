@@ -1,14 +1,15 @@
 //! Fake of SageMaker's training jobs: they change by hand, or by one step per describe. No delays, no limits.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
 use super::faults::Fake;
 use crate::cloud::{
-    Channel, ChannelMode, ChannelSource, CloudError, CloudErrorKind, JobStatus, PoolProperties, SecondaryStatus,
-    TrainingJob, TrainingJobSpec, TrainingJobs,
+    Channel, ChannelMode, ChannelSource, CloudError, CloudErrorKind, JobStatus, PoolProperties, RunningJob,
+    RunningJobs, SecondaryStatus, TrainingJob, TrainingJobSpec, TrainingJobs,
 };
 
 /// Training jobs that change by hand ([`MemoryJobs::set_status`]), or by one step per describe
@@ -98,6 +99,7 @@ impl TrainingJobs for MemoryJobs {
             let now = TrainingJob {
                 created: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(service.created)),
                 pool: pool_properties(spec),
+                input_uris: spec.channels.iter().filter_map(s3_uri).collect(),
                 instances: vec![(spec.instance_type.clone(), spec.instance_count)],
                 ..example_job(&spec.name, JobStatus::InProgress, SecondaryStatus::Starting)
             };
@@ -166,6 +168,28 @@ impl TrainingJobs for MemoryJobs {
         };
         self.call("warm_pools", name_contains, act).await
     }
+
+    /// Hidden jobs are not listed either.
+    async fn running(&self, name_contains: &str, created: Range<SystemTime>) -> Result<RunningJobs, CloudError> {
+        let act = |service: &mut JobsState| {
+            let shown = service.jobs.values().filter(|job| job.hidden == 0 && job.now.status == JobStatus::InProgress);
+            let named = shown.filter(|job| job.now.name.contains(name_contains));
+            let mut jobs: Vec<RunningJob> = named
+                .filter_map(|job| Some(RunningJob { name: job.now.name.clone(), created: job.now.created? }))
+                .filter(|job| created.contains(&job.created))
+                .collect();
+            jobs.sort_by_key(|job| std::cmp::Reverse(job.created));
+            Ok(RunningJobs { jobs, is_cut: false })
+        };
+        self.call("running", name_contains, act).await
+    }
+}
+
+fn s3_uri(channel: &Channel) -> Option<String> {
+    match &channel.source {
+        ChannelSource::S3 { uri, .. } | ChannelSource::Listed { uri } => Some(uri.clone()),
+        ChannelSource::FileSystem { .. } => None,
+    }
 }
 
 fn pool_properties(spec: &TrainingJobSpec) -> PoolProperties {
@@ -189,6 +213,7 @@ pub fn example_job(name: &str, status: JobStatus, secondary: SecondaryStatus) ->
         secondary,
         message: None,
         failure_reason: None,
+        input_uris: Vec::new(),
         created: None,
         instances: Vec::new(),
         is_spot: false,

@@ -28,8 +28,8 @@ pub use serving::{EndpointFate, MemoryServing, example_config, example_endpoint,
 
 use super::{
     Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, EndpointLogs, EndpointScaling, ImageRegistry,
-    Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore, SourceObjects,
-    TrainingJobs,
+    Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore, ObjectSurvey,
+    SourceObjects, TrainingJobs,
 };
 
 /// One fake of each port. Implements [`Connect`], and records which ports were created.
@@ -89,6 +89,10 @@ impl Connect for Memory {
 
     async fn objects_apart(&self, access: &Access) -> anyhow::Result<Arc<dyn ObjectStore>> {
         self.objects(access).await
+    }
+
+    async fn survey(&self, _: &Access) -> anyhow::Result<Arc<dyn ObjectSurvey>> {
+        Ok(self.objects.clone())
     }
 
     async fn input_data(&self, _: &Access) -> anyhow::Result<Arc<dyn InputData>> {

@@ -1,6 +1,7 @@
 //! Fake of the object store. No delays, no limits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -8,10 +9,10 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use super::faults::Fake;
-use crate::base::clock::{Clock as _, HostClock};
+use crate::base::clock::{Clock, HostClock};
 use crate::cloud::{
-    CloudError, CloudErrorKind, Content, InputData, InputPrefix, Listed, ObjectStore, Retention, Sha256Hash,
-    SourceObject, SourceObjects, StoredHash,
+    CloudError, CloudErrorKind, Content, InputData, InputPrefix, Listed, ObjectStore, ObjectSurvey, Retention,
+    Sha256Hash, SourceObject, SourceObjects, StoredHash, SurveyPage,
 };
 
 /// Objects in a map.
@@ -20,13 +21,38 @@ pub type MemoryObjects = Fake<ObjectsState>;
 #[derive(Debug, Default)]
 pub struct ObjectsState {
     objects: BTreeMap<String, Vec<u8>>,
-    /// Modification times set by tests.
+    /// Dates new objects; without it, a listing shows the time of the listing.
+    clock: Option<Arc<dyn Clock>>,
+    /// Modification times, by the clock or set by tests.
     aged: BTreeMap<String, SystemTime>,
     /// Of the objects that were written with one.
     hashes: BTreeMap<String, Sha256Hash>,
     retention: Retention,
     /// The store tells no hash of an object.
     is_mute: bool,
+}
+
+impl ObjectsState {
+    fn write(&mut self, key: &str, body: Vec<u8>) {
+        match &self.clock {
+            Some(clock) => self.aged.insert(key.to_owned(), clock.now()),
+            None => self.aged.remove(key),
+        };
+        self.objects.insert(key.to_owned(), body);
+    }
+
+    fn now(&self) -> SystemTime {
+        self.clock.as_ref().map_or_else(|| HostClock.now(), |clock| clock.now())
+    }
+
+    fn listed(&self, prefix: &str) -> impl Iterator<Item = Listed> {
+        let own = self.objects.iter().filter(move |(key, _)| key.starts_with(prefix));
+        own.map(|(key, body)| Listed {
+            key: key.clone(),
+            bytes: body.len() as u64,
+            modified: Some(self.aged.get(key).copied().unwrap_or_else(|| self.now())),
+        })
+    }
 }
 
 impl MemoryObjects {
@@ -38,6 +64,11 @@ impl MemoryObjects {
     /// Sets the modification time that listings show.
     pub fn set_modified(&self, key: &str, modified: SystemTime) {
         self.inner().service.aged.insert(key.to_owned(), modified);
+    }
+
+    /// Dates the objects that are written from now on, and tells the time.
+    pub fn set_clock(&self, clock: Arc<dyn Clock>) {
+        self.inner().service.clock = Some(clock);
     }
 
     /// Sets what the bucket does with old versions.
@@ -54,7 +85,7 @@ impl MemoryObjects {
     pub fn insert(&self, key: &str, body: impl Into<Vec<u8>>) {
         let service = &mut self.inner().service;
         service.hashes.remove(key);
-        service.objects.insert(key.to_owned(), body.into());
+        service.write(key, body.into());
     }
 
     /// Stores an object as if its content had this hash.
@@ -151,9 +182,8 @@ impl ObjectStore for MemoryObjects {
 
     async fn put(&self, key: &str, body: Vec<u8>) -> Result<(), CloudError> {
         let act = |service: &mut ObjectsState| {
-            service.aged.remove(key);
             service.hashes.remove(key);
-            service.objects.insert(key.to_owned(), body);
+            service.write(key, body);
             Ok(())
         };
         self.call("put", key, act).await
@@ -173,7 +203,7 @@ impl ObjectStore for MemoryObjects {
                 message,
                 action: "",
             })?;
-            service.objects.insert(key.to_owned(), body);
+            service.write(key, body);
             service.hashes.insert(key.to_owned(), *hash);
             Ok(())
         };
@@ -199,7 +229,7 @@ impl ObjectStore for MemoryObjects {
         let act = |service: &mut ObjectsState| {
             let is_absent = !service.objects.contains_key(key);
             if is_absent {
-                service.objects.insert(key.to_owned(), body.into());
+                service.write(key, body.into());
             }
             Ok(is_absent)
         };
@@ -207,15 +237,7 @@ impl ObjectStore for MemoryObjects {
     }
 
     async fn inventory(&self, prefix: &str) -> Result<Vec<Listed>, CloudError> {
-        let act = |service: &mut ObjectsState| {
-            let own = service.objects.iter().filter(|(key, _)| key.starts_with(prefix));
-            let listed = own.map(|(key, body)| Listed {
-                key: key.clone(),
-                bytes: body.len() as u64,
-                modified: Some(service.aged.get(key).copied().unwrap_or_else(|| HostClock.now())),
-            });
-            Ok(listed.collect())
-        };
+        let act = |service: &mut ObjectsState| Ok(service.listed(prefix).collect());
         self.call("list", prefix, act).await
     }
 
@@ -229,6 +251,35 @@ impl ObjectStore for MemoryObjects {
 
     fn uri(&self, key: &str) -> String {
         format!("s3://memory/{key}")
+    }
+}
+
+/// Objects of a page.
+const PAGE: usize = 1000;
+
+#[async_trait]
+impl ObjectSurvey for MemoryObjects {
+    async fn folders(&self, prefix: &str) -> Result<Vec<String>, CloudError> {
+        let act = |service: &mut ObjectsState| {
+            let below = service.objects.keys().filter_map(|key| key.strip_prefix(prefix)?.split_once('/'));
+            let names: BTreeSet<_> = below.map(|(folder, _)| format!("{prefix}{folder}/")).collect();
+            Ok(names.into_iter().collect())
+        };
+        self.call("folders", prefix, act).await
+    }
+
+    async fn page(&self, prefix: &str, after: Option<&str>) -> Result<SurveyPage, CloudError> {
+        let act = |service: &mut ObjectsState| {
+            let mut left =
+                service.listed(prefix).filter(|listed| after.is_none_or(|after| listed.key.as_str() > after));
+            let objects = left.by_ref().take(PAGE).collect();
+            Ok(SurveyPage { objects, has_more: left.next().is_some() })
+        };
+        self.call("page", prefix, act).await
+    }
+
+    async fn now(&self) -> Result<SystemTime, CloudError> {
+        self.call("now", "", |service| Ok(service.now())).await
     }
 }
 

@@ -285,6 +285,12 @@ fn check_limits(settings: &Settings) -> Checked {
         "is below 60; a slow host would lose its jobs",
         "set `limits.lease_seconds` to 60 or more",
     )?;
+    need(
+        limits.lease_seconds <= 86_400,
+        "limits.lease_seconds",
+        "is above a day; the training jobs of a host that is gone would run on",
+        "set `limits.lease_seconds` to 86400 or less",
+    )?;
     in_range("limits.cancel_grace_seconds", limits.cancel_grace_seconds, 0, 600)?;
     need(
         limits.provisioning_seconds > 0,

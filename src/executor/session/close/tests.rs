@@ -247,6 +247,23 @@ async fn without_a_record_every_training_job_of_the_session_is_ended() {
     assert!(harness.memory.objects.contents(&spec::session_keys(&Harness::id(), None).script(1)).is_none());
 }
 
+/// The objects tell that `prepare` was there; its request may take effect yet.
+#[tokio::test(start_paused = true)]
+async fn without_a_record_and_a_training_job_objects_leave_a_record() {
+    let harness = Harness::new();
+    let session = harness.to_close();
+    assert_eq!(close(session, Patience::Long).await.unwrap(), Closed::Whole, "nothing was ever begun");
+    let keys = spec::session_keys(&Harness::id(), None);
+    harness.memory.objects.insert(&keys.script(1), "secret");
+    let session = harness.to_close();
+    assert_eq!(close(session, Patience::Long).await.unwrap(), Closed::MayAppear);
+    assert!(harness.memory.objects.keys().is_empty() && harness.attach().is_some());
+    harness.memory.jobs.create(&example_spec(NAME)).await.unwrap();
+    let session = harness.to_close();
+    assert_eq!(close(session, Patience::Long).await.unwrap(), Closed::Whole);
+    assert!(harness.memory.jobs.calls().contains(&format!("stop {NAME}")) && harness.attach().is_none());
+}
+
 /// The job is stopped even if the objects cannot be deleted; the record stays for a later pass.
 #[tokio::test(start_paused = true)]
 async fn each_part_is_ended_whatever_becomes_of_the_others() {

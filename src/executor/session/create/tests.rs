@@ -1,14 +1,16 @@
 //! Creates training jobs on fakes, in paused time.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
 use super::*;
 use crate::base::failure::{Kind, kind_of, render};
 use crate::cloud::testing::{Fault, Memory, MemoryJobs, When, example_spec};
-use crate::cloud::{CreatorSession, JobStatus, ObjectStore, SecondaryStatus, TrainingJob};
+use crate::cloud::{CreatorSession, JobStatus, ObjectStore, RunningJobs, SecondaryStatus, TrainingJob};
 use crate::config::settings::Settings;
 use crate::session::record::{Records, SessionRecord};
 use crate::session::{Host, SessionId};
@@ -333,6 +335,9 @@ impl TrainingJobs for Limited {
     }
     async fn warm_pools(&self, name_contains: &str) -> Result<Vec<String>, CloudError> {
         self.jobs.warm_pools(name_contains).await
+    }
+    async fn running(&self, name_contains: &str, created: Range<SystemTime>) -> Result<RunningJobs, CloudError> {
+        self.jobs.running(name_contains, created).await
     }
 }
 

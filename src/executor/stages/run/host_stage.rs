@@ -49,6 +49,12 @@ pub(super) async fn run(
     let known = load()?;
     // Without a record there is no training job.
     let lease = known.as_ref().map(|known| context.keep_lease(id, known)).transpose()?;
+    if let Some(lease) = &lease
+        && context.lease_note(id).is_due(context.settings.lease())
+        && let Ok((_, objects)) = context.session_ports().await
+    {
+        lease.renew(&*objects).await;
+    }
     if let (Some(known), Some(lease)) = (known, &lease)
         && known.may_have_results()
         && (known.is_running() || is_awaited(stage, &known) || awaits_model(context, stage, &known))

@@ -1,0 +1,69 @@
+//! The shipped units of systemd, which start `sweep`.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::{read, root};
+use crate::conformance::skipped;
+use crate::support::waiting::find_program;
+
+const FOLDER: &str = "runner-config/systemd";
+const SERVICE: &str = "sagemaker-executor-sweep.service";
+const TIMER: &str = "sagemaker-executor-sweep.timer";
+
+fn lines(text: &str) -> Vec<&str> {
+    text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
+}
+
+fn value<'a>(text: &'a str, key: &str) -> &'a str {
+    let found = lines(text).into_iter().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    found.unwrap_or_else(|| panic!("no {key} in\n{text}"))
+}
+
+/// The program, the operator's file and the arguments are those that the runner's own file names, and the program knows them.
+#[test]
+fn the_service_sweeps_with_the_operators_file_of_the_runner() {
+    let service = read(&format!("{FOLDER}/{SERVICE}"));
+    let words: Vec<_> = value(&service, "ExecStart").split(' ').collect();
+    let runner: toml::Table = toml::from_str(&read("runner-config/config.toml")).unwrap();
+    let custom = &runner["runners"][0]["custom"];
+    assert_eq!(Some(words[0]), custom["cleanup_exec"].as_str());
+    assert_eq!(Some(words[2]), custom["cleanup_args"][1].as_str());
+    let output = Command::new(crate::support::program::executor())
+        .args(["--config", "/nowhere.toml"])
+        .args(&words[3..])
+        .env_clear()
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(words[3] == "sweep" && text.contains("/nowhere.toml") && !text.contains("Usage"), "{text}");
+    // The default of `runner.state_dir` can be written.
+    assert_eq!(value(&service, "ReadWritePaths"), "/var/lib/sagemaker-executor");
+    let readme = read("README.md");
+    assert!([SERVICE, TIMER].iter().all(|_| readme.contains(FOLDER)), "the installation names the units");
+}
+
+#[test]
+fn systemd_understands_the_units() {
+    if find_program("systemd-analyze").is_none() {
+        return skipped("the units of systemd", "no systemd-analyze");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let verify = |service: &str| {
+        // The program and its user exist on a runner host.
+        let program = crate::support::program::executor().display().to_string();
+        let service =
+            service.replace("/usr/local/bin/sagemaker-executor", &program).replace("User=gitlab-runner", "User=root");
+        std::fs::write(folder.path().join(SERVICE), service).unwrap();
+        std::fs::copy(root().join(FOLDER).join(TIMER), folder.path().join(TIMER)).unwrap();
+        let files = [SERVICE, TIMER].map(|name| Path::new(folder.path()).join(name));
+        Command::new("systemd-analyze").args(["verify", "--man=no"]).args(files).output().unwrap()
+    };
+    let shipped = read(&format!("{FOLDER}/{SERVICE}"));
+    let output = verify(&shipped);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let ours: Vec<_> = text.lines().filter(|line| line.contains("sagemaker-executor-sweep")).collect();
+    assert!(ours.is_empty(), "{text}");
+    let wrong = verify(&shipped.replace("RestrictRealtime=true", "RestrictRealtim=true"));
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("RestrictRealtim"), "the tool reads the file");
+}
