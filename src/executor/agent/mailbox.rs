@@ -16,9 +16,6 @@ use crate::protocol::keys::SessionKeys;
 use crate::protocol::mailbox::{self, ByeReason, MailboxError, Order, Report};
 use crate::trace::frame;
 
-/// A report is tried this long; S3 has then been out of reach for longer than any of its faults.
-const REPORT_WITHIN: Duration = Duration::from_mins(1);
-
 /// A refusal that lasts this long is permanent; a shorter one may come from credentials being renewed.
 const DENIED_FOR: Duration = Duration::from_secs(10);
 
@@ -198,7 +195,7 @@ impl AgentMailbox {
         let body = mailbox::encode_report(&self.keys, self.node, seq, report);
         let stored = (|| self.put_once(&key, &body))
             .retry(ConstantBuilder::new().with_delay(Duration::from_secs(1)).without_max_times())
-            .when(|error| started.elapsed() < patience(error))
+            .when(|error| started.elapsed() < patience(error, self.lease.length))
             .notify(|error, _| tracing::warn!(%error, "failed to send a report, trying again"))
             .await
             .context("failed to report to the driver with the role of the training job")?;
@@ -301,20 +298,21 @@ fn unusable(key: &str, error: MailboxError, what: &'static str) -> anyhow::Error
     }
 }
 
-fn patience(error: &CloudError) -> Duration {
+/// How long a report is tried. While S3 is out of reach, as long as the lease: the driver waits as long for a report.
+fn patience(error: &CloudError, lease: Duration) -> Duration {
     let is_refused = matches!(error.kind, CloudErrorKind::Denied | CloudErrorKind::Unauthenticated);
-    if is_refused { DENIED_FOR } else { REPORT_WITHIN }
+    if is_refused { DENIED_FOR } else { lease }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::seal::{Seal, SealKey};
-    use crate::cloud::testing::Memory;
+    use crate::cloud::testing::{Fault, Memory, When};
     use crate::protocol::mailbox::ByeReason;
 
     const NODE: NodeId = NodeId::LEADER;
-    const LEASE: Duration = Duration::from_mins(1);
+    const LEASE: Duration = Duration::from_mins(15);
 
     fn mailbox(memory: &Memory) -> AgentMailbox {
         AgentMailbox::new(memory.objects.clone(), keys(), NODE, LEASE)
@@ -381,6 +379,28 @@ mod tests {
         mailbox.report(&ready).await.unwrap();
         mailbox.report(&Report::Started { run: 1, order: 2 }).await.unwrap();
         assert_eq!(memory.objects.keys().len(), 2);
+    }
+
+    /// One report of an agent whose store has been out of reach since before it, for so long.
+    async fn reported_after(outage: Duration) -> anyhow::Result<()> {
+        let memory = Memory::new();
+        memory.objects.plan([Fault::new("put_if_absent", 1, When::Before, CloudErrorKind::Transient).forever()]);
+        let mut mailbox = mailbox(&memory);
+        let bye = Report::Bye { reason: ByeReason::Finished };
+        let report = mailbox.report(&bye);
+        tokio::pin!(report);
+        tokio::select! {
+            early = &mut report => return early,
+            () = tokio::time::sleep(outage) => memory.objects.plan([]),
+        }
+        report.await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_report_outlasts_an_outage_that_is_shorter_than_the_lease() {
+        reported_after(LEASE - Duration::from_secs(2)).await.unwrap();
+        let error = reported_after(LEASE * 2).await.unwrap_err();
+        assert!(error.to_string().contains("failed to report to the driver"), "{error:#}");
     }
 
     #[tokio::test]
