@@ -122,6 +122,14 @@ impl Emulator {
         assert!(hit.is_some(), "no job runs that {fault} can hit: {:?}", self.live_jobs());
     }
 
+    /// As [`Emulator::strike`], unless no containers run.
+    pub(crate) fn strike_if_running(&self, fault: &str) {
+        for job in self.live_jobs() {
+            let name = job.split(' ').next().unwrap_or_default().trim_matches('"');
+            self.own_request("POST", &format!("/_emulator/{fault}/{name}"), "");
+        }
+    }
+
     /// As [`Emulator::strike`], when the job's output has the text.
     pub(crate) fn strike_after(&self, text: &str, fault: &str) {
         let is_told = poll(Duration::from_mins(3), || self.log_text().contains(text).then_some(()));

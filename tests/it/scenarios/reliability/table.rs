@@ -414,7 +414,7 @@ pub(super) const TABLE: &[FaultRow] = &[
     ),
     row(
         "S3 cannot be reached for 20 minutes",
-        system("gave no sign of life"),
+        system("the bucket could not be reached for 15m"),
         test("an_outage_longer_than_the_lease_ends_the_job_once", "src/executor/stages/tests/simulation/single.rs"),
     ),
 ];
