@@ -43,7 +43,7 @@ enum Event {
     FullState,
     /// ... or no inode ...
     NoInodes,
-    /// ... or nothing can be written there.
+    /// ... or nothing can be written there, from the end of the stage on: a mount with files that are open for writing stays writable.
     ReadOnlyState,
     /// No room is left below `runner.builds_dir`.
     FullBuilds,
@@ -245,6 +245,11 @@ impl Play<'_> {
             self.happens(trial, &running, &mut cat);
         }
         let ended = running.end();
+        if let (Some(_), Some(Event::ReadOnlyState), Some(disk)) =
+            (&held, self.trial.map(|trial| trial.event), &self.disk)
+        {
+            disk.lacks(Lack::Writing);
+        }
         // The driver has closed its end of the pipe; what it printed is read whole.
         cat.wait().unwrap();
         let ended = Ended { stdout: self.desk.last_output(), ..ended };
@@ -269,7 +274,8 @@ impl Play<'_> {
                 of_driver.settle(true);
                 self.is_over = true;
             }
-            Event::FullState | Event::NoInodes | Event::ReadOnlyState | Event::FullBuilds => {
+            Event::ReadOnlyState => of_driver.settle(true),
+            Event::FullState | Event::NoInodes | Event::FullBuilds => {
                 let disk = self.disk.as_ref().expect("it is mounted");
                 disk.lacks(trial.event.lack().expect("it lacks something"));
                 of_driver.settle(true);
@@ -373,12 +379,11 @@ fn plays(half: u64) {
         let now = site.get_or_insert_with(Site::new);
         let trial = one.unwrap_or_else(|| drawn(&mut random, number, now.usual));
         println!("TRIAL=\"{trial}\"");
-        match catch_unwind(AssertUnwindSafe(|| now.play(Some(trial)))) {
-            Ok(has_come) => came += u64::from(has_come),
-            Err(_) => {
-                let _ = writeln!(failed, "TRIAL=\"{trial}\"");
-                site = None;
-            }
+        if let Ok(has_come) = catch_unwind(AssertUnwindSafe(|| now.play(Some(trial)))) {
+            came += u64::from(has_come);
+        } else {
+            let _ = writeln!(failed, "TRIAL=\"{trial}\"");
+            site = None;
         }
     }
     if asked("TRIALS").is_some() {

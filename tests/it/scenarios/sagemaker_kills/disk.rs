@@ -84,7 +84,8 @@ impl Disk {
                 assert_eq!(filled.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
             }
             Lack::Inodes => {
-                let made = (0..).find(|number| std::fs::File::create(inside.join(format!("filler-{number}"))).is_err());
+                let made = (0..1_000_000)
+                    .find(|number| std::fs::File::create(inside.join(format!("filler-{number}"))).is_err());
                 assert!(made.is_some());
             }
             Lack::Writing => {
