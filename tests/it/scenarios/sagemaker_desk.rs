@@ -293,7 +293,7 @@ impl Desk {
         std::fs::write(path, content).unwrap();
     }
 
-    /// What the last call has printed so far.
+    /// The output of the last call so far.
     pub(super) fn last_output(&self) -> Vec<u8> {
         std::fs::read(self.root().join(format!("stdout-{}", self.calls.get()))).unwrap()
     }

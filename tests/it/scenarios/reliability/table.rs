@@ -19,7 +19,7 @@ pub(super) enum Moment {
 
 pub(super) type Act = fn(&mut Desk, Moment);
 
-/// What must come of a job.
+/// The end that a job must come to.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Expected {
     /// Trace, files and exit codes are those of an undisturbed job; the script ran once.

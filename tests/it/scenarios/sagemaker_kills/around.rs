@@ -1,4 +1,4 @@
-//! What is around a driver ends or fails at one of its requests to AWS, or of the agent's: the agent, the runner, a connection, the disk,
+//! Something around a driver ends or fails at one of its requests to AWS, or of the agent's: the agent, the runner, a connection, the disk,
 //! a record that another version of the program wrote. The script runs at most once, the trace is exact up to the event, and nothing is
 //! left.
 //!
@@ -28,7 +28,7 @@ const OLDER_RECORD: &str = include_str!("../../../fixtures/records/version-1.jso
 /// In the ordinary suite.
 const TRIALS: u64 = 20;
 
-/// What happens while a request is held.
+/// The event while a request is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Event {
     /// SIGKILL of the agent, and with it of its container, at a request of its own.
@@ -394,11 +394,11 @@ fn plays(half: u64) {
 }
 
 #[test]
-fn what_is_around_a_driver_ends_or_fails() {
+fn something_around_a_driver_ends_or_fails() {
     plays(0);
 }
 
 #[test]
-fn what_is_around_another_driver_ends_or_fails() {
+fn something_around_another_driver_ends_or_fails() {
     plays(1);
 }

@@ -8,7 +8,7 @@ use crate::scenarios::sagemaker_desk::Desk;
 use crate::support::driver::write_program;
 use crate::support::waiting::{find_program, tell};
 
-/// What the file system has no more of.
+/// The thing that the file system has no more of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lack {
     Room,
