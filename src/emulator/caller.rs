@@ -46,6 +46,9 @@ pub(crate) enum WireProtocol {
     S3,
 }
 
+/// The service in the scope of credentials for the emulator's own paths.
+pub(crate) const OWN_SERVICE: &str = "emulator";
+
 /// How a service wants its requests signed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Signing {

@@ -5,7 +5,7 @@ use s3s::Body;
 use serde_json::{Value, json};
 
 use super::authentication::authenticate;
-use super::caller::{Signing, WireProtocol};
+use super::caller::{OWN_SERVICE, Signing, WireProtocol};
 use super::credentials::ROLE_PATH;
 use super::faults::{FaultPlan, JobTrouble};
 use super::gate::Gate;
@@ -34,7 +34,7 @@ pub(crate) fn is_own(path: &str) -> bool {
 }
 
 /// How requests for the emulator itself are signed.
-const SIGNING: Signing = Signing { protocol: WireProtocol::Json, service: Some("emulator") };
+const SIGNING: Signing = Signing { protocol: WireProtocol::Json, service: Some(OWN_SERVICE) };
 
 /// Answers the emulator's own requests: role credentials, configurations of images, the fault plan, counts of requests, decisions of IAM, log events with their times of
 /// ingestion, faults of a job that come at once, deletion as by a lifecycle rule, and the age of objects. All but the first, the one for health and the configurations of images are for the administrator alone.

@@ -34,6 +34,8 @@ pub struct FaultPlan {
     pub instances: BTreeMap<String, u64>,
     /// A new training job is unknown to every operation but another `CreateTrainingJob` for so long, in milliseconds.
     pub hidden_ms: u64,
+    /// Milliseconds by which the services' clock is ahead of this machine's; less than 0: behind it.
+    pub clock_ms: i64,
 }
 
 /// A fault of some calls of one operation.
@@ -52,6 +54,9 @@ pub struct CallFault {
     /// How many calls are hit in a row; without it all that follow.
     #[serde(default)]
     pub count: Option<u64>,
+    /// Share of these calls that are hit, of 1000; the seed decides which. Without it all.
+    #[serde(default)]
+    pub share: Option<u64>,
     /// Delays the call, in milliseconds, before any other effect of the rule; a new plan ends the delay.
     #[serde(default)]
     pub delay_ms: u64,
@@ -68,9 +73,13 @@ pub struct CallFault {
     /// The error's HTTP status; 400 when absent.
     #[serde(default)]
     pub status: Option<u16>,
-    /// Closes the connection without an answer: before the operation, or after it happened.
+    /// Closes the connection: before the operation, after it without an answer, or in the middle of the answer's body.
     #[serde(default)]
     pub drop: Option<DropPoint>,
+    /// Answers what the same request was answered the last time while the plan was in force; the operation does not happen.
+    /// The first such request is answered truly.
+    #[serde(default)]
+    pub stale: bool,
 }
 
 /// When a connection is dropped.
@@ -79,6 +88,7 @@ pub struct CallFault {
 pub enum DropPoint {
     Before,
     After,
+    Within,
 }
 
 /// A fault of some training jobs.
@@ -264,11 +274,20 @@ impl Faults {
                 ("*", None) => all,
                 _ => nth,
             };
-            if nth >= fault.from && fault.count.is_none_or(|count| nth < fault.from.saturating_add(count)) {
+            let counts = nth >= fault.from && fault.count.is_none_or(|count| nth < fault.from.saturating_add(count));
+            let rolled = || mixed(self.seed, &format!("share of rule {index}"), nth) % 1000;
+            if counts && fault.share.is_none_or(|share| rolled() < share) {
                 hit = hit.or(Some(fault));
             }
         }
         hit.cloned()
+    }
+
+    /// `true` when a rule may repeat an answer of this operation.
+    pub(crate) fn repeats(&self, operation: &str) -> bool {
+        let state = self.state.lock();
+        let is_of = |fault: &CallFault| fault.operation == "*" || fault.operation == operation;
+        state.plan.calls.iter().any(|fault| fault.stale && is_of(fault))
     }
 
     /// The number of instances that the plan allows of a name.
@@ -366,82 +385,4 @@ impl Faults {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn plan(json: &str) -> FaultPlan {
-        serde_json::from_str(json).unwrap()
-    }
-
-    #[test]
-    fn a_call_is_hit_by_its_number() {
-        let faults = Faults::new(
-            plan(
-                r#"{"calls": [{"operation": "PutObject", "from": 2, "count": 1, "error": "SlowDown", "status": 503}]}"#,
-            ),
-            1,
-        );
-        let hits: Vec<bool> = (0..3).map(|_| faults.call("PutObject", "/b/k").is_some()).collect();
-        assert_eq!(hits, [false, true, false]);
-        assert_eq!(faults.call("GetObject", "/b/k"), None);
-    }
-
-    #[test]
-    fn a_rule_with_a_path_counts_the_calls_of_the_path() {
-        let json = r#"{"calls": [{"operation": "GetObject", "path": "/packs/", "from": 2, "error": "SlowDown"}]}"#;
-        let faults = Faults::new(plan(json), 1);
-        let hits = ["/b/packs/1", "/b/orders/1", "/b/packs/2", "/b/orders/2"];
-        assert_eq!(hits.map(|path| faults.call("GetObject", path).is_some()), [false, false, true, false]);
-        assert_eq!(faults.call("PutObject", "/b/packs/3"), None);
-    }
-
-    #[test]
-    fn capacity_returns_after_the_planned_jobs() {
-        let faults =
-            Faults::new(plan(r#"{"jobs": [{"instance_type": "ml.g5.xlarge", "count": 1, "trouble": "capacity"}]}"#), 1);
-        assert_eq!(faults.job("ml.m5.large", false), None);
-        assert_eq!(faults.job("ml.g5.xlarge", true), None);
-        assert_eq!(faults.job("ml.g5.xlarge", false), Some(JobTrouble::Capacity));
-        assert_eq!(faults.job("ml.g5.xlarge", false), None);
-    }
-
-    #[test]
-    fn interruptions_come_at_random_times_that_the_seed_decides() {
-        let json = r#"{"jobs": [{"trouble": {"spot_interruption": {"after_ms": 100, "spread_ms": 900}}}]}"#;
-        let times = |seed| -> Vec<u64> {
-            let faults = Faults::new(plan(json), seed);
-            let next = || match faults.job("ml.m5.large", false) {
-                Some(JobTrouble::SpotInterruption { after_ms, .. }) => after_ms,
-                other => panic!("{other:?}"),
-            };
-            (0..10).map(|_| next()).collect()
-        };
-        assert_eq!(times(1), times(1));
-        assert_ne!(times(1), times(2));
-        assert!(times(1).iter().all(|time| (100..1000).contains(time)), "{:?}", times(1));
-    }
-
-    #[test]
-    fn events_are_lost_doubled_and_reordered_by_plan() {
-        let events = |texts: &[&str]| -> Vec<InputLogEvent> {
-            texts
-                .iter()
-                .zip(1..)
-                .map(|(text, timestamp)| InputLogEvent { timestamp, message: (*text).to_owned() })
-                .collect()
-        };
-        let faults = Faults::new(plan(r#"{"logs": {"lost": 1000}}"#), 1);
-        assert_eq!(faults.events(events(&["a"])).events, []);
-        faults.set(plan(r#"{"logs": {"doubled": 1000}}"#));
-        assert_eq!(faults.events(events(&["a"])).events.len(), 2);
-        faults.set(plan(r#"{"logs": {"shuffled": 1000, "late": 1000, "late_ms": 7}}"#));
-        let batch = faults.events(events(&["a", "b"]));
-        assert_eq!(batch.events, events(&["b", "a"]));
-        assert_eq!(batch.late, Duration::from_millis(7));
-    }
-
-    #[test]
-    fn a_misspelt_key_is_refused() {
-        assert!(serde_json::from_str::<FaultPlan>(r#"{"call": []}"#).is_err());
-    }
-}
+mod tests;

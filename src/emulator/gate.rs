@@ -5,9 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::StatusCode;
+use hyper::body::Frame;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use parking_lot::Mutex;
 use s3s::Body;
 
+use super::clock;
 use super::faults::{CallFault, DropPoint, FaultPlan};
 use super::protocol::{ApiError, Reply};
 use super::quirks::Quotas;
@@ -22,19 +29,41 @@ pub(crate) struct Gate {
     pub(crate) services: Services,
     quotas: Quotas,
     counts: Mutex<BTreeMap<String, u64>>,
+    /// The last true answers to requests that a rule of the plan may answer by an older one.
+    answers: Mutex<BTreeMap<RequestKey, KeptAnswer>>,
+}
+
+/// Operation, path and body of a request.
+type RequestKey = (String, String, Vec<u8>);
+
+/// An answer that can be given again.
+#[derive(Debug, Clone)]
+struct KeptAnswer {
+    status: StatusCode,
+    content_type: Option<HeaderValue>,
+    body: Bytes,
 }
 
 impl Gate {
     pub(crate) fn new(shared: &Arc<Shared>, store: Arc<Store>) -> Self {
         let quotas = Quotas::new(&shared.config.quotas);
         quotas.change(&shared.config.faults.quotas);
-        Self { shared: Arc::clone(shared), services: Services::new(shared, store), quotas, counts: Mutex::default() }
+        clock::set_ahead(shared.config.faults.clock_ms);
+        Self {
+            shared: Arc::clone(shared),
+            services: Services::new(shared, store),
+            quotas,
+            counts: Mutex::default(),
+            answers: Mutex::default(),
+        }
     }
 
     /// Replaces the fault plan; its counts begin at zero.
     pub(crate) fn set_faults(&self, plan: FaultPlan) {
         self.quotas.change(&plan.quotas);
+        clock::set_ahead(plan.clock_ms);
         self.shared.faults.set(plan);
+        self.answers.lock().clear();
     }
 
     /// Number of requests by operation, refused ones included.
@@ -57,11 +86,37 @@ impl Gate {
         }
         let reply = if self.shared.config.quirks.throttling && !self.quotas.admit(&operation, Instant::now()) {
             service.refuse(ApiError::throttled())
+        } else if self.shared.faults.repeats(&operation) {
+            self.remembered(&**service, call, fault.as_ref().is_some_and(|fault| fault.stale)).await?
         } else {
             service.call(call).await?
         };
-        if fault.is_some_and(|fault| fault.drop == Some(DropPoint::After)) {
-            bail!("dropped the connection after {operation}, as the fault plan says");
+        match fault.and_then(|fault| fault.drop) {
+            Some(DropPoint::After) => bail!("dropped the connection after {operation}, as the fault plan says"),
+            Some(DropPoint::Within) => broken_off(reply).await,
+            Some(DropPoint::Before) | None => Ok(reply),
+        }
+    }
+
+    /// Answers a request and keeps the answer, or answers as the last time.
+    async fn remembered(&self, service: &dyn Service, mut call: ApiCall, is_stale: bool) -> anyhow::Result<Reply> {
+        let body = read(std::mem::take(call.request.body_mut())).await?;
+        let key = (call.operation.clone(), call.request.uri().to_string(), body.clone());
+        let kept = self.answers.lock().get(&key).filter(|_| is_stale).cloned();
+        let answer = if let Some(kept) = kept {
+            kept
+        } else {
+            *call.request.body_mut() = Body::from(body);
+            let (head, body) = service.call(call).await?.into_parts();
+            let content_type = head.headers.get(CONTENT_TYPE).cloned();
+            let answer = KeptAnswer { status: head.status, content_type, body: whole(body).await? };
+            self.answers.lock().insert(key, answer.clone());
+            answer
+        };
+        let mut reply = Reply::new(Body::from(answer.body));
+        *reply.status_mut() = answer.status;
+        if let Some(content_type) = answer.content_type {
+            reply.headers_mut().insert(CONTENT_TYPE, content_type);
         }
         Ok(reply)
     }
@@ -97,6 +152,26 @@ impl Gate {
             ApiError { code: code.clone(), message, status: fault.status.unwrap_or(400) }
         }))
     }
+}
+
+async fn whole(body: Body) -> anyhow::Result<Bytes> {
+    let body = BodyExt::collect(body).await.map_err(|error| anyhow::anyhow!("failed to read an answer: {error}"))?;
+    Ok(body.to_bytes())
+}
+
+/// The reply with its whole head and the first half of its body, after which the connection is closed.
+async fn broken_off(reply: Reply) -> anyhow::Result<Reply> {
+    let (mut head, body) = reply.into_parts();
+    let body = whole(body).await?;
+    head.headers.insert("content-length", HeaderValue::from(body.len()));
+    let half = body.slice(..body.len() / 2);
+    let end = stream::once(async {
+        // The server sends the half when the body has to be waited for.
+        tokio::task::yield_now().await;
+        Err(std::io::Error::other("broken off, as the fault plan says"))
+    });
+    let frames = stream::iter([Ok(Frame::data(half))]).chain(end);
+    Ok(Reply::from_parts(head, Body::http_body_unsync(StreamBody::new(frames))))
 }
 
 #[cfg(test)]

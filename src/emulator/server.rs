@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Request;
-use hyper::header::HeaderValue;
+use hyper::header::{DATE, HeaderValue};
 use hyper_util::rt::TokioIo;
 use s3s::Body;
+use s3s::dto::{Timestamp, TimestampFormat};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::authentication::authenticate;
 use super::caller::Caller;
+use super::clock;
 use super::control;
 use super::gate::Gate;
 use super::protocol::Reply;
@@ -83,5 +85,16 @@ fn identified(mut reply: Reply, request_id: &str) -> Reply {
         reply.headers_mut().insert("x-amzn-requestid", id.clone());
         reply.headers_mut().entry("x-amz-request-id").or_insert(id);
     }
+    if clock::is_set() {
+        // Clients correct their own time by it.
+        reply.headers_mut().extend(date().map(|date| (DATE, date)));
+    }
     reply
+}
+
+/// The time of day by the emulator's clock, as HTTP writes it.
+fn date() -> Option<HeaderValue> {
+    let mut text = Vec::new();
+    Timestamp::from(clock::now()).format(TimestampFormat::HttpDate, &mut text).ok()?;
+    HeaderValue::from_bytes(&text).ok()
 }

@@ -15,8 +15,8 @@ const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 /// Also the answer to version 2, which S3 does not take for buckets made after June 2020.
 const UNSUPPORTED: &str =
     "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.";
-/// How far the time of a request may be from now.
-const MAX_SKEW: Duration = Duration::from_mins(15);
+/// How far the time of a request may be from now; 15 minutes for S3, whose requests `s3s` checks.
+const MAX_SKEW: Duration = Duration::from_mins(5);
 /// The longest life of a presigned URL, in seconds.
 const MAX_EXPIRES: u64 = 7 * 24 * 3600;
 
@@ -410,7 +410,7 @@ mod tests {
         assert_eq!(signature.verify(&parts, b"", SECRET), Ok(()));
         assert!(signature.verify(&request("GET", &uri.replace("value1", "value3"), &[]), b"", SECRET).is_err());
         assert_eq!(signature.check_time(at(3600)), Ok(()));
-        for seconds in [3601, -901] {
+        for seconds in [3601, -301] {
             assert!(matches!(signature.check_time(at(seconds)), Err(SignatureError::OutOfTime(_))), "{seconds}");
         }
         let both = request("GET", uri, &[("authorization", &authorization("host", "00")), ("x-amz-date", TIME)]);
@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_is_within_15_minutes() {
+    fn the_time_is_within_5_minutes() {
         let read = |time: &str| {
             Signature::read(&request(
                 "GET",
@@ -427,7 +427,7 @@ mod tests {
             ))
         };
         let signature = read(TIME).unwrap();
-        for (seconds, held) in [(0, true), (899, true), (-899, true), (901, false), (-901, false)] {
+        for (seconds, held) in [(0, true), (299, true), (-299, true), (301, false), (-301, false)] {
             assert_eq!(signature.check_time(at(seconds)).is_ok(), held, "{seconds}");
         }
         assert!(

@@ -59,6 +59,7 @@ mod basic;
 mod cancel;
 mod compare;
 mod faults;
+mod reliability;
 mod sagemaker;
 mod sagemaker_attacks;
 mod sagemaker_bill;

@@ -327,7 +327,7 @@ mod tests {
     use crate::protocol::mailbox::ByeReason;
 
     const NODE: NodeId = NodeId::LEADER;
-    const LEASE: Duration = Duration::from_mins(1);
+    const LEASE: Duration = Duration::from_mins(15);
 
     fn mailbox(memory: &Memory) -> AgentMailbox {
         AgentMailbox::new(memory.objects.clone(), keys(), NODE, LEASE)
@@ -394,6 +394,28 @@ mod tests {
         mailbox.report(&ready).await.unwrap();
         mailbox.report(&Report::Started { run: 1, order: 2 }).await.unwrap();
         assert_eq!(memory.objects.keys().len(), 2);
+    }
+
+    /// One report of an agent whose store has been out of reach since before it, for so long.
+    async fn reported_after(outage: Duration) -> anyhow::Result<()> {
+        let memory = Memory::new();
+        memory.objects.plan([Fault::new("put_if_absent", 1, When::Before, CloudErrorKind::Transient).forever()]);
+        let mut mailbox = mailbox(&memory);
+        let bye = Report::Bye { reason: ByeReason::Finished };
+        let report = mailbox.report(&bye);
+        tokio::pin!(report);
+        tokio::select! {
+            early = &mut report => return early,
+            () = tokio::time::sleep(outage) => memory.objects.plan([]),
+        }
+        report.await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_report_outlasts_an_outage_that_is_shorter_than_the_lease() {
+        reported_after(LEASE.saturating_sub(Duration::from_secs(2))).await.unwrap();
+        let error = reported_after(LEASE * 2).await.unwrap_err();
+        assert!(error.to_string().contains("failed to report to the driver"), "{error:#}");
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ mod agent;
 mod judge;
 mod plan;
 mod runner;
+mod single;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -12,7 +12,7 @@ const PRINTED_TWICE: usize = 4096;
 
 /// A script of numbered steps. Each step prints, makes a file in the project, and notes its number, in this order. SIGTERM ends it
 /// with one line. It uses the shell alone: a program in it would be ended by a signal too.
-pub(super) struct Script {
+pub(in crate::scenarios) struct Script {
     name: &'static str,
     steps: Vec<String>,
     code: i32,
@@ -23,7 +23,7 @@ pub(super) struct Script {
 
 impl Script {
     /// Reads a line of the project, prints slowly, then many bytes at once, then slowly again.
-    pub(super) fn main(job: u64, code: i32, notes: &Rc<Notes>) -> Self {
+    pub(in crate::scenarios) fn main(job: u64, code: i32, notes: &Rc<Notes>) -> Self {
         let line = |number: usize| format!("line {number} {} \u{e9}\u{1f916}\n", "x".repeat(number * 37 % 90));
         let mut steps = vec!["arrived\n".to_owned()];
         steps.extend((1..=5).map(line));
@@ -33,7 +33,7 @@ impl Script {
         Self { name: "main", steps, code, job, notes: Rc::clone(notes) }
     }
 
-    pub(super) fn after(job: u64, notes: &Rc<Notes>) -> Self {
+    pub(in crate::scenarios) fn after(job: u64, notes: &Rc<Notes>) -> Self {
         let steps = (1..=8).map(|number| format!("after {number}\n")).collect();
         Self { name: "after", steps, code: 0, job, notes: Rc::clone(notes) }
     }
@@ -42,7 +42,7 @@ impl Script {
         format!("{} was ended\n", self.name)
     }
 
-    pub(super) fn text(&self) -> String {
+    pub(in crate::scenarios) fn text(&self) -> String {
         let (name, job, port) = (self.name, self.job, self.notes.port);
         let mut text = format!("trap 'printf \"{}\"; exit 1' TERM\n", self.ended().replace('\n', "\\n"));
         let _ = writeln!(text, "exec 9<>/dev/tcp/127.0.0.1/{port}; echo {job} {name} began >&9");
@@ -62,6 +62,38 @@ impl Script {
 
     fn noted(&self, what: &str) -> usize {
         self.notes.count(&format!("{} {} {what}", self.job, self.name))
+    }
+
+    /// How often it was begun.
+    pub(in crate::scenarios) fn begun(&self) -> usize {
+        self.noted("began")
+    }
+
+    /// `true` for the begin of what a whole run prints, with the line of a run that was ended or without it.
+    pub(in crate::scenarios) fn is_begin(&self, printed: &[u8]) -> bool {
+        let printed = printed.strip_suffix(self.ended().as_bytes()).unwrap_or(printed);
+        self.steps.concat().as_bytes().starts_with(printed)
+    }
+
+    /// `true` when all that it prints is there.
+    pub(in crate::scenarios) fn is_whole(&self, printed: &[u8]) -> bool {
+        printed.starts_with(self.steps.concat().as_bytes())
+    }
+
+    /// `true` for the begin of what a run prints and of what `next` prints behind it, each with the line of a run that was ended or
+    /// without it.
+    pub(in crate::scenarios) fn is_cut_before(&self, printed: &[u8], next: &Self) -> bool {
+        let whole = self.steps.concat();
+        let same = printed.iter().zip(whole.as_bytes()).take_while(|(one, other)| one == other).count();
+        let rest = &printed[same..];
+        let rest = rest.strip_prefix(self.ended().as_bytes()).unwrap_or(rest);
+        next.is_begin(rest)
+    }
+
+    /// `true` for the begin of a run that was ended, and after it what a whole run and the script `next` print.
+    pub(in crate::scenarios) fn ends_with_whole_run(&self, printed: &[u8], next: &Self) -> bool {
+        let whole = self.steps.concat() + &next.steps.concat();
+        printed.strip_suffix(whole.as_bytes()).is_some_and(|first| self.is_begin(first))
     }
 
     /// Texts that it may have printed, by what it noted.
@@ -105,7 +137,7 @@ impl Script {
 
 /// What became of a script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(in crate::scenarios) enum Fate {
     /// It ran to its own end.
     Whole,
     /// Something may have ended it at any time, also before it began.
@@ -116,7 +148,7 @@ pub(super) enum Fate {
 
 /// What must have come back to the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Results {
+pub(in crate::scenarios) enum Results {
     /// All that the scripts made.
     All,
     /// Nothing fetched them, or a kill ended that: each file that is there is whole.
@@ -124,13 +156,18 @@ pub(super) enum Results {
 }
 
 /// The output of one call, and whether a kill ended it.
-pub(super) struct Piece {
-    pub(super) bytes: Vec<u8>,
-    pub(super) killed: bool,
+pub(in crate::scenarios) struct Piece {
+    pub(in crate::scenarios) bytes: Vec<u8>,
+    pub(in crate::scenarios) killed: bool,
 }
 
 /// Holds a job's output, files and notes against its scripts; bytes that were printed twice.
-pub(super) fn judge(scripts: &[(&Script, Fate)], pieces: &[Piece], results: Results, project: &Path) -> usize {
+pub(in crate::scenarios) fn judge(
+    scripts: &[(&Script, Fate)],
+    pieces: &[Piece],
+    results: Results,
+    project: &Path,
+) -> usize {
     for (script, fate) in scripts {
         script.is_begun_as(*fate);
     }

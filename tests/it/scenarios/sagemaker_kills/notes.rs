@@ -13,8 +13,8 @@ use crate::support::waiting::poll;
 const ENDS_WITHIN: Duration = Duration::from_secs(30);
 
 /// Takes lines on a port of loopback.
-pub(super) struct Notes {
-    pub(super) port: u16,
+pub(in crate::scenarios) struct Notes {
+    pub(in crate::scenarios) port: u16,
     shared: Arc<Mutex<Shared>>,
 }
 
@@ -27,7 +27,7 @@ struct Shared {
 }
 
 impl Notes {
-    pub(super) fn start() -> Self {
+    pub(in crate::scenarios) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let shared = Arc::<Mutex<Shared>>::default();
@@ -52,7 +52,7 @@ impl Notes {
     }
 
     /// How many lines begin so, once no script is connected.
-    pub(super) fn count(&self, begin: &str) -> usize {
+    pub(in crate::scenarios) fn count(&self, begin: &str) -> usize {
         let closed = poll(ENDS_WITHIN, || (self.shared.lock().unwrap().open == 0).then_some(()));
         assert!(closed.is_some(), "a script runs on");
         self.shared.lock().unwrap().lines.iter().filter(|line| line.starts_with(begin)).count()

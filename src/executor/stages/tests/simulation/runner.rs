@@ -266,7 +266,9 @@ impl Runner<'_> {
             };
             self.world.note(&format!("      {line}"));
         }
-        self.calls.push(Called { stage, outcome, why, printed: captured.data() });
+        let output = captured.data();
+        self.world.note(&format!("      {} bytes of output", output.len()));
+        self.calls.push(Called { stage, outcome, why, printed: output });
         outcome
     }
 
