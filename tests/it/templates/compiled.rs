@@ -150,7 +150,7 @@ fn a_variable_stands_in_for_its_input_in_rules() {
 }
 
 /// A project whose own `workflow` takes the place of the flow's loses the variables of the flow: then nothing is stable, and nothing is
-/// deployed, in a pipeline without a branch either.
+/// deployed.
 #[test]
 fn without_the_workflow_of_the_flow_nothing_goes_to_an_environment() {
     let Some(compiler) = Compiler::find("without_the_workflow_of_the_flow_nothing_goes_to_an_environment") else {
@@ -158,7 +158,7 @@ fn without_the_workflow_of_the_flow_nothing_goes_to_an_environment() {
     };
     let project = Project::new(&compiler, &FILES);
     let workflow = json!({"workflow": {"rules": [{"when": "always"}]}});
-    for (kind, of_kind) in KINDS {
+    for (kind, of_kind) in KINDS.iter().filter(|(kind, _)| ["main", "merge request"].contains(kind)) {
         let mut variables = IMAGES.to_vec();
         variables.push(("CI_COMMIT_BRANCH", "main"));
         variables.extend_from_slice(of_kind);

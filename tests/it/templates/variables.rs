@@ -1,4 +1,5 @@
-//! The rule that each input of a component has a variable of the same meaning, and where GitLab leaves none. Reads parsed YAML alone.
+//! The rules that each input of a component has a variable of the same meaning, where GitLab leaves room for one, and that a condition
+//! asks for the branch of a pipeline before it compares it with a variable. Reads parsed YAML alone.
 
 use std::sync::LazyLock;
 
@@ -30,7 +31,7 @@ enum Place {
 /// An input needs none when it is required, since a variable cannot stand in for it; when it is an array, which no variable holds; and when
 /// it is only put into keywords that GitLab replaces no variables in.
 pub(super) fn findings(component: &Component, all: &Components) -> Vec<String> {
-    let mut found = Vec::new();
+    let mut found: Vec<_> = component.body.lines().filter_map(unasked_branch).collect();
     for (name, entry) in &component.inputs {
         let places = places(component, name);
         match variable(entry) {
@@ -42,6 +43,17 @@ pub(super) fn findings(component: &Component, all: &Components) -> Vec<String> {
         }
     }
     found
+}
+
+/// A condition that compares the branch with a variable, and holds where neither has a value: GitLab takes the two for equal, and a merge
+/// request has no branch. The variables of a flow are those of its `workflow`, in whose place a project may put its own.
+fn unasked_branch(line: &str) -> Option<String> {
+    let condition = line.split_once("if: ")?.1;
+    let compares = ["$CI_COMMIT_BRANCH == $LIFECYCLE_", "$CI_COMMIT_BRANCH != $LIFECYCLE_"];
+    let asks = ["$CI_COMMIT_BRANCH && ", "$CI_COMMIT_BRANCH == null || ", "$DEPLOY_ENVIRONMENT == $LIFECYCLE_"];
+    let is_unasked =
+        compares.iter().any(|text| condition.contains(text)) && !asks.iter().any(|text| condition.starts_with(text));
+    is_unasked.then(|| format!("branch-not-asked-for: {condition}"))
 }
 
 /// The variable that the description of an input names.
