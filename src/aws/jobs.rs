@@ -33,8 +33,9 @@ use executor::cloud::{
 const LIST_PAGE: i32 = 100;
 /// Between two pages: the account has two requests a second, and others need some.
 const LIST_PAUSE: Duration = Duration::from_secs(1);
-/// When a page is throttled, after the SDK's own retries: two minutes in all.
-const THROTTLED_PAUSES: ConstantBuilder = ConstantBuilder::new().with_delay(Duration::from_secs(10)).with_max_times(12);
+/// Before a page that was throttled is asked for again, after the SDK's own retries: for two minutes in all.
+const THROTTLED_PAUSE: Duration = Duration::from_secs(10);
+const THROTTLED_TIMES: usize = 12;
 /// Most pages of a list: it takes two minutes then.
 const MOST_PAGES: usize = 100;
 /// In bytes; SageMaker's own limit is 1,024 characters.
@@ -101,34 +102,7 @@ impl TrainingJobs for AwsJobs {
     }
 
     async fn running(&self, name_contains: &str, created: Range<SystemTime>) -> Result<RunningJobs, CloudError> {
-        let operation = format!("training jobs in progress named *{name_contains}*");
-        let call = self.clients.call("list", operation, "sagemaker:ListTrainingJobs");
-        let mut found = RunningJobs::default();
-        let mut token = None;
-        for page in 0..MOST_PAGES {
-            if page > 0 {
-                tokio::time::sleep(LIST_PAUSE).await;
-            }
-            let request = self.clients.sagemaker().list_training_jobs().name_contains(name_contains);
-            let request = request.status_equals(TrainingJobStatus::InProgress).max_results(LIST_PAGE);
-            let request = request.creation_time_after(created.start.into()).creation_time_before(created.end.into());
-            let newest = request.sort_by(SortBy::CreationTime).sort_order(SortOrder::Descending).set_next_token(token);
-            // Sweeps of several hosts share the account's rate.
-            let ask = || async { newest.clone().send().await.map_err(|error| call.failed(&error)) };
-            let is_throttled = |error: &CloudError| error.kind == CloudErrorKind::Throttled;
-            let reply = ask.retry(THROTTLED_PAUSES).when(is_throttled).await?;
-            for summary in reply.training_job_summaries.unwrap_or_default() {
-                let created = summary.creation_time.and_then(|time| SystemTime::try_from(time).ok());
-                if let (Some(name), Some(created)) = (summary.training_job_name, created) {
-                    found.jobs.push(RunningJob { name, created });
-                }
-            }
-            token = reply.next_token.filter(|token| !token.is_empty());
-            if token.is_none() {
-                return Ok(found);
-            }
-        }
-        Ok(RunningJobs { is_cut: true, ..found })
+        self.list_running(name_contains, created, LIST_PAUSE, THROTTLED_PAUSE).await
     }
 }
 
@@ -187,6 +161,45 @@ impl AwsJobs {
             .await
             .map_err(|error| call.refused_request(&error))?;
         reply.training_job_arn.ok_or_else(|| call.error(CloudErrorKind::Other, "the reply holds no ARN"))
+    }
+
+    /// Waits for `pause` between two pages, and for `throttled` before it asks again for one that was throttled.
+    async fn list_running(
+        &self,
+        name_contains: &str,
+        created: Range<SystemTime>,
+        pause: Duration,
+        throttled: Duration,
+    ) -> Result<RunningJobs, CloudError> {
+        let operation = format!("training jobs in progress named *{name_contains}*");
+        let call = self.clients.call("list", operation, "sagemaker:ListTrainingJobs");
+        let mut found = RunningJobs::default();
+        let again = ConstantBuilder::new().with_delay(throttled).with_max_times(THROTTLED_TIMES);
+        let mut token = None;
+        for page in 0..MOST_PAGES {
+            if page > 0 {
+                tokio::time::sleep(pause).await;
+            }
+            let request = self.clients.sagemaker().list_training_jobs().name_contains(name_contains);
+            let request = request.status_equals(TrainingJobStatus::InProgress).max_results(LIST_PAGE);
+            let request = request.creation_time_after(created.start.into()).creation_time_before(created.end.into());
+            let newest = request.sort_by(SortBy::CreationTime).sort_order(SortOrder::Descending).set_next_token(token);
+            // Sweeps of several hosts share the account's rate.
+            let ask = || async { newest.clone().send().await.map_err(|error| call.failed(&error)) };
+            let is_throttled = |error: &CloudError| error.kind == CloudErrorKind::Throttled;
+            let reply = ask.retry(again).when(is_throttled).await?;
+            for summary in reply.training_job_summaries.unwrap_or_default() {
+                let created = summary.creation_time.and_then(|time| SystemTime::try_from(time).ok());
+                if let (Some(name), Some(created)) = (summary.training_job_name, created) {
+                    found.jobs.push(RunningJob { name, created });
+                }
+            }
+            token = reply.next_token.filter(|token| !token.is_empty());
+            if token.is_none() {
+                return Ok(found);
+            }
+        }
+        Ok(RunningJobs { is_cut: true, ..found })
     }
 
     async fn describe_with(&self, name: &str, changes: Builder) -> Result<Option<TrainingJob>, CloudError> {
