@@ -48,7 +48,7 @@ impl Renewal {
     }
 }
 
-/// What was made for one read of the credentials, and is made again for the next.
+/// A thing that was made for one read of the credentials, and is made again for the next.
 struct OfRead<T> {
     read: u64,
     made: T,
