@@ -48,7 +48,7 @@ impl Renewal {
     }
 }
 
-/// What was made for one read of the credentials, and is made again for the next.
+/// A thing that was made for one read of the credentials, and is made again for the next.
 struct OfRead<T> {
     read: u64,
     made: T,
@@ -153,6 +153,7 @@ impl ProvideCredentials for RenewedCredentials {
 }
 
 #[cfg(test)]
+#[expect(deprecated, reason = "the new names of the types of profile files are in a crate that is not among ours")]
 mod tests {
     use std::path::Path;
 

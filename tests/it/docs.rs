@@ -265,7 +265,7 @@ fn the_commands_of_the_readme_exist() {
     let command = Regex::new(r"(?m)^(\.ci/[a-z]+)( .*)?$").unwrap();
     let commands: BTreeSet<_> = command.captures_iter(&readme).map(|found| found[1].to_owned()).collect();
     assert_eq!(commands, BTreeSet::from([".ci/demo", ".ci/setup", ".ci/test"].map(str::to_owned)));
-    for name in [".ci/compiler", ".ci/demo", ".ci/python", ".ci/setup", ".ci/test", ".ci/run"] {
+    for name in [".ci/advisories", ".ci/compiler", ".ci/demo", ".ci/python", ".ci/setup", ".ci/test", ".ci/run"] {
         let mode = std::fs::metadata(root().join(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o111, 0o111, "{name} is executable");
     }

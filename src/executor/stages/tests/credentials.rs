@@ -34,7 +34,7 @@ impl Watch for Spans {
     }
 }
 
-/// What a stage came to whose script runs for this time.
+/// The end of a stage, and all that belongs to it.
 struct Seen {
     ended: anyhow::Result<()>,
     took: Duration,

@@ -47,7 +47,7 @@ struct Host {
     in_flight: Vec<(u64, Reply)>,
 }
 
-/// What the jobs of all hosts got.
+/// The lines that the jobs of all hosts got, and the requests for them.
 #[derive(Default)]
 struct Seen {
     counts: BTreeMap<u64, u32>,
