@@ -207,19 +207,6 @@ impl Emulator {
         self.call("SageMaker.StopTrainingJob", &json!({"TrainingJobName": name}));
     }
 
-    /// `DeleteTrainingJob`, as soon as the job has ended.
-    pub(crate) fn delete_job(&self, name: &str) {
-        let deleted = poll(Duration::from_mins(1), || {
-            let headers =
-                [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", "SageMaker.DeleteTrainingJob")];
-            let (status, text) =
-                self.request("POST", "/", "sagemaker", &headers, &json!({"TrainingJobName": name}).to_string());
-            assert!(status == 200 || text.contains("ResourceInUse"), "{status} {text}");
-            (status == 200).then_some(())
-        });
-        assert!(deleted.is_some(), "{name} does not end");
-    }
-
     /// All that CloudWatch shows of all training jobs.
     pub(crate) fn log_text(&self) -> String {
         const GROUP: &str = "/aws/sagemaker/TrainingJobs";

@@ -26,7 +26,7 @@ use crate::support::waiting::{poll, tell};
 /// Written amid a script by a version before sessions had a place that nobody can guess.
 const OLDER_RECORD: &str = include_str!("../../../fixtures/records/version-1.json");
 /// In the ordinary suite.
-const TRIALS: u64 = 20;
+const TRIALS: u64 = 12;
 
 /// The event while a request is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
