@@ -12,6 +12,9 @@ use executor::cloud::{CloudError, CloudErrorKind, Parameter, SettingsFile};
 
 use super::settings::Names;
 
+/// End of the error of a call that was refused for its time.
+const SET_CLOCK: &str = "; set the clock of the host: AWS refuses requests that are some minutes early or late";
+
 /// The context of a call for its errors: operation, resource, and the IAM action that allows it.
 #[derive(Debug, Clone)]
 pub(super) struct AwsCall {
@@ -82,7 +85,7 @@ impl AwsCall {
         let mut action = self.action;
         if let CloudErrorKind::Denied | CloudErrorKind::Unauthenticated = kind {
             if is_clock(code.unwrap_or_default(), message) {
-                text.push_str("; set the clock of the host: AWS refuses requests that are some minutes early or late");
+                text.push_str(SET_CLOCK);
             } else if kind == CloudErrorKind::Unauthenticated {
                 text.push_str("; AWS does not accept the credentials: ");
                 text.push_str(self.names.refused_credentials);
@@ -302,6 +305,11 @@ fn is_credential_code(code: &str) -> bool {
             | "RequestExpired"
             | "RequestTimeTooSkewed"
     )
+}
+
+/// The call was refused for its time. It had no effect, and the client signs the next one by the time of the refusal.
+pub(super) fn is_of_clock(error: &CloudError) -> bool {
+    error.kind == CloudErrorKind::Unauthenticated && error.message.contains(SET_CLOCK)
 }
 
 /// The request's time is not AWS's: S3 has a code for it, the other services a text.

@@ -19,7 +19,7 @@ use aws_sdk_sagemaker::types::{
 
 use super::clients::Clients;
 use super::creator;
-use super::errors::AwsCall;
+use super::errors::{AwsCall, is_of_clock};
 use super::tags;
 use executor::base::plain;
 use executor::cloud::{
@@ -46,6 +46,56 @@ impl AwsJobs {
 #[async_trait]
 impl TrainingJobs for AwsJobs {
     async fn create(&self, spec: &TrainingJobSpec) -> Result<String, CloudError> {
+        match self.create_once(spec).await {
+            Err(error) if is_of_clock(&error) => self.create_once(spec).await,
+            created => created,
+        }
+    }
+
+    async fn describe(&self, name: &str) -> Result<Option<TrainingJob>, CloudError> {
+        self.describe_with(name, Builder::new()).await
+    }
+
+    async fn describe_once(&self, name: &str) -> Result<Option<TrainingJob>, CloudError> {
+        let once = || self.describe_with(name, Builder::new().retry_config(RetryConfig::disabled()));
+        match once().await {
+            Err(error) if is_of_clock(&error) => once().await,
+            described => described,
+        }
+    }
+
+    async fn tags(&self, arn: &str) -> Result<BTreeMap<String, String>, CloudError> {
+        let call = AwsCall::new("list the tags of", arn, "sagemaker:ListTags");
+        tags::of(&self.clients, &call, arn).await
+    }
+
+    async fn stop(&self, name: &str) -> Result<(), CloudError> {
+        let call = AwsCall::new("stop", job(name), "sagemaker:StopTrainingJob");
+        match self.clients.sagemaker().stop_training_job().training_job_name(name).send().await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let error = call.failed(&error);
+                let ended = error.kind == CloudErrorKind::Invalid && error.message.contains("is in status");
+                if ended { Ok(()) } else { none_if_absent::<()>(error).map(|_| ()) }
+            }
+        }
+    }
+
+    async fn warm_pools(&self, name_contains: &str) -> Result<Vec<String>, CloudError> {
+        let operation = format!("warm pools of training jobs named *{name_contains}*");
+        let call = AwsCall::new("list", operation, "sagemaker:ListTrainingJobs");
+        let request = self.clients.sagemaker().list_training_jobs();
+        let request = request.warm_pool_status_equals(WarmPoolResourceStatus::Available).max_results(LIST_PAGE);
+        let newest = request.sort_by(SortBy::CreationTime).sort_order(SortOrder::Descending);
+        let page = newest.name_contains(name_contains).send().await.map_err(|error| call.failed(&error))?;
+        let summaries = page.training_job_summaries.unwrap_or_default().into_iter();
+        Ok(summaries.filter_map(|summary| summary.training_job_name).collect())
+    }
+}
+
+impl AwsJobs {
+    /// One request: the caller tries again by itself.
+    async fn create_once(&self, spec: &TrainingJobSpec) -> Result<String, CloudError> {
         let mut changes = Builder::new().retry_config(RetryConfig::disabled());
         if let Some(session) = &spec.creator {
             changes = changes.credentials_provider(creator::credentials(&self.clients, session).await?);
@@ -100,44 +150,6 @@ impl TrainingJobs for AwsJobs {
         reply.training_job_arn.ok_or_else(|| call.error(CloudErrorKind::Other, "the reply holds no ARN"))
     }
 
-    async fn describe(&self, name: &str) -> Result<Option<TrainingJob>, CloudError> {
-        self.describe_with(name, Builder::new()).await
-    }
-
-    async fn describe_once(&self, name: &str) -> Result<Option<TrainingJob>, CloudError> {
-        self.describe_with(name, Builder::new().retry_config(RetryConfig::disabled())).await
-    }
-
-    async fn tags(&self, arn: &str) -> Result<BTreeMap<String, String>, CloudError> {
-        let call = AwsCall::new("list the tags of", arn, "sagemaker:ListTags");
-        tags::of(&self.clients, &call, arn).await
-    }
-
-    async fn stop(&self, name: &str) -> Result<(), CloudError> {
-        let call = AwsCall::new("stop", job(name), "sagemaker:StopTrainingJob");
-        match self.clients.sagemaker().stop_training_job().training_job_name(name).send().await {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                let error = call.failed(&error);
-                let ended = error.kind == CloudErrorKind::Invalid && error.message.contains("is in status");
-                if ended { Ok(()) } else { none_if_absent::<()>(error).map(|_| ()) }
-            }
-        }
-    }
-
-    async fn warm_pools(&self, name_contains: &str) -> Result<Vec<String>, CloudError> {
-        let operation = format!("warm pools of training jobs named *{name_contains}*");
-        let call = AwsCall::new("list", operation, "sagemaker:ListTrainingJobs");
-        let request = self.clients.sagemaker().list_training_jobs();
-        let request = request.warm_pool_status_equals(WarmPoolResourceStatus::Available).max_results(LIST_PAGE);
-        let newest = request.sort_by(SortBy::CreationTime).sort_order(SortOrder::Descending);
-        let page = newest.name_contains(name_contains).send().await.map_err(|error| call.failed(&error))?;
-        let summaries = page.training_job_summaries.unwrap_or_default().into_iter();
-        Ok(summaries.filter_map(|summary| summary.training_job_name).collect())
-    }
-}
-
-impl AwsJobs {
     async fn describe_with(&self, name: &str, changes: Builder) -> Result<Option<TrainingJob>, CloudError> {
         let call = AwsCall::new("describe", job(name), "sagemaker:DescribeTrainingJob");
         let request = self.clients.sagemaker().describe_training_job().training_job_name(name);

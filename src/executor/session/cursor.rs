@@ -37,6 +37,14 @@ impl Cursor {
         Ok(Self { file, run })
     }
 
+    /// Takes the room of so many nodes' positions, before anything is printed: on a disk that is full later, they are written in
+    /// place. Without it each process that takes over would print the same again.
+    pub fn reserve(&self, nodes: usize) -> io::Result<()> {
+        let (taken, needed) = (self.file.metadata()?.len(), nodes * SLOT);
+        let missing = needed.saturating_sub(usize::try_from(taken).unwrap_or(usize::MAX));
+        self.file.write_all_at(&vec![0; missing], taken)
+    }
+
     pub fn get(&self, node: NodeId) -> Position {
         let mut slot = [0; SLOT];
         if self.file.read_exact_at(&mut slot, place(node)).is_err() {
@@ -82,5 +90,23 @@ mod tests {
         let cursor = Cursor::open(&path, 3).unwrap();
         assert_eq!((cursor.get(first), cursor.get(second), cursor.get(last)), (near, start, far));
         assert_eq!(Cursor::open(&path, 4).unwrap().get(first), start, "another run begins at its start");
+    }
+
+    #[test]
+    fn room_is_taken_once_and_keeps_the_positions() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cursor");
+        let cursor = Cursor::open(&path, 3).unwrap();
+        cursor.reserve(2).unwrap();
+        assert_eq!(path.metadata().unwrap().len(), 32);
+        let position = Position { offset: 12, foreign_lines: 1 };
+        cursor.set(NodeId::at(1), position).unwrap();
+        for nodes in [1, 2, 4] {
+            cursor.reserve(nodes).unwrap();
+            assert_eq!([0, 1].map(|index| cursor.get(NodeId::at(index))), [Position::default(), position]);
+        }
+        assert_eq!(path.metadata().unwrap().len(), 64);
+        let full = Cursor { file: File::options().write(true).open("/dev/full").unwrap(), run: 1 };
+        assert_eq!(full.reserve(1).unwrap_err().kind(), io::ErrorKind::StorageFull);
     }
 }

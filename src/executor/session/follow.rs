@@ -30,6 +30,7 @@ use crate::session::sources::{FIRST_EVENTS, GAP_PATIENCE, LAST_EVENTS, Sources};
 use crate::session::workspace_upload::WorkspaceUpload;
 
 mod instance_wait;
+mod lost_mailbox;
 
 use instance_wait::InstanceWait;
 
@@ -301,7 +302,14 @@ impl<'s, 'a> Follower<'s, 'a> {
         let mut came = false;
         // A container may report without end; the rest has its turn.
         for _ in 0..MOST_AT_ONCE {
-            let Some(report) = self.inbox.next(self.session, node).await? else { break };
+            let report = match self.inbox.next(self.session, node).await {
+                Err(error) if self.inbox.has_given_up() => {
+                    effects.extend([RunEffect::StopJob, RunEffect::Conclude(lost_mailbox::loss(self.session, &error))]);
+                    break;
+                }
+                report => report?,
+            };
+            let Some(report) = report else { break };
             came = true;
             self.see(node, &report).await?;
             effects.extend(self.apply(&RunEvent::Report { node, report: &report }));
@@ -433,9 +441,10 @@ impl<'s, 'a> Follower<'s, 'a> {
             Conclusion::Lost { by, .. } => {
                 let was_ready = self.session.state.any_ready();
                 // A container that could not be started has mostly logged why; one that was killed has not.
+                let last_events = LAST_EVENTS.saturating_sub(self.machine.ended_for(self.started.elapsed()));
                 let patience = match by {
                     _ if self.session.state.is_loss_told() => Duration::ZERO,
-                    LossKind::System | LossKind::User if was_ready => LAST_EVENTS,
+                    LossKind::System | LossKind::User if was_ready => last_events,
                     LossKind::System | LossKind::User if self.machine.container_failed() => FIRST_EVENTS,
                     LossKind::System | LossKind::User | LossKind::Script { .. } => Duration::ZERO,
                 };
@@ -447,6 +456,9 @@ impl<'s, 'a> Follower<'s, 'a> {
                 }
                 if self.machine.job_has_ended() {
                     self.session.apply(SessionEvent::AgentsEnded)?;
+                }
+                if self.inbox.has_given_up() {
+                    lost_mailbox::note(self.session, conclusion)?;
                 }
             }
             Conclusion::Exited { incomplete, .. } => {

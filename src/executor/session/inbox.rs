@@ -20,12 +20,18 @@ const MOST_NAMES: usize = 5;
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     silent_since: Option<Instant>,
+    has_given_up: bool,
 }
 
 impl Inbox {
     /// `true` when the last poll failed: no report may mean that none could be read.
     pub(super) fn is_silent(&self) -> bool {
         self.silent_since.is_some()
+    }
+
+    /// `true` when the last error was that of a mailbox that could not be reached for a whole lease.
+    pub(super) fn has_given_up(&self) -> bool {
+        self.has_given_up
     }
 
     /// Returns the next report of a node, if it has arrived.
@@ -36,7 +42,8 @@ impl Inbox {
             Ok(bytes) => bytes,
             Err(error) => {
                 let since = *self.silent_since.get_or_insert_with(Instant::now);
-                if !error.kind.may_pass() || since.elapsed() >= session.settings.lease() {
+                self.has_given_up = error.kind.may_pass() && since.elapsed() >= session.settings.lease();
+                if !error.kind.may_pass() || self.has_given_up {
                     return Err(error.into());
                 }
                 tracing::warn!(%error, "failed to read reports");

@@ -171,6 +171,11 @@ impl RunMachine {
         self.job_ended_at.is_some()
     }
 
+    /// Time since the training job was seen to have ended.
+    pub fn ended_for(&self, now: Duration) -> Duration {
+        self.job_ended_at.map_or(Duration::ZERO, |at| now.saturating_sub(at))
+    }
+
     /// SageMaker reports that the container itself failed: its output may say why.
     pub fn container_failed(&self) -> bool {
         let reason = self.job.as_ref().and_then(|job| job.failure_reason.as_deref());

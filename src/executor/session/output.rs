@@ -99,7 +99,8 @@ pub(super) struct Output {
 impl Output {
     /// Opens the output of a run, at the position up to which it was printed.
     pub(super) fn of(session: &Session<'_>, run: u32) -> anyhow::Result<Self> {
-        let (state, cursor) = (session.state(), session.records.cursor(&session.id, run)?);
+        let state = session.state();
+        let cursor = session.records.cursor(&session.id, run, state.nodes().len())?;
         let foreign = Foreign::new(state.foreign_bytes());
         let seal = session.keys().seal().clone();
         Ok(Self::new(run, &seal, state.nodes().len(), cursor, state.shown_events().to_vec(), foreign))

@@ -1,4 +1,4 @@
-//! Poll intervals: exponential back-off for S3, at most one `DescribeTrainingJob` per 15 s.
+//! Poll intervals: exponential back-off for S3, at most one `DescribeTrainingJob` per 14 s.
 
 use std::time::Duration;
 
@@ -8,8 +8,9 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::cloud::{CloudError, TrainingJob};
 use crate::session::Session;
 
-/// Shortest interval of `DescribeTrainingJob`: all jobs of the account share its rate.
-const DESCRIBE_EVERY: Duration = Duration::from_secs(15);
+/// Shortest interval of `DescribeTrainingJob`: all jobs of the account share its rate. With the last look for log lines it is less
+/// than the 20 s within which the end of a container is told.
+const DESCRIBE_EVERY: Duration = Duration::from_secs(14);
 /// Longest interval, reached under throttling.
 const DESCRIBE_RARELY: Duration = Duration::from_mins(2);
 /// Delay of the first call: shorter, so that a refused image or role shows soon.

@@ -279,10 +279,11 @@ impl Records {
         made.map(|()| dir.join("results")).map_err(|error| not_writable(&dir, error))
     }
 
-    /// Opens the print positions of a run.
-    pub fn cursor(&self, id: &SessionId, run: u32) -> anyhow::Result<Cursor> {
+    /// Opens the print positions of a run on so many nodes, with room for all of them.
+    pub fn cursor(&self, id: &SessionId, run: u32, nodes: usize) -> anyhow::Result<Cursor> {
         let path = self.file(id, "cursor");
-        Cursor::open(&path, run).map_err(|error| not_writable(&path, error))
+        let opened = Cursor::open(&path, run).and_then(|cursor| cursor.reserve(nodes).map(|()| cursor));
+        opened.map_err(|error| not_writable(&path, error))
     }
 
     /// Removes the session's files, including those of a killed stage. The record goes last, so that a pass that fails

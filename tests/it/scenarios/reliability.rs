@@ -16,8 +16,9 @@ use crate::support::waiting::tell;
 const JOBS_PER_BENCH: u64 = 10;
 const PAGE: &str = include_str!("../../../docs/RELIABILITY.md");
 
+/// `all`, or the name of one fault; without it those of the ordinary suite.
 #[expect(clippy::disallowed_methods, reason = "the size of the test")]
-fn asked() -> Option<String> {
+pub(super) fn asked() -> Option<String> {
     std::env::var("FAULTS").ok()
 }
 

@@ -215,6 +215,11 @@ impl Desk {
     }
 
     pub(super) fn start(&self, args: &[&str]) -> Running {
+        self.start_into(args, Stdio::from)
+    }
+
+    /// As [`Desk::start`], with another stdout that leads to the file.
+    pub(super) fn start_into(&self, args: &[&str], stdout: impl FnOnce(File) -> Stdio) -> Running {
         let number = self.calls.get() + 1;
         self.calls.set(number);
         let file = |kind: &str| self.root().join(format!("{kind}-{number}"));
@@ -236,7 +241,7 @@ impl Desk {
             .envs(self.session.iter().map(|session| ("SAGEMAKER_EXECUTOR_SESSION", session)))
             .envs(self.env.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null())
-            .stdout(File::create(&out).unwrap())
+            .stdout(stdout(File::create(&out).unwrap()))
             .stderr(File::create(&err).unwrap())
             .spawn()
             .expect("the driver is this package's binary");
@@ -288,10 +293,20 @@ impl Desk {
         std::fs::write(path, content).unwrap();
     }
 
+    /// The output of the last call so far.
+    pub(super) fn last_output(&self) -> Vec<u8> {
+        std::fs::read(self.root().join(format!("stdout-{}", self.calls.get()))).unwrap()
+    }
+
     pub(super) fn start_run(&self, stage: &str, script: &str) -> Running {
+        self.start_run_into(stage, script, Stdio::from)
+    }
+
+    /// As [`Desk::start_run`], with another stdout that leads to the file.
+    pub(super) fn start_run_into(&self, stage: &str, script: &str, stdout: impl FnOnce(File) -> Stdio) -> Running {
         let path = self.root().join(format!("script-{stage}-{}", self.calls.get()));
         std::fs::write(&path, script).unwrap();
-        self.start(&["run", &path.to_string_lossy(), stage])
+        self.start_into(&["run", &path.to_string_lossy(), stage], stdout)
     }
 
     pub(super) fn run(&self, stage: &str, script: &str) -> Ended {

@@ -4,6 +4,8 @@
 //! A [`Point`] gives the request and the events after it. The ordinary suite runs a few, chosen by a fixed seed; `KILLS=200` runs
 //! 200, and `KILL_SEED=2` chooses others. A failure names its point: `KILL_POINT="<point>"` runs only that one.
 
+mod around;
+mod disk;
 pub(super) mod judge;
 pub(super) mod notes;
 

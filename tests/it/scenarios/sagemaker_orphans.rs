@@ -107,6 +107,45 @@ fn the_reader_of_a_talkative_script_goes() {
     desk.close();
 }
 
+/// As with a wrapper that logs what the driver prints: the reader outlives the process that started the stage.
+#[test]
+fn the_process_that_started_a_silent_script_goes() {
+    let mut desk = Desk::new(&Job::new().script(["true"])).prepared();
+    let wrapper = desk.root().join("wrapper-that-goes");
+    let driver = std::mem::replace(&mut desk.program, wrapper);
+    write_program(&desk.program, &format!("#!/usr/bin/env bash\n'{}' \"$@\" | cat\n", driver.display()));
+    let mut run = desk.start_run("build_script", "echo reached; sleep 3600");
+    run.until("reached");
+    run.signal(rustix::process::Signal::KILL);
+    assert_eq!(run.end().code, None);
+    desk.program = driver;
+    is_closed(&desk);
+    desk.is_left_clean();
+}
+
+/// The runner has forgotten the stage: ten minutes after the job's timeout the driver ends it. `FAULTS=all` plays this.
+#[test]
+fn a_stage_outlives_the_jobs_timeout() {
+    if super::reliability::asked().as_deref() != Some("all") {
+        return;
+    }
+    let job = Job::new().script(["true"]).timeout(60);
+    let desk = Desk::new(&job).prepared();
+    let run = desk.start_run("get_sources", "sleep 3600");
+    let ended = run.end_within(Duration::from_mins(13));
+    ended.with_code(SYSTEM_FAILURE).one_error().says("timeout").says("so the training job was stopped");
+    is_closed(&desk);
+    desk.is_left_clean();
+}
+
+/// The session is closed without a `cleanup`: nothing of it is at AWS.
+#[track_caller]
+fn is_closed(desk: &Desk) {
+    let left = || [desk.emulator.live_jobs(), desk.emulator.session_objects()].concat();
+    let closed = poll(Duration::from_mins(1), || left().is_empty().then_some(()));
+    assert!(closed.is_some(), "{:?}", left());
+}
+
 /// Nobody is told of the end of a stage whose driver was killed too: a sweep ends the session.
 #[test]
 fn a_host_that_lost_everything_is_swept_up_after() {

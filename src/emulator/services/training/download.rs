@@ -32,15 +32,26 @@ pub(super) fn objects_of(
         Some("ShardedByS3Key") => (index, count),
         _ => (0, 1),
     };
-    match text(source, "S3DataType") {
-        Some("ManifestFile") => objects_of_manifest(store, &from, share),
-        _ => objects_below(store, &from, share),
+    if text(source, "S3DataType") == Some("ManifestFile") {
+        return objects_of_manifest(store, &from, share);
     }
+    let all = store.objects(&from)?;
+    if all.is_empty() {
+        // They were there when the job was created.
+        let S3Location { bucket, key, .. } = &from;
+        bail!("No S3 objects found under S3 URL \"s3://{bucket}/{key}\" given in input data source.");
+    }
+    Ok(share_of(all, &from, share))
 }
 
 fn objects_below(store: &PlatformStore, from: &S3Location, share: (usize, usize)) -> anyhow::Result<Vec<PlacedObject>> {
-    let mine = store.objects(from)?.into_iter().skip(share.0).step_by(share.1);
-    Ok(mine.map(|(key, stored)| (relative_to(&from.key, &key).to_owned(), stored)).collect())
+    Ok(share_of(store.objects(from)?, from, share))
+}
+
+/// One host's share of the objects, in the order of their keys.
+fn share_of(all: Vec<(String, Arc<Stored>)>, from: &S3Location, share: (usize, usize)) -> Vec<PlacedObject> {
+    let mine = all.into_iter().skip(share.0).step_by(share.1);
+    mine.map(|(key, stored)| (relative_to(&from.key, &key).to_owned(), stored)).collect()
 }
 
 /// A manifest is a list: first a prefix, then names below it.

@@ -390,3 +390,25 @@ fn each_stage_without_network_begins_with_an_empty_mailbox() {
     assert_eq!((state.orders(), state.is_finished(), state.arn(), state.any_ready()), (0, false, None, false));
     assert_eq!((state.is_project_sent(), state.project_attempt(), state.leader().reports), (false, 0, 0));
 }
+
+/// Records as two versions of the program wrote them amid a script: the next process knows what was ordered, and cleans up after it.
+#[test]
+fn records_of_both_versions_are_understood() {
+    use crate::session::id::SessionId;
+    use crate::session::record::Records;
+
+    let dir = tempfile::tempdir().unwrap();
+    let (records, id) = (Records::open(dir.path()).unwrap(), SessionId::parse("gitlab-231-4711-18ddb7f7").unwrap());
+    for (text, has_place) in [
+        (include_str!("../../../../tests/fixtures/records/version-1.json"), false),
+        (include_str!("../../../../tests/fixtures/records/version-2.json"), true),
+    ] {
+        std::fs::write(dir.path().join(format!("sessions/{id}.json")), text).unwrap();
+        let record = records.load(&id).unwrap().unwrap();
+        assert_eq!(record.place.is_some(), has_place);
+        let state = SessionState::from(record.clone());
+        assert!(state.run().is_some_and(|run| run.run == 1 && run.ordered), "{record:?}");
+        records.save(&id, &record).unwrap();
+        assert_eq!(records.load(&id).unwrap(), Some(record), "it stays of its version");
+    }
+}

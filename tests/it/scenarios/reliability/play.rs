@@ -18,7 +18,7 @@ use crate::support::waiting::poll;
 /// Nothing here takes so long: a call that gets no answer is given up after three minutes.
 const PATIENCE: Duration = Duration::from_mins(6);
 
-/// What came of a job: the error that it told, or how exact it was.
+/// The end of a job: the error that it told, or how exact it was.
 pub(super) struct Played {
     pub(super) told: String,
     pub(super) took: Duration,
@@ -60,7 +60,7 @@ impl Bench {
         self.desk.env.push(("JOB_RESPONSE_FILE".to_owned(), payload.to_string_lossy().into_owned()));
         let (main, after) = (Script::main(id, 0, &self.notes), Script::after(id, &self.notes));
         let mut play = Play { desk: &mut self.desk, act, main, after, stages: Vec::new() };
-        play.stages(expected);
+        play.stages();
         let Play { main, after, stages, .. } = play;
         self.desk.env.truncate(variables);
         let told = judged(expected, &main, &after, &stages, &self.desk.project());
@@ -79,7 +79,7 @@ struct Play<'b> {
 
 impl Play<'_> {
     /// The stages in the runner's order; all faults end before `cleanup`.
-    fn stages(&mut self, expected: Expected) {
+    fn stages(&mut self) {
         let _ = std::fs::remove_dir_all(self.desk.project());
         (self.act)(self.desk, Moment::Variables);
         self.desk.config().passed();
@@ -107,7 +107,6 @@ impl Play<'_> {
             let stage = self.desk.start_run("cleanup_file_variables", "true");
             self.ended("cleanup_file_variables", stage);
         }
-        let _ = expected;
         self.desk.emulator.set_faults(&json!({}));
         self.desk.cleanup().passed();
     }

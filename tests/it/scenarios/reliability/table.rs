@@ -1,8 +1,11 @@
 //! The table of faults: when each hits a job, and what must come of it.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::scenarios::sagemaker_desk::{BUILD_FAILURE, Desk, SYSTEM_FAILURE};
+use crate::support::waiting::poll;
 
 /// A moment of a job at which a row may act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +22,7 @@ pub(super) enum Moment {
 
 pub(super) type Act = fn(&mut Desk, Moment);
 
-/// What must come of a job.
+/// The end that a job must come to.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Expected {
     /// Trace, files and exit codes are those of an undisturbed job; the script ran once.
@@ -161,6 +164,13 @@ fn every_third_reply_lost(first: u64) -> Value {
 fn living(desk: &Desk) -> String {
     let jobs = desk.emulator.live_jobs();
     jobs.first().and_then(|job| job.split('"').nth(1)).expect("a training job lives").to_owned()
+}
+
+/// `DeleteTrainingJob`, as soon as the job has ended.
+fn delete(desk: &Desk, job: &str) {
+    let has_ended = poll(Duration::from_mins(1), || desk.emulator.live_jobs().is_empty().then_some(()));
+    assert!(has_ended.is_some(), "{job} does not end");
+    desk.emulator.call("SageMaker.DeleteTrainingJob", &json!({"TrainingJobName": job}));
 }
 
 fn spot(desk: &mut Desk) {
@@ -364,12 +374,12 @@ pub(super) const TABLE: &[FaultRow] = &[
     ),
     row(
         "somebody stops the training job and deletes it",
-        system("stopped from outside"),
+        system("the training job no longer exists"),
         long(|desk, at| {
             if at == Moment::Script {
                 let job = living(desk);
                 desk.emulator.stop_job(&job);
-                desk.emulator.delete_job(&job);
+                delete(desk, &job);
             }
         }),
     ),
@@ -414,7 +424,7 @@ pub(super) const TABLE: &[FaultRow] = &[
     ),
     row(
         "S3 cannot be reached for 20 minutes",
-        system("gave no sign of life"),
+        system("the bucket could not be reached for 15m"),
         test("an_outage_longer_than_the_lease_ends_the_job_once", "src/executor/stages/tests/simulation/single.rs"),
     ),
 ];

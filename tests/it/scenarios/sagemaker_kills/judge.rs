@@ -75,6 +75,21 @@ impl Script {
         self.steps.concat().as_bytes().starts_with(printed)
     }
 
+    /// `true` when all that it prints is there.
+    pub(in crate::scenarios) fn is_whole(&self, printed: &[u8]) -> bool {
+        printed.starts_with(self.steps.concat().as_bytes())
+    }
+
+    /// `true` for the begin of what a run prints and of what `next` prints behind it, each with the line of a run that was ended or
+    /// without it.
+    pub(in crate::scenarios) fn is_cut_before(&self, printed: &[u8], next: &Self) -> bool {
+        let whole = self.steps.concat();
+        let same = printed.iter().zip(whole.as_bytes()).take_while(|(one, other)| one == other).count();
+        let rest = &printed[same..];
+        let rest = rest.strip_prefix(self.ended().as_bytes()).unwrap_or(rest);
+        next.is_begin(rest)
+    }
+
     /// `true` for the begin of a run that was ended, and after it what a whole run and the script `next` print.
     pub(in crate::scenarios) fn ends_with_whole_run(&self, printed: &[u8], next: &Self) -> bool {
         let whole = self.steps.concat() + &next.steps.concat();

@@ -70,6 +70,8 @@ pub(super) struct Interruption {
 pub(super) enum Leaving {
     /// Killed, for instance by the kernel: no last report.
     Killed,
+    /// Lost with its instance: SageMaker reports an internal error.
+    InstanceLost,
     /// Stopped by SageMaker at its time limit: the agent ends the script and sends the results.
     Stopped,
 }

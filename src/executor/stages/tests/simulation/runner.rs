@@ -266,9 +266,9 @@ impl Runner<'_> {
             };
             self.world.note(&format!("      {line}"));
         }
-        let printed = captured.data();
-        self.world.note(&format!("      {} bytes of output", printed.len()));
-        self.calls.push(Called { stage, outcome, why, printed });
+        let output = captured.data();
+        self.world.note(&format!("      {} bytes of output", output.len()));
+        self.calls.push(Called { stage, outcome, why, printed: output });
         outcome
     }
 

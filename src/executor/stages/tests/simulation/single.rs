@@ -67,10 +67,19 @@ fn an_outage_shorter_than_the_lease_loses_nothing() {
 fn an_outage_longer_than_the_lease_ends_the_job_once() {
     let (trail, verdict) = without_store(50, Duration::from_mins(20));
     assert_eq!(verdict, Ok(0), "{}", trail.join("\n"));
-    println!("{}", trail.join("\n"));
-    let errors: Vec<_> = trail.iter().filter(|line| line.contains(" Lost ")).collect();
-    assert_eq!(errors.len(), 1, "{}", trail.join("\n"));
-    assert!(ends(&trail).contains(&"build_script Lost".to_owned()), "{}", trail.join("\n"));
+    let expected = [
+        "prepare Done",
+        "get_sources Done",
+        "build_script Lost",
+        "after_script Done",
+        "upload_artifacts_on_failure Done",
+        "cleanup_file_variables Done",
+        // GitLab Runner does not show it; a later pass deletes the objects.
+        "cleanup Lost",
+    ];
+    assert_eq!(ends(&trail), expected, "{}", trail.join("\n"));
+    let told = trail.iter().filter(|line| line.contains("the bucket could not be reached for 15m")).count();
+    assert_eq!(told, 1, "{}", trail.join("\n"));
 }
 
 /// The time of the first line of the trail with this text, in milliseconds.
@@ -79,18 +88,22 @@ fn time_of(trail: &Trail, text: &str) -> u64 {
     line.split_whitespace().next().and_then(|time| time.parse().ok()).expect("a line begins with its time")
 }
 
-/// Whenever the container is killed between two looks of the driver.
+/// Whenever the container ends between two looks of the driver; both times have the resolution of a look at the fakes.
 #[test]
 fn a_killed_container_is_told_within_20_seconds() {
-    for second in 0..16 {
-        let leaves = Some((Duration::from_secs(65 + second), Leaving::Killed));
-        let (trail, verdict) = played(&Plan { leaves, ..calm(20) });
-        assert_eq!(verdict, Ok(0), "{}", trail.join("\n"));
-        let took = time_of(&trail, " end build_script") - time_of(&trail, " is Failed");
-        assert!(took <= 20_000, "told after {took} ms\n{}", trail.join("\n"));
-        // "run 1 <0>" and "<1>": all that was printed before.
-        for text in ["killed with SIGKILL (137)", " 14 bytes of output"] {
-            assert!(trail.iter().any(|line| line.contains(text)), "no {text:?}\n{}", trail.join("\n"));
+    for (leaving, cause) in
+        [(Leaving::Killed, "killed with SIGKILL (137)"), (Leaving::InstanceLost, "InternalServerError")]
+    {
+        for second in 0..15 {
+            let leaves = Some((Duration::from_secs(65 + second), leaving));
+            let (trail, verdict) = played(&Plan { leaves, ..calm(20) });
+            assert_eq!(verdict, Ok(0), "{}", trail.join("\n"));
+            let took = time_of(&trail, " end build_script") - time_of(&trail, " is Failed");
+            assert!(took <= 20_000, "told after {took} ms\n{}", trail.join("\n"));
+            // "run 1 <0>" and "<1>": all that was printed before.
+            for text in [cause, " 14 bytes of output"] {
+                assert!(trail.iter().any(|line| line.contains(text)), "no {text:?}\n{}", trail.join("\n"));
+            }
         }
     }
 }

@@ -363,6 +363,11 @@ impl Life {
                     let reason = "AlgorithmError: Exit code: 137";
                     return self.becomes(JobStatus::Failed, SecondaryStatus::Failed, Some(reason));
                 }
+                Ending::Left(Leaving::InstanceLost) => {
+                    drop(work);
+                    let reason = "InternalServerError: We encountered an internal error. Please try again.";
+                    return self.becomes(JobStatus::Failed, SecondaryStatus::Failed, Some(reason));
+                }
                 Ending::Left(Leaving::Stopped) => {
                     self.becomes(JobStatus::Stopping, SecondaryStatus::Stopping, None);
                     all(&mut work).await;
