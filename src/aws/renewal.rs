@@ -162,9 +162,10 @@ mod tests {
     use executor::cloud::{CloudErrorKind, ObjectStore as _};
 
     use super::*;
-    use crate::clients::{Clients, loader};
+    use crate::clients::{Clients, http_client, loader};
     use crate::objects::AwsObjects;
     use crate::stub::{Stub, reply};
+    use crate::trust::Surroundings;
 
     const EXPIRED: &str = "<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>";
 
@@ -176,9 +177,11 @@ mod tests {
     /// A store on the stub whose credentials are in this file.
     async fn objects(stub: &Stub, file: &Path) -> AwsObjects {
         let (renewal, file) = (Arc::<Renewal>::default(), file.to_owned());
+        let http_client = http_client(&stub.access, Surroundings::Host).unwrap();
         let credentials = RenewedCredentials::of(Arc::clone(&renewal), move || {
             let files = ProfileFiles::builder().with_file(ProfileFileKind::Credentials, &file).build();
-            let provider = ProfileFileCredentialsProvider::builder().profile_files(files).build();
+            let config = ProviderConfig::without_region().with_http_client(http_client.clone());
+            let provider = ProfileFileCredentialsProvider::builder().configure(&config).profile_files(files).build();
             Box::pin(std::future::ready(SharedCredentialsProvider::new(provider)))
         });
         let config = loader(&stub.access)

@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
+use std::sync::OnceLock;
 
 use executor::base::failure::render;
 use executor::base::node::NodeId;
@@ -47,7 +48,7 @@ pub(super) fn payload(data: &[u8]) -> bool {
     let _ = (identity.is_protected(), job.needs_helper(), job.container_stages());
     assert!(job.container_stages().len() <= job.steps.len());
     // Any job has a decision or a refusal of the operator's rules.
-    if let Ok(decision) = policy::decide(&job, &JobVariables::default(), &bounded()) {
+    if let Ok(decision) = policy::decide(&job, &JobVariables::default(), bounded()) {
         is_bounded(&decision);
     }
     true
@@ -114,8 +115,9 @@ inputs = ["s3://data/public/**"]
 model_outputs = ["s3://models/team/**"]
 "#;
 
-fn bounded() -> Settings {
-    operator_file::parse(OPERATOR).expect("the operator's file of these properties is right")
+fn bounded() -> &'static Settings {
+    static SETTINGS: OnceLock<Settings> = OnceLock::new();
+    SETTINGS.get_or_init(|| operator_file::parse(OPERATOR).expect("the operator's file of these properties is right"))
 }
 
 /// The decision is within the rule, whatever the job asks for.
@@ -167,7 +169,7 @@ pub(super) fn variables(data: &[u8]) -> bool {
     let payload =
         br#"{"id": 2, "token": "t", "job_info": {"project_id": 1}, "steps": [{"name": "script", "script": ["x"]}]}"#;
     let job = JobContext::parse(payload).expect("the payload of these properties is right");
-    let decided = env.job_variables().and_then(|wishes| policy::decide(&job, &wishes, &bounded()));
+    let decided = env.job_variables().and_then(|wishes| policy::decide(&job, &wishes, bounded()));
     match decided {
         Ok(decision) => {
             is_bounded(&decision);
