@@ -63,6 +63,7 @@ fn uses_all_that_is_granted(mut driver: Driver) {
         }
         // A job that has not started is stopped.
         desk.cleanup().passed();
+        desk.call(&["sweep"]).passed();
         of_roles = granted(desk.root());
         for (used, role) in used.iter_mut().zip([HOST_ROLE, TRAINING_ROLE, CREATOR_ROLE]) {
             let decided = desk.emulator.decided(role);

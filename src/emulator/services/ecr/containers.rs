@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use super::layers;
-use super::manifest::Manifest;
+use super::manifest::ImageManifest;
 use super::records::{ImageStore, RepositoryKey, image_id};
 use crate::host::{ContainerImage, ImageSetup, Profile, User};
 use crate::protocol::text;
@@ -51,14 +51,14 @@ impl ImageStore {
         let mut digest = repository.digest(&id)?;
         loop {
             let image = repository.images.get(digest)?;
-            match Manifest::parse(&image.manifest, &image.media_type)? {
+            match ImageManifest::parse(&image.manifest, &image.media_type)? {
                 // The images of the command line have a configuration, and files of their own.
-                Manifest::Image { configuration, layers, .. } => {
+                ImageManifest::Image { configuration, layers, .. } => {
                     let is_pushed = repository.blobs.contains(&configuration);
                     let digest = digest.to_owned();
                     return is_pushed.then_some(PushedImage { digest, configuration, layers });
                 }
-                Manifest::List(entries) => {
+                ImageManifest::List(entries) => {
                     let own = entries.into_iter().find(|(_, platform)| platform.as_deref() == Some(PLATFORM))?.0;
                     digest = repository.images.get_key_value(&own)?.0;
                 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::blobs::digest_of;
-use super::invalid;
-use super::manifest::Manifest;
-use super::records::{Image, ImageStore, Repository, RepositoryKey, image_id, image_not_found};
+use super::errors::{image_not_found, invalid};
+use super::manifest::ImageManifest;
+use super::records::{Image, ImageRepository, ImageStore, RepositoryKey, image_id};
 use super::repositories::page;
 use crate::caller::Caller;
 use crate::clock;
@@ -85,7 +85,7 @@ pub(super) fn describe(store: &Arc<ImageStore>, request: &Value, caller: &Caller
     })
 }
 
-fn is_shown(repository: &Repository, digest: &str, filter: Option<&str>) -> bool {
+fn is_shown(repository: &ImageRepository, digest: &str, filter: Option<&str>) -> bool {
     let has_tag = repository.tags.values().any(|of| of == digest);
     match filter {
         Some("TAGGED") => has_tag,
@@ -197,14 +197,15 @@ pub(super) struct NewImage<'a> {
 
 /// Adds an image whose layers are there, and gives back its digest.
 pub(super) fn add(store: &ImageStore, key: &RepositoryKey, new: NewImage<'_>) -> Result<String, ApiError> {
-    let media_type = new.media_type.or_else(|| Manifest::own_media_type(new.manifest)).unwrap_or_default();
-    let manifest = Manifest::parse(new.manifest, &media_type)
+    let media_type = new.media_type.or_else(|| ImageManifest::own_media_type(new.manifest)).unwrap_or_default();
+    let manifest = ImageManifest::parse(new.manifest, &media_type)
         .ok_or_else(|| invalid(format!("Invalid parameter at 'imageManifest': '{media_type}' is not supported")))?;
     let digest = digest_of(new.manifest);
-    let has_scan = |repository: &Repository| repository.scans_on_push && matches!(manifest, Manifest::Image { .. });
+    let has_scan =
+        |repository: &ImageRepository| repository.scans_on_push && matches!(manifest, ImageManifest::Image { .. });
     store.with(key, |repository| {
         let bytes = match &manifest {
-            Manifest::Image { configuration, layers, bytes } => {
+            ImageManifest::Image { configuration, layers, bytes } => {
                 let absent = layers.iter().chain([configuration]).find(|digest| !repository.blobs.contains(*digest));
                 if let Some(absent) = absent {
                     let message = format!("Layers with digests '[{absent}]' required for pushing image into repository with name '{}' in the registry with id '{}' do not exist", key.name, key.account);
@@ -212,7 +213,7 @@ pub(super) fn add(store: &ImageStore, key: &RepositoryKey, new: NewImage<'_>) ->
                 }
                 *bytes
             }
-            Manifest::List(entries) => {
+            ImageManifest::List(entries) => {
                 if let Some((absent, _)) = entries.iter().find(|(digest, _)| !repository.images.contains_key(digest)) {
                     let message = format!("Images with digests '[{absent}]' required for pushing image into repository with name '{}' do not exist", key.name);
                     return Err(ApiError::new("ReferencedImagesNotFoundException", message));

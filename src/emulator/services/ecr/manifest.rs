@@ -12,7 +12,7 @@ const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+
 
 /// A manifest that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Manifest {
+pub(super) enum ImageManifest {
     Image {
         configuration: String,
         /// Digests, the lowest layer first.
@@ -24,7 +24,7 @@ pub(super) enum Manifest {
     List(Vec<(String, Option<String>)>),
 }
 
-impl Manifest {
+impl ImageManifest {
     /// Reads a manifest; `None` when it is none of the media types that ECR takes, or misses a part.
     pub(super) fn parse(bytes: &[u8], media_type: &str) -> Option<Self> {
         let value: Value = serde_json::from_slice(bytes).ok()?;
@@ -64,17 +64,17 @@ mod tests {
     #[test]
     fn images_and_lists_are_read_and_others_are_not() {
         let image = br#"{"config": {"digest": "sha256:c"}, "layers": [{"digest": "sha256:1", "size": 3}, {"digest": "sha256:2", "size": 4}]}"#;
-        let expected = Manifest::Image {
+        let expected = ImageManifest::Image {
             configuration: "sha256:c".into(),
             layers: vec!["sha256:1".into(), "sha256:2".into()],
             bytes: 7,
         };
-        assert_eq!(Manifest::parse(image, DOCKER_IMAGE), Some(expected));
+        assert_eq!(ImageManifest::parse(image, DOCKER_IMAGE), Some(expected));
         let list = br#"{"manifests": [{"digest": "sha256:1", "platform": {"os": "linux", "architecture": "arm64"}}, {"digest": "sha256:2"}]}"#;
         let expected = [("sha256:1".into(), Some("linux/arm64".into())), ("sha256:2".into(), None)];
-        assert_eq!(Manifest::parse(list, INDEX), Some(Manifest::List(expected.to_vec())));
-        assert_eq!(Manifest::parse(image, "application/vnd.docker.distribution.manifest.v1+json"), None);
-        assert_eq!(Manifest::parse(b"{}", IMAGE), None);
-        assert_eq!(Manifest::own_media_type(br#"{"mediaType": "a"}"#), Some("a".to_owned()));
+        assert_eq!(ImageManifest::parse(list, INDEX), Some(ImageManifest::List(expected.to_vec())));
+        assert_eq!(ImageManifest::parse(image, "application/vnd.docker.distribution.manifest.v1+json"), None);
+        assert_eq!(ImageManifest::parse(b"{}", IMAGE), None);
+        assert_eq!(ImageManifest::own_media_type(br#"{"mediaType": "a"}"#), Some("a".to_owned()));
     }
 }

@@ -1,25 +1,27 @@
 //! ECR: the account's repositories of images. Clients push and pull as at any registry of the OCI distribution specification.
 //!
-//! `records.rs` holds what exists, and `blobs.rs` its bytes on the disk; `repositories.rs`, `images.rs` and `scans.rs` are the operations of
-//! the JSON protocol, `distribution/` the registry's own protocol, for which `tokens.rs` makes passwords. `containers.rs` makes the root
+//! `records.rs` holds what exists, and `blobs.rs` its bytes on the disk; `repositories.rs`, `images.rs`, `scans.rs` and `tokens.rs` are the operations of
+//! the JSON protocol, `distribution/` the registry's own protocol, which takes the `passwords.rs` that were given out. `containers.rs` makes the root
 //! directory of a pushed image for jobs and endpoints. `listed.rs` has the images that the command line names, which have no layers.
 
 mod blobs;
 mod containers;
 mod distribution;
+mod errors;
 mod images;
 mod layers;
 mod listed;
 mod manifest;
+mod passwords;
 mod records;
 mod repositories;
+mod scan;
 mod scans;
 mod tokens;
 
 pub(crate) use self::distribution::{Distribution, operation as distribution_operation};
 pub(crate) use self::records::ImageStore;
 use crate::model::Model;
-use crate::protocol::ApiError;
 use crate::service::{JsonService, Operation};
 
 impl JsonService for ImageStore {
@@ -47,8 +49,4 @@ impl JsonService for ImageStore {
     fn model() -> &'static Model {
         Model::ecr()
     }
-}
-
-fn invalid(message: impl Into<String>) -> ApiError {
-    ApiError::new("InvalidParameterException", message)
 }

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::blobs::Blobs;
 use super::listed;
-use super::scans::Scan;
-use super::tokens::Tokens;
+use super::passwords::Passwords;
+use super::scan::Scan;
 use crate::caller::Caller;
 use crate::clock;
 use crate::protocol::{ApiError, text};
@@ -52,7 +52,7 @@ impl RepositoryKey {
 
 /// A repository, with its images by digest.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Repository {
+pub(super) struct ImageRepository {
     pub(super) images: BTreeMap<String, Image>,
     /// Digest of each tag.
     pub(super) tags: BTreeMap<String, String>,
@@ -76,7 +76,7 @@ pub(super) struct Image {
     pub(super) scan: Option<Scan>,
 }
 
-impl Repository {
+impl ImageRepository {
     /// The digest of an image that a request identifies by digest, by tag, or by both.
     pub(super) fn digest(&self, id: &Value) -> Option<&str> {
         let by_tag = text(id, "imageTag").map(|tag| self.tags.get(tag));
@@ -97,14 +97,14 @@ impl Repository {
 }
 
 /// Repositories by their names.
-pub(super) type Repositories = BTreeMap<RepositoryKey, Repository>;
+pub(super) type Repositories = BTreeMap<RepositoryKey, ImageRepository>;
 
 /// The registries of all accounts and regions.
 #[derive(Debug)]
 pub(crate) struct ImageStore {
     pub(super) shared: Arc<Shared>,
     pub(super) blobs: Blobs,
-    pub(super) tokens: Tokens,
+    pub(super) passwords: Passwords,
     /// Held while an image is unpacked.
     pub(super) unpacking: Mutex<()>,
     repositories: Mutex<Repositories>,
@@ -115,7 +115,7 @@ impl ImageStore {
         Self {
             blobs: Blobs::new(shared.config.data_dir.join("ecr")),
             shared: Arc::clone(shared),
-            tokens: Tokens::default(),
+            passwords: Passwords::default(),
             unpacking: Mutex::default(),
             repositories: Mutex::default(),
         }
@@ -141,10 +141,22 @@ impl ImageStore {
     pub(super) fn with<T>(
         &self,
         key: &RepositoryKey,
-        act: impl FnOnce(&mut Repository) -> Result<T, ApiError>,
+        act: impl FnOnce(&mut ImageRepository) -> Result<T, ApiError>,
     ) -> Result<T, ApiError> {
         let mut all = self.repositories(&key.region);
         act(all.get_mut(key).ok_or_else(|| key.not_found())?)
+    }
+
+    /// A scan that begins now.
+    pub(super) fn scan(&self, key: &RepositoryKey) -> Scan {
+        let script = self.shared.config.image_findings.get(&key.name).cloned().unwrap_or_default();
+        let begun_ms = clock::now_ms();
+        Scan {
+            begun_ms,
+            ends_ms: begun_ms.saturating_add(script.duration_ms),
+            findings: script.findings,
+            failure: script.failure,
+        }
     }
 
     /// The configuration of an image, for which `GET /_emulator/layers/` stands.
@@ -152,18 +164,6 @@ impl ImageStore {
         let listed = listed::configuration(&self.shared.config.ecr_images, digest);
         listed.map(String::into_bytes).or_else(|| self.blobs.read(digest))
     }
-}
-
-/// The error for an image that is not there, as `DescribeImages` words it.
-pub(super) fn image_not_found(key: &RepositoryKey, id: &Value) -> ApiError {
-    let part = |name: &str| text(id, name).map(|value| format!("{name}:'{value}'"));
-    let parts: Vec<_> = ["imageDigest", "imageTag"].into_iter().filter_map(part).collect();
-    let RepositoryKey { account, name, .. } = key;
-    let message = format!(
-        "The image with imageId {{{}}} does not exist within the repository with name '{name}' in the registry with id '{account}'",
-        parts.join(", ")
-    );
-    ApiError::new("ImageNotFoundException", message)
 }
 
 /// Digest and tag as replies name an image.

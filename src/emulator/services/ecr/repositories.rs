@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::invalid;
-use super::records::{ImageStore, Repository, RepositoryKey};
+use super::errors::invalid;
+use super::records::{ImageRepository, ImageStore, RepositoryKey};
 use crate::caller::Caller;
 use crate::clock;
 use crate::paging::cut;
@@ -25,12 +25,12 @@ pub(super) fn create(store: &Arc<ImageStore>, request: &Value, caller: &Caller) 
         return Err(ApiError::new("RepositoryAlreadyExistsException", message));
     }
     let encryption = request.get("encryptionConfiguration").cloned();
-    let repository = Repository {
+    let repository = ImageRepository {
         is_immutable: text(request, "imageTagMutability").is_some_and(|kind| kind.starts_with("IMMUTABLE")),
         scans_on_push: request.pointer("/imageScanningConfiguration/scanOnPush") == Some(&Value::Bool(true)),
         created_ms: clock::now_ms(),
         encryption: encryption.unwrap_or_else(|| json!({"encryptionType": "AES256"})),
-        ..Repository::default()
+        ..ImageRepository::default()
     };
     store.shared.tags.create(&key.arn(), tag_map(request.get("tags")));
     let description = description(&key, &repository);
@@ -38,7 +38,7 @@ pub(super) fn create(store: &Arc<ImageStore>, request: &Value, caller: &Caller) 
     Ok(Some(json!({"repository": description})))
 }
 
-fn description(key: &RepositoryKey, repository: &Repository) -> Value {
+fn description(key: &RepositoryKey, repository: &ImageRepository) -> Value {
     json!({
         "repositoryArn": key.arn(),
         "registryId": key.account,

@@ -1,72 +1,17 @@
 //! Scans of images for known vulnerabilities. Nothing is scanned: the findings are those of `--image-findings`.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::records::{ImageStore, RepositoryKey, image_id, image_not_found};
+use super::errors::{image_not_found, invalid};
+use super::records::{ImageStore, RepositoryKey, image_id};
 use super::repositories::PAGE;
+use super::scan::Scan;
 use crate::caller::Caller;
 use crate::clock;
 use crate::paging::cut;
 use crate::protocol::{Answer, ApiError, epoch_seconds, text};
-
-/// A scan of one image.
-#[derive(Debug, Clone)]
-pub(super) struct Scan {
-    begun_ms: u64,
-    ends_ms: u64,
-    /// As `DescribeImageScanFindings` lists them.
-    findings: Vec<Value>,
-    /// The text of a scan that fails, as for an image of an unknown operating system.
-    failure: Option<String>,
-}
-
-impl Scan {
-    fn status(&self, now_ms: u64) -> Value {
-        match &self.failure {
-            _ if now_ms < self.ends_ms => json!({"status": "IN_PROGRESS"}),
-            Some(failure) => json!({"status": "FAILED", "description": failure}),
-            None => json!({"status": "COMPLETE", "description": "The scan was completed successfully."}),
-        }
-    }
-
-    fn is_complete(&self, now_ms: u64) -> bool {
-        now_ms >= self.ends_ms && self.failure.is_none()
-    }
-
-    fn counts(&self) -> BTreeMap<&str, u64> {
-        let mut counts = BTreeMap::new();
-        for severity in self.findings.iter().filter_map(|finding| text(finding, "severity")) {
-            *counts.entry(severity).or_default() += 1;
-        }
-        counts
-    }
-
-    /// Adds the state of the scan to the details of its image.
-    pub(super) fn describe(&self, detail: &mut Value, now_ms: u64) {
-        detail["imageScanStatus"] = self.status(now_ms);
-        if self.is_complete(now_ms) {
-            detail["imageScanFindingsSummary"] =
-                json!({"imageScanCompletedAt": epoch_seconds(self.ends_ms), "findingSeverityCounts": self.counts()});
-        }
-    }
-}
-
-impl ImageStore {
-    /// A scan that begins now.
-    pub(super) fn scan(&self, key: &RepositoryKey) -> Scan {
-        let script = self.shared.config.image_findings.get(&key.name).cloned().unwrap_or_default();
-        let begun_ms = clock::now_ms();
-        Scan {
-            begun_ms,
-            ends_ms: begun_ms.saturating_add(script.duration_ms),
-            findings: script.findings,
-            failure: script.failure,
-        }
-    }
-}
 
 pub(super) fn start(store: &Arc<ImageStore>, request: &Value, caller: &Caller) -> Answer {
     let key = RepositoryKey::of(request, caller);
@@ -104,7 +49,7 @@ pub(super) fn findings(store: &Arc<ImageStore>, request: &Value, caller: &Caller
     if scan.is_complete(now_ms) {
         let limit = request["maxResults"].as_u64().and_then(|limit| usize::try_from(limit).ok()).unwrap_or(PAGE);
         let counts = json!(scan.counts());
-        let bad_token = || super::invalid("Invalid token");
+        let bad_token = || invalid("Invalid token");
         let (shown, next) = cut(text(request, "nextToken"), limit, "findings", scan.findings).ok_or_else(bad_token)?;
         answer["imageScanFindings"] = json!({
             "imageScanCompletedAt": epoch_seconds(scan.ends_ms),

@@ -91,7 +91,7 @@ impl Service for Distribution {
 
     async fn call(&self, call: ApiCall) -> anyhow::Result<Reply> {
         let authorization = call.request.headers().get("authorization").and_then(|value| value.to_str().ok());
-        let caller = authorization.and_then(|value| self.0.tokens.caller(value, clock::now_ms()));
+        let caller = authorization.and_then(|value| self.0.passwords.caller(value, clock::now_ms()));
         let Some(caller) = caller else { return Ok(unauthorized(&self.0.shared.endpoint)) };
         match self.answer(call, &caller).await {
             Ok(reply) => Ok(reply),
