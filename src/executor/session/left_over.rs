@@ -7,8 +7,10 @@
 use std::fs::File;
 use std::time::Duration;
 
+use crate::cloud::Connect;
 use crate::session::close::{self, Patience};
 use crate::session::hold::Claim;
+use crate::session::lost_sessions::LostSearch;
 use crate::session::record::Records;
 use crate::session::stamp::Stamp;
 use crate::session::{Session, SessionId};
@@ -24,28 +26,49 @@ pub(super) const LEASES: u32 = 4;
 /// A shorter silence ends no session, however short its lease.
 pub(super) const AT_LEAST: Duration = Duration::from_hours(1);
 
+/// What shows that a session is left over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Witness {
+    /// Its `cleanup` has begun.
+    Closing,
+    /// The time since this boot, which a stage wrote down, and locks that no process holds.
+    ThisBoot,
+    /// Times of day, which may be those of a clock that was wrong, or of the host whose disk was copied.
+    OtherBoot,
+}
+
 /// A left-over session, with the claim that keeps stages and other passes away.
 #[derive(Debug)]
 pub struct LeftOver {
     pub id: SessionId,
     /// Time since a stage touched it.
     pub age: Duration,
+    pub witness: Witness,
     pub claim: Claim,
 }
 
-/// Returns the session when it is left over: untouched for `older_than` and not in the pause between two stages, or not closed completely.
+/// Returns the session when this host's files show that it is left over: untouched for `older_than` and not in the pause between two
+/// stages, or not closed completely. The claim is an open file: close the session, or drop it, before the next one is looked at.
+///
+/// Files with a time of the future tell no age; then the bucket decides ([`LostSearch::shows_life`]).
 pub fn of(records: &Records, id: &SessionId, older_than: Duration, now: &Stamp) -> anyhow::Result<Option<LeftOver>> {
-    let Some(age) = records.untouched_for(id, now)? else { return Ok(None) };
-    let is_live = age < older_than || !records.pause_left(id, age).is_zero();
-    if is_live && !records.is_closing(id) {
+    let Some(touched) = records.touched(id)? else { return Ok(None) };
+    let age = touched.age(now);
+    let witness = match records.is_closing(id) {
+        true => Witness::Closing,
+        false if touched.is_of_boot(now) => Witness::ThisBoot,
+        false => Witness::OtherBoot,
+    };
+    let tells_age = witness != Witness::Closing && !touched.is_ahead_of(now);
+    if tells_age && (age < older_than || !records.pause_left(id, age)?.is_zero()) {
         return Ok(None);
     }
-    Ok(records.claim(id)?.map(|claim| LeftOver { id: id.clone(), age, claim }))
+    Ok(records.claim(id)?.map(|claim| LeftOver { id: id.clone(), age, witness, claim }))
 }
 
 /// Closes left-over sessions within a few seconds, beside the session of a job that begins; never fails that job. Of
 /// drivers that begin together only one does it.
-pub async fn close_all(session: &Session<'_>) {
+pub async fn close_all(session: &Session<'_>, connect: &dyn Connect) {
     let Some(_turn) = turn(session) else { return };
     let records = &session.records;
     let mut ids = match records.sessions() {
@@ -65,11 +88,20 @@ pub async fn close_all(session: &Session<'_>) {
                 tracing::info!(session = %id, error = format!("{error:#}"), "failed to check a session");
                 None
             });
-            let Some(LeftOver { id, claim, .. }) = found else {
+            let Some(left) = found else {
                 // Work on files alone has no other point at which the time limit holds.
                 tokio::task::yield_now().await;
                 continue;
             };
+            match shows_life(session, connect, &left).await {
+                Ok(false) => {}
+                Ok(true) => continue,
+                Err(error) => {
+                    tracing::info!(session = %id, error = format!("{error:#}"), "failed to look for signs of life");
+                    continue;
+                }
+            }
+            let LeftOver { id, claim, .. } = left;
             let other = Session::to_close(id.clone(), session.jobs.clone(), session.objects.clone(), session.host());
             match close::close(other, Patience::Brief).await {
                 Ok(closed) => tracing::info!(session = %id, ?closed, "closed a left-over session"),
@@ -82,6 +114,24 @@ pub async fn close_all(session: &Session<'_>) {
     };
     if tokio::time::timeout(limit, look).await.is_err() {
         tracing::info!("left-over sessions remain for the next job");
+    }
+}
+
+/// `true` when the bucket shows that another host works on the session.
+async fn shows_life(session: &Session<'_>, connect: &dyn Connect, left: &LeftOver) -> anyhow::Result<bool> {
+    if left.witness == Witness::Closing {
+        return Ok(false);
+    }
+    let look = async {
+        let survey = connect.survey(&session.settings.access()).await?;
+        let now = survey.now().await?;
+        let (objects, jobs) = (&*session.objects, &*session.jobs);
+        let search = LostSearch { survey: &*survey, objects, jobs, now, older_than: Duration::ZERO };
+        anyhow::Ok(search.shows_life(left, &session.records).await?)
+    };
+    match look.await {
+        Err(_) if left.witness == Witness::ThisBoot => Ok(false),
+        looked => looked,
     }
 }
 
@@ -110,8 +160,8 @@ pub async fn close_attempts(session: &Session<'_>, job_key: &str) {
     }
 }
 
-/// Starts each job's pass at a different session, so that a few slow ones do not block the others every time.
-fn begin_at(ids: &mut [SessionId], number: u32) {
+/// Starts each pass at a different session, so that a few slow ones do not block the others every time.
+pub fn begin_at(ids: &mut [SessionId], number: u32) {
     if let Some(first) = usize::try_from(number).ok().and_then(|number| number.checked_rem(ids.len())) {
         ids.rotate_left(first);
     }
@@ -188,11 +238,11 @@ mod tests {
         harness.memory.jobs.plan([describe]);
         assert!(close::close(harness.session(OLD), Patience::Long).await.is_err());
         // A pass that fails again changes nothing and fails nothing.
-        close_all(&harness.session(NEW)).await;
+        close_all(&harness.session(NEW), &harness.memory).await;
         assert_eq!(harness.records().sessions().unwrap(), [id(OLD)]);
         harness.memory.jobs.plan([]);
         harness.memory.jobs.set_status(OLD, JobStatus::Stopped, SecondaryStatus::Stopped);
-        close_all(&harness.session(NEW)).await;
+        close_all(&harness.session(NEW), &harness.memory).await;
         assert!(harness.records().sessions().unwrap().is_empty());
     }
 
@@ -201,17 +251,17 @@ mod tests {
         let harness = Harness::new();
         harness.open(OLD).await;
         harness.open(NEW).await;
-        close_all(&harness.session(NEW)).await;
+        close_all(&harness.session(NEW), &harness.memory).await;
         assert!(!harness.is_stopped(OLD), "it is young");
         // Not closed completely, but a stage still runs.
         harness.records().mark_closing(&id(OLD)).unwrap();
         let hold = harness.records().hold(&id(OLD), &harness.session(NEW).clock).await;
-        close_all(&harness.session(NEW)).await;
+        close_all(&harness.session(NEW), &harness.memory).await;
         assert!(!harness.is_stopped(OLD), "it is held");
         drop(hold);
         // The job's own session is never left over.
         harness.records().mark_closing(&id(NEW)).unwrap();
-        close_all(&harness.session(NEW)).await;
+        close_all(&harness.session(NEW), &harness.memory).await;
         assert!(harness.is_stopped(OLD) && !harness.is_stopped(NEW));
     }
 
@@ -222,7 +272,7 @@ mod tests {
         harness.records().mark_closing(&id(OLD)).unwrap();
         let start = tokio::time::Instant::now();
         harness.memory.jobs.plan(["describe", "stop"].map(|method| Fault::slow(method, Duration::from_hours(24))));
-        close_all(&harness.session(NEW)).await;
+        close_all(&harness.session(NEW), &harness.memory).await;
         assert_eq!(start.elapsed(), LOOK);
     }
 
@@ -237,7 +287,7 @@ mod tests {
         }
         harness.memory.jobs.plan(["describe", "stop"].map(|method| Fault::slow(method, Duration::from_hours(24))));
         let start = tokio::time::Instant::now();
-        close_all(&harness.session(NEW)).await;
+        close_all(&harness.session(NEW), &harness.memory).await;
         assert_eq!(start.elapsed(), LOOK_AT_BACKLOG);
     }
 
@@ -248,10 +298,10 @@ mod tests {
         harness.records().mark_closing(&id(OLD)).unwrap();
         let session = harness.session(NEW);
         let looking = turn(&session).unwrap();
-        close_all(&session).await;
+        close_all(&session, &harness.memory).await;
         assert!(!harness.is_stopped(OLD));
         drop(looking);
-        close_all(&session).await;
+        close_all(&session, &harness.memory).await;
         assert!(harness.is_stopped(OLD));
     }
 
@@ -300,7 +350,7 @@ mod tests {
         for name in [OLD, "gitlab-1-0-cccccccc"] {
             harness.records().mark_closing(&id(name)).unwrap();
         }
-        close_all(&harness.session(NEW)).await;
+        close_all(&harness.session(NEW), &harness.memory).await;
         assert!(harness.is_stopped(OLD));
     }
 }
