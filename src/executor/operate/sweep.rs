@@ -145,7 +145,7 @@ impl Sweep<'_> {
             Err(error) => return self.failed(&id, FoundBy::Record, None, error),
         };
         let shown = match search {
-            Some(search) => search.shows_life(&left, records).await.map_err(anyhow::Error::from),
+            Some(search) => left_over::shows_life(search, &left, records).await.map_err(anyhow::Error::from),
             None => {
                 Err(anyhow::anyhow!("S3 did not tell its time, and this host's clock does not prove the session's age"))
             }

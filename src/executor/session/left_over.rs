@@ -7,13 +7,13 @@
 use std::fs::File;
 use std::time::Duration;
 
-use crate::cloud::Connect;
+use crate::cloud::{CloudError, Connect};
 use crate::session::close::{self, Patience};
 use crate::session::hold::Claim;
-use crate::session::lost_sessions::LostSearch;
+use crate::session::lost_sessions::{AT_LEAST, LEASES, Life, LostSearch};
 use crate::session::record::Records;
 use crate::session::stamp::Stamp;
-use crate::session::{Session, SessionId};
+use crate::session::{Session, SessionId, spec};
 
 /// Time limit of a pass beside a `prepare`.
 const LOOK: Duration = Duration::from_secs(5);
@@ -21,10 +21,9 @@ const LOOK: Duration = Duration::from_secs(5);
 pub const BACKLOG: usize = 1000;
 /// Time limit of a pass beside a `prepare` on a host with a backlog: its jobs begin as soon as those of other hosts.
 const LOOK_AT_BACKLOG: Duration = Duration::from_millis(250);
-/// A session that no stage has touched for this many leases is over: its agent has left, or never came up.
-pub(super) const LEASES: u32 = 4;
-/// A shorter silence ends no session, however short its lease.
-pub(super) const AT_LEAST: Duration = Duration::from_hours(1);
+/// A lease that is this much younger than the last stamp of this host was renewed by another one. A killed stage may have renewed it a
+/// minute after its last stamp, and S3's times are those of whole seconds.
+const RENEWED_LATER: Duration = Duration::from_mins(5);
 
 /// What shows that a session is left over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +49,7 @@ pub struct LeftOver {
 /// Returns the session when this host's files show that it is left over: untouched for `older_than` and not in the pause between two
 /// stages, or not closed completely. The claim is an open file: close the session, or drop it, before the next one is looked at.
 ///
-/// Files with a time of the future tell no age; then the bucket decides ([`LostSearch::shows_life`]).
+/// Files with a time of the future tell no age; then the bucket decides ([`shows_life`]).
 pub fn of(records: &Records, id: &SessionId, older_than: Duration, now: &Stamp) -> anyhow::Result<Option<LeftOver>> {
     let Some(touched) = records.touched(id)? else { return Ok(None) };
     let age = touched.age(now);
@@ -93,7 +92,7 @@ pub async fn close_all(session: &Session<'_>, connect: &dyn Connect) {
                 tokio::task::yield_now().await;
                 continue;
             };
-            match shows_life(session, connect, &left).await {
+            match is_alive(session, connect, &left).await {
                 Ok(false) => {}
                 Ok(true) => continue,
                 Err(error) => {
@@ -117,8 +116,25 @@ pub async fn close_all(session: &Session<'_>, connect: &dyn Connect) {
     }
 }
 
-/// `true` when the bucket shows that another host works on the session.
-async fn shows_life(session: &Session<'_>, connect: &dyn Connect, left: &LeftOver) -> anyhow::Result<bool> {
+/// `true` when the bucket shows a younger sign of life of the session than the files of this host, so that another host works on it.
+pub async fn shows_life(search: &LostSearch<'_>, left: &LeftOver, records: &Records) -> Result<bool, CloudError> {
+    match left.witness {
+        Witness::Closing => Ok(false),
+        Witness::ThisBoot => {
+            // Containers write other objects after their host's end, but never the lease.
+            let Ok(Some(record)) = records.load(&left.id) else { return Ok(false) };
+            let lease = spec::session_keys(&left.id, record.place.as_ref()).lease();
+            let page = search.survey.page(&lease, None).await?;
+            let renewed = page.objects.into_iter().filter_map(|object| object.modified);
+            let is_younger = |age: Duration| age < AT_LEAST.max(search.older_than) && age + RENEWED_LATER < left.age;
+            Ok(renewed.map(|at| search.age(at)).any(is_younger))
+        }
+        Witness::OtherBoot => Ok(search.look(&left.id).await? == Life::Young),
+    }
+}
+
+/// The same beside a `prepare`.
+async fn is_alive(session: &Session<'_>, connect: &dyn Connect, left: &LeftOver) -> anyhow::Result<bool> {
     if left.witness == Witness::Closing {
         return Ok(false);
     }
@@ -127,7 +143,7 @@ async fn shows_life(session: &Session<'_>, connect: &dyn Connect, left: &LeftOve
         let now = survey.now().await?;
         let (objects, jobs) = (&*session.objects, &*session.jobs);
         let search = LostSearch { survey: &*survey, objects, jobs, now, older_than: Duration::ZERO };
-        anyhow::Ok(search.shows_life(left, &session.records).await?)
+        anyhow::Ok(shows_life(&search, left, &session.records).await?)
     };
     match look.await {
         Err(_) if left.witness == Witness::ThisBoot => Ok(false),

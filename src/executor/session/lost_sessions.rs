@@ -11,11 +11,13 @@ use crate::cloud::{CloudError, ObjectStore, ObjectSurvey, RunningJob, SecondaryS
 use crate::protocol::keys::{self, Open};
 use crate::session::close::{self, Closed, Patience};
 use crate::session::exchange::{Exchange as _, Kept};
-use crate::session::left_over::{AT_LEAST, LEASES, LeftOver, Witness};
-use crate::session::record::Records;
 use crate::session::spec::{self, tag};
 use crate::session::{Session, SessionId};
 
+/// A session that no stage has touched for this many leases is over: its agent has left, or never came up.
+pub(super) const LEASES: u32 = 4;
+/// A shorter silence ends no session, however short its lease.
+pub(super) const AT_LEAST: Duration = Duration::from_hours(1);
 /// The longest lease that the operator's file allows; a longer one in an `open` object is of another writer.
 pub const LONGEST_LEASE: Duration = Duration::from_hours(24);
 /// Silence after which a session is lost whose lease is unknown: an earlier version began it, or it has no objects.
@@ -29,9 +31,6 @@ const SLACK: Duration = Duration::from_hours(1);
 const OPEN_BYTES: u64 = 1 << 10;
 const FIRST_OPENS: usize = 20;
 const MOST_OPENS: usize = 1000;
-/// A lease that is this much younger than the last stamp of this host was renewed by another one. A killed stage may have renewed it a
-/// minute after its last stamp, and S3's times are those of whole seconds.
-const RENEWED_LATER: Duration = Duration::from_mins(5);
 /// Most training jobs of one session that are looked at.
 const MOST_JOBS: u32 = 100;
 
@@ -155,24 +154,8 @@ impl LostSearch<'_> {
         Ok(if is_lost { Life::Lost(lost) } else { Life::Young })
     }
 
-    /// `true` when the bucket shows a younger sign of life of the session than the files of this host, so that another host works on it.
-    pub async fn shows_life(&self, left: &LeftOver, records: &Records) -> Result<bool, CloudError> {
-        match left.witness {
-            Witness::Closing => Ok(false),
-            Witness::ThisBoot => {
-                // Containers write other objects after their host's end, but never the lease.
-                let Ok(Some(record)) = records.load(&left.id) else { return Ok(false) };
-                let lease = spec::session_keys(&left.id, record.place.as_ref()).lease();
-                let renewed =
-                    self.survey.page(&lease, None).await?.objects.into_iter().filter_map(|object| object.modified);
-                let is_younger = |age: Duration| age < AT_LEAST.max(self.older_than) && age + RENEWED_LATER < left.age;
-                Ok(renewed.map(|at| self.age(at)).any(is_younger))
-            }
-            Witness::OtherBoot => Ok(self.look(&left.id).await? == Life::Young),
-        }
-    }
-
-    fn age(&self, at: SystemTime) -> Duration {
+    /// Time since this moment, by S3's clock.
+    pub fn age(&self, at: SystemTime) -> Duration {
         self.now.duration_since(at).unwrap_or_default()
     }
 
