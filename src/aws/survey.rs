@@ -13,6 +13,9 @@ use executor::cloud::{Access, CloudError, CloudErrorKind, ObjectSurvey, SurveyPa
 use super::clients::Clients;
 use super::objects::{full_key, listed};
 
+/// Pages without an object, of which more follow: S3 may send some, as where versions of many objects were deleted.
+const MOST_EMPTY: usize = 1000;
+
 #[derive(Debug)]
 pub(super) struct AwsSurvey {
     clients: Arc<Clients>,
@@ -51,11 +54,22 @@ impl ObjectSurvey for AwsSurvey {
         let own = full_key(&self.prefix, "");
         let request = self.clients.s3().list_objects_v2().bucket(&self.bucket).prefix(full_key(&self.prefix, prefix));
         let request = request.set_start_after(after.map(|after| full_key(&self.prefix, after)));
-        let reply = request.send().await.map_err(|error| call.failed(&error))?;
-        Ok(SurveyPage {
-            has_more: reply.is_truncated.unwrap_or_default(),
-            objects: reply.contents.unwrap_or_default().into_iter().filter_map(|object| listed(&own, object)).collect(),
-        })
+        let mut token = None;
+        for _ in 0..MOST_EMPTY {
+            let request = request.clone().set_continuation_token(token);
+            let reply = request.send().await.map_err(|error| call.failed(&error))?;
+            let has_more = reply.is_truncated.unwrap_or_default();
+            let objects: Vec<_> =
+                reply.contents.unwrap_or_default().into_iter().filter_map(|object| listed(&own, object)).collect();
+            if !objects.is_empty() || !has_more {
+                return Ok(SurveyPage { objects, has_more });
+            }
+            token = reply.next_continuation_token;
+            if token.is_none() {
+                break;
+            }
+        }
+        Err(call.error(CloudErrorKind::Other, "the list goes on and has no objects"))
     }
 
     async fn now(&self) -> Result<SystemTime, CloudError> {
@@ -140,6 +154,24 @@ mod tests {
         let object = Listed { key: "s/b".to_owned(), bytes: 3, modified: Some(UNIX_EPOCH + Duration::from_mins(1)) };
         assert_eq!(page, SurveyPage { objects: vec![object], has_more: true });
         assert!(stub.seen()[0].uri.contains("start-after=pre%2Ffix%2Fs%2Fa"), "{:?}", stub.seen());
+    }
+
+    /// S3 promises no object in a page but the last.
+    #[tokio::test]
+    async fn a_page_without_objects_is_not_the_end() {
+        let stub = Stub::start().await;
+        let empty = |next: &str| {
+            reply(200, format!("<ListBucketResult><IsTruncated>true</IsTruncated>{next}</ListBucketResult>"))
+        };
+        let next = "<NextContinuationToken>t</NextContinuationToken>";
+        let last = "<ListBucketResult><Contents><Key>pre/fix/s/b</Key><Size>3</Size></Contents></ListBucketResult>";
+        stub.push(empty(next));
+        stub.push(reply(200, last));
+        let page = survey(&stub).page("s/", None).await.unwrap();
+        assert!(page.objects[0].key == "s/b" && !page.has_more, "{page:?}");
+        assert!(stub.seen()[1].uri.contains("continuation-token=t"), "{:?}", stub.seen());
+        stub.push(empty(""));
+        assert!(survey(&stub).page("s/", None).await.unwrap_err().to_string().contains("goes on"));
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use super::objects::Listed;
 pub trait ObjectSurvey: Send + Sync {
     /// The folders directly below `prefix`, which ends with a slash, in key order: each with `prefix` and a slash at its end.
     async fn folders(&self, prefix: &str) -> Result<Vec<String>, CloudError>;
-    /// The objects whose keys start with `prefix`, in key order, behind the key `after`: one request, 1,000 at most.
+    /// The objects whose keys start with `prefix`, in key order, behind the key `after`: 1,000 at most, and one at least when more follow.
     async fn page(&self, prefix: &str, after: Option<&str>) -> Result<SurveyPage, CloudError>;
     /// The time of day by the clock that dates the objects, to the second: no clock of a runner host.
     async fn now(&self) -> Result<SystemTime, CloudError>;

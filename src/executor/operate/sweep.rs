@@ -1,14 +1,16 @@
 //! `sagemaker-executor sweep`: ends what no cleanup reached, as after a runner that was killed or a host that was restarted.
 //!
-//! It goes by this host's records first, and then by what S3 and SageMaker show, for hosts that are gone and records that are lost.
+//! It goes by this host's records and, for hosts that are gone and records that are lost, by what S3 and SageMaker show. A record alone ends
+//! no session for which the bucket shows a younger sign of life.
 
 mod report;
 
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use anyhow::Context as _;
 use clap::Args;
 use futures::StreamExt as _;
 use parking_lot::Mutex;
@@ -18,12 +20,12 @@ use crate::base::failure::Failure;
 use crate::base::plain;
 use crate::base::signals::Cancellation;
 use crate::boundary;
-use crate::cloud::{CloudError, Connect, ObjectStore, RunningJob, TrainingJobs};
+use crate::cloud::{Access, CloudError, Connect, ObjectStore, ObjectSurvey, RunningJob, TrainingJobs};
 use crate::config::operator_file;
 use crate::config::settings::Settings;
 use crate::session::close::{self, Patience};
-use crate::session::left_over::{self, LeftOver};
-use crate::session::lost_sessions::{LostSearch, LostSession, Running};
+use crate::session::left_over::{self, Witness};
+use crate::session::lost_sessions::{Life, LostSearch, LostSession, Running};
 use crate::session::record::Records;
 use crate::session::stamp::Stamp;
 use crate::session::{Host, Session, SessionId};
@@ -31,8 +33,10 @@ use crate::ui::Printer;
 
 use report::{FoundBy, Row, SweepOutcome, SweepReport};
 
-/// Lost sessions that are looked at or ended at once. SageMaker's rate of `DescribeTrainingJob` is about ten a second.
+/// Sessions that are looked at or ended at once: of this host, and as many of others. SageMaker's rate of `DescribeTrainingJob` is about ten a second.
 const AT_ONCE: usize = 8;
+/// The list has 100 pages of a second each at most, unless SageMaker throttles it.
+const LISTED_WITHIN: Duration = Duration::from_mins(5);
 /// Without `--older-than`.
 const DAY: Duration = Duration::from_hours(24);
 
@@ -83,78 +87,92 @@ struct Ports {
 
 impl Sweep<'_> {
     async fn run(self) -> anyhow::Result<()> {
-        let records = Records::at(&self.settings.runner.state_dir);
+        let records = self.records();
         // A directory that cannot be read hides the records, not the sessions.
         let recorded = records.sessions().unwrap_or_else(|error| {
             self.search_failed(error);
             Vec::new()
         });
-        let left = self.left_over(&records, &recorded);
         let access = self.settings.access();
         let ports = Ports { jobs: self.connect.jobs(&access).await?, objects: self.connect.objects(&access).await? };
-        for left in left {
-            if self.cancellation.asked() {
-                break;
+        let bucket = self.bucket(&access).await.map_err(|error| self.search_failed(error)).ok();
+        let older_than = self.args.older_than.unwrap_or_default();
+        let (jobs, objects) = (&*ports.jobs, &*ports.objects);
+        let search =
+            bucket.as_ref().map(|(survey, now)| LostSearch { survey: &**survey, objects, jobs, now: *now, older_than });
+        let mut turns = recorded.clone();
+        left_over::begin_at(&mut turns, std::process::id());
+        let of_host = futures::stream::iter(turns)
+            .map(|id| self.end_recorded(&ports, &records, search.as_ref(), id))
+            .buffer_unordered(AT_ONCE)
+            .collect::<()>();
+        let of_all = async {
+            if let Some(search) = &search {
+                Box::pin(self.end_lost(&ports, search, &recorded)).await;
             }
-            self.end_recorded(&ports, left).await;
-        }
-        if !self.cancellation.asked() {
-            self.end_lost(&ports, &recorded).await;
-        }
+        };
+        tokio::join!(of_host, of_all);
         self.conclude()
     }
 
-    /// The sessions of this host that no stage holds.
-    fn left_over(&self, records: &Records, recorded: &[SessionId]) -> Vec<LeftOver> {
-        let now = Stamp::of(&*self.host.clock);
-        let mut left = Vec::new();
-        for id in recorded {
-            match left_over::of(records, id, self.args.older_than.unwrap_or(DAY), &now) {
-                Ok(found) => left.extend(found),
-                Err(error) => self.failed(id, FoundBy::Record, None, error),
-            }
+    /// Makes the directory, which keeps the marks of sessions that could not be ended. A sweep goes on without it.
+    fn records(&self) -> Records {
+        let state_dir = &self.settings.runner.state_dir;
+        if !self.args.dry_run
+            && let Err(error) = Records::open(state_dir)
+        {
+            tracing::info!(error = format!("{error:#}"), "failed to make the directory of the records");
         }
-        left
+        Records::at(state_dir)
     }
 
-    async fn end_recorded(&self, ports: &Ports, left: LeftOver) {
-        let LeftOver { id, age, claim } = left;
-        let end = async { Ok(close::close(self.session(ports, &id), Patience::Long).await?.into()) };
-        self.end(&id, FoundBy::Record, age, end).await;
-        drop(claim);
+    /// A view of the bucket, and S3's own time.
+    async fn bucket(&self, access: &Access) -> anyhow::Result<(Arc<dyn ObjectSurvey>, SystemTime)> {
+        let survey = self.connect.survey(access).await?;
+        let now = survey.now().await.context("failed to ask S3 for its time")?;
+        Ok((survey, now))
+    }
+
+    /// Ends a session of this host that no stage holds. It is claimed only now: an open file for each record would be too many.
+    async fn end_recorded(&self, ports: &Ports, records: &Records, search: Option<&LostSearch<'_>>, id: SessionId) {
+        if self.cancellation.asked() {
+            return;
+        }
+        let now = Stamp::of(&*self.host.clock);
+        let left = match left_over::of(records, &id, self.args.older_than.unwrap_or(DAY), &now) {
+            Ok(Some(left)) => left,
+            Ok(None) => return,
+            Err(error) => return self.failed(&id, FoundBy::Record, None, error),
+        };
+        let shown = match search {
+            Some(search) => left_over::shows_life(search, &left, records).await.map_err(anyhow::Error::from),
+            None => {
+                Err(anyhow::anyhow!("S3 did not tell its time, and this host's clock does not prove the session's age"))
+            }
+        };
+        match (shown, left.witness) {
+            (Ok(true), _) => return,
+            (Ok(false), _) | (Err(_), Witness::Closing | Witness::ThisBoot) => {}
+            (Err(error), Witness::OtherBoot) => return self.failed(&id, FoundBy::Record, Some(left.age), error),
+        }
+        let end = async { Ok(Box::pin(close::close(self.session(ports, &id), Patience::Long)).await?.into()) };
+        self.end(&id, FoundBy::Record, left.age, end).await;
+        drop(left.claim);
     }
 
     /// Ends the sessions of which this host has no file; `recorded` is in order.
-    async fn end_lost(&self, ports: &Ports, recorded: &[SessionId]) {
-        let survey = match self.connect.survey(&self.settings.access()).await {
-            Ok(survey) => survey,
-            Err(error) => return self.search_failed(error),
-        };
-        let now = match survey.now().await {
-            Ok(now) => now,
-            Err(error) => {
-                return self.search_failed(anyhow::Error::from(error).context("failed to ask S3 for its time"));
-            }
-        };
-        let older_than = self.args.older_than.unwrap_or_default();
-        let (jobs, objects) = (&*ports.jobs, &*ports.objects);
-        let search = &LostSearch { survey: &*survey, objects, jobs, now, older_than };
+    async fn end_lost(&self, ports: &Ports, search: &LostSearch<'_>, recorded: &[SessionId]) {
         let mut ids = match search.ids().await {
             Ok(ids) => ids,
             Err(error) => return self.search_failed(error.into()),
         };
         let is_recorded = |id: &SessionId| recorded.binary_search(id).is_ok();
         ids.retain(|id| !is_recorded(id));
-        let running = &match search.running().await {
-            Ok(running) => running,
-            Err(error) => {
-                self.search_failed(error.into());
-                Running::default()
-            }
-        };
+        left_over::begin_at(&mut ids, std::process::id());
+        let running = &self.running(search).await;
         let look = |id: SessionId| async move {
             if !self.cancellation.asked() {
-                let found = search.by_objects(&id).await;
+                let found = search.look(&id).await.map(Life::lost);
                 self.end_found(ports, &id, FoundBy::Objects, found, running).await;
             }
             id
@@ -168,6 +186,23 @@ impl Sweep<'_> {
         };
         let jobs = running.jobs.iter().filter(|(id, _)| !seen.contains(id) && !is_recorded(id)).cloned();
         futures::stream::iter(jobs).map(look).buffer_unordered(AT_ONCE).collect::<()>().await;
+    }
+
+    /// The training jobs in progress, as far as SageMaker lists them in time.
+    async fn running(&self, search: &LostSearch<'_>) -> Running {
+        let listed = tokio::time::timeout(LISTED_WITHIN, search.running()).await;
+        let (running, error) = match listed {
+            Ok(Ok(running)) if running.is_whole => return running,
+            Ok(Ok(running)) => {
+                let error = "the account has had too many training jobs to look at all of them: those without objects were looked for among \
+                             the newest alone";
+                (running, anyhow::anyhow!(error))
+            }
+            Ok(Err(error)) => (Running::default(), error.into()),
+            Err(_) => (Running::default(), anyhow::anyhow!("SageMaker takes too long to list the training jobs")),
+        };
+        self.search_failed(error);
+        running
     }
 
     async fn end_found(

@@ -13,7 +13,7 @@ use crate::cloud::{CloudError, CloudErrorKind, SecondaryStatus, TrainingJob, Tra
 use crate::protocol::keys::SessionPlace;
 use crate::protocol::mailbox::Order;
 use crate::session::event::SessionEvent;
-use crate::session::exchange::Exchange as _;
+use crate::session::exchange::{Exchange as _, Kept};
 use crate::session::output::{CopyEnd, Output};
 use crate::session::record::Records;
 use crate::session::stamp::Stamp;
@@ -152,9 +152,9 @@ pub async fn close(mut session: Session<'_>, patience: Patience) -> anyhow::Resu
         }
     }
     // Scripts and orders hold secrets: delete them even when the job cannot be ended now. Keep the order to leave,
-    // which holds none: an agent that still lives may have to find it.
+    // which holds none: an agent that still lives may have to find it; and what proves to any host whose the job is.
     let leaves = job.is_err() && session.state.is_finished();
-    let kept = leaves.then_some(session.state.orders());
+    let kept = Kept { order: leaves.then_some(session.state.orders()), is_open: job.is_err() };
     let deleted = session.exchange().delete(kept).await;
     let deleted = deleted.with_context(|| format!("failed to delete the objects of the session {id}"));
     let closed = match (job, deleted) {
@@ -185,7 +185,7 @@ async fn find_place(session: &Session<'_>) -> Result<Option<SessionPlace>, Cloud
 /// one which cannot be deleted is left to the bucket's lifecycle rule, and keeps no record on this host.
 async fn delete_place(session: &Session<'_>) {
     if session.state.place().is_some()
-        && let Err(error) = session.exchange().delete(None).await
+        && let Err(error) = session.exchange().delete(Kept::default()).await
     {
         tracing::info!(%error, "failed to delete the objects of a session without a training job");
     }
@@ -409,6 +409,22 @@ pub(super) async fn look(
         .when(|error| error.kind == CloudErrorKind::Throttled && Instant::now() < deadline)
         .notify(|error, _| tracing::debug!(%error, "failed to describe the training job"))
         .await
+}
+
+/// Stops one training job, whatever else its session has, and waits for its end.
+pub(super) async fn stop_one(jobs: &dyn TrainingJobs, name: &str) -> anyhow::Result<()> {
+    jobs.stop(name).await?;
+    let deadline = Instant::now() + Patience::Long.stopped_within();
+    for pause in POLLS.build() {
+        if look(jobs, name, Patience::Long).await?.is_none_or(|job| job.status.is_terminal()) {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            break;
+        }
+        tokio::time::sleep(pause).await;
+    }
+    anyhow::bail!("the training job {name} was asked to stop and has not ended yet")
 }
 
 /// Orders the agents to leave, which is faster than a stop. An agent that does not listen is stopped afterwards.

@@ -24,6 +24,15 @@ const OPEN_BYTES: u64 = 1 << 10;
 /// Most of them that are read: other jobs of the role can store any number.
 const MOST_OPENS: usize = 100;
 
+/// What stays when a session's objects are deleted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// The order with this number.
+    pub order: Option<u32>,
+    /// The `open` objects: they prove whose a training job is that still has to be ended.
+    pub is_open: bool,
+}
+
 /// The project as one attempt sends it.
 #[derive(Debug, Clone, Copy)]
 pub struct ProjectUpload<'a> {
@@ -84,8 +93,8 @@ pub trait Exchange: Send + Sync {
     async fn measurements(&self, node: NodeId, restarts: u32) -> Result<Option<Vec<u8>>, CloudError>;
     /// Returns one batch of the agent's copy of a run's output, from 0 on, if it has arrived.
     async fn output(&self, node: NodeId, run: u32, batch: u32) -> Result<Option<Vec<u8>>, CloudError>;
-    /// Deletes the session's objects, except the order `kept`. An agent that is being killed may write until its end.
-    async fn delete(&self, kept: Option<u32>) -> Result<(), CloudError>;
+    /// Deletes the session's objects, except those that are kept. An agent that is being killed may write until its end.
+    async fn delete(&self, kept: Kept) -> Result<(), CloudError>;
 }
 
 /// A higher number was not reached by counting.
@@ -161,8 +170,12 @@ impl Exchange for StoreExchange {
     }
 
     async fn find_place(&self, key_hash: &str) -> Result<Option<SessionPlace>, CloudError> {
-        let small = self.objects.inventory(&self.folder).await?.into_iter().filter(|object| object.bytes < OPEN_BYTES);
-        let opens = small.filter_map(|object| Some((keys::token_of_open(&self.folder, &object.key)?, object.key)));
+        let mut small = self.objects.inventory(&self.folder).await?;
+        small.retain(|object| object.bytes < OPEN_BYTES);
+        // The driver's comes before those of any container.
+        small.sort_by_key(|object| object.modified);
+        let opens =
+            small.into_iter().filter_map(|object| Some((keys::token_of_open(&self.folder, &object.key)?, object.key)));
         for (token, key) in opens.take(MOST_OPENS) {
             // One that cannot be read is not the driver's.
             let Ok(Some(body)) = self.objects.get(&key).await else { continue };
@@ -220,10 +233,13 @@ impl Exchange for StoreExchange {
         self.objects.get(&self.keys.trace(node, run, batch)).await
     }
 
-    async fn delete(&self, kept: Option<u32>) -> Result<(), CloudError> {
-        let kept = kept.map(|seq| self.keys.order(seq));
+    async fn delete(&self, kept: Kept) -> Result<(), CloudError> {
+        let order = kept.order.map(|seq| self.keys.order(seq));
+        let is_kept = |key: &String| {
+            Some(key) == order.as_ref() || kept.is_open && keys::token_of_open(&self.folder, key).is_some()
+        };
         let mut keys = self.objects.list(&self.folder).await?;
-        keys.retain(|key| Some(key) != kept.as_ref());
+        keys.retain(|key| !is_kept(key));
         if keys.is_empty() { Ok(()) } else { self.objects.delete(&keys).await }
     }
 }

@@ -3,7 +3,7 @@
 //! next stage. A stage that was killed says nothing. A pass that closes left-over sessions takes the lock exclusively.
 
 use std::fs::{self, File, TryLockError};
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,8 +15,9 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::base::clock::Clock;
+use crate::base::failure::Failure;
 use crate::session::id::SessionId;
-use crate::session::record::{Records, not_writable};
+use crate::session::record::{Records, is_absent, not_writable};
 use crate::session::stamp::Stamp;
 
 /// How long a stage waits for a claim to end: checking the age takes a moment, closing a session longer.
@@ -129,15 +130,19 @@ impl Records {
 
     /// Claims a session that no stage holds; `None` when one does. The claim lasts until it is dropped.
     ///
-    /// A lock file that cannot be made, as on a full or read-only disk, counts as free.
+    /// A lock file that is absent and cannot be made, as on a full or read-only disk, counts as free. One that cannot be opened
+    /// for another reason, as without free descriptors, is an error.
     pub fn claim(&self, id: &SessionId) -> anyhow::Result<Option<Claim>> {
         // A container stage holds the session's lock too, and one of an older program holds only that. It is tried
         // second: a stage that finds it taken fails, even if only this check took it.
         let mut claim = None;
         for extension in ["alive", "lock"] {
             let path = self.file(id, extension);
-            let opened = writable(&path).or_else(|_| File::open(&path));
-            let Ok(file) = opened else { continue };
+            let file = match writable(&path).or_else(|made| File::open(&path).map_err(|error| (made, error))) {
+                Ok(file) => file,
+                Err((made, error)) if is_absent(&error) && is_full_or_read_only(&made) => continue,
+                Err((_, error)) => return Err(not_readable(&path, error)),
+            };
             match file.try_lock() {
                 Ok(()) if extension == "alive" => claim = Some(file),
                 Ok(()) => {}
@@ -150,27 +155,37 @@ impl Records {
 
     /// Time for which the runner may still call the session's next stage; zero when the last stage was killed. `age` is
     /// that of [`Records::untouched_for`].
-    pub fn pause_left(&self, id: &SessionId, age: Duration) -> Duration {
+    pub fn pause_left(&self, id: &SessionId, age: Duration) -> anyhow::Result<Duration> {
         // Without a note, a stage has begun the session and was not able to write one, or is about to.
-        let was_killed = self.note(id).is_some_and(|note| note.paused == Some(false));
-        if was_killed { Duration::ZERO } else { LONGEST_PAUSE.saturating_sub(age) }
+        let was_killed = self.note(id)?.is_some_and(|note| note.paused == Some(false));
+        Ok(if was_killed { Duration::ZERO } else { LONGEST_PAUSE.saturating_sub(age) })
     }
 
-    fn note(&self, id: &SessionId) -> Option<AliveNote> {
-        let mut text = String::new();
-        File::open(self.file(id, "alive")).and_then(|mut file| file.read_to_string(&mut text)).ok()?;
-        serde_json::from_str(&text).ok()
+    /// `None` when there is no note, or none that can be understood.
+    fn note(&self, id: &SessionId) -> anyhow::Result<Option<AliveNote>> {
+        let path = self.file(id, "alive");
+        let mut text = Vec::new();
+        match File::open(&path).and_then(|mut file| file.read_to_end(&mut text)) {
+            Ok(_) => Ok(serde_json::from_slice(&text).ok()),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(not_readable(&path, error)),
+        }
     }
 
     /// Time since a stage of the session last wrote its stamp; `None` when the session has no files.
     pub fn untouched_for(&self, id: &SessionId, now: &Stamp) -> anyhow::Result<Option<Duration>> {
-        if let Some(note) = self.note(id) {
-            return Ok(Some(note.stamp.age(now)));
+        Ok(self.touched(id)?.map(|touched| touched.age(now)))
+    }
+
+    /// When a stage of the session last wrote its stamp; `None` when the session has no files.
+    pub fn touched(&self, id: &SessionId) -> anyhow::Result<Option<Stamp>> {
+        if let Some(note) = self.note(id)? {
+            return Ok(Some(note.stamp));
         }
         // No stamp: the disk was full when the stages began, or an older program wrote the record. Lock files made by
         // this check are younger than the session, so the record's modification time comes first.
         if let Ok(modified) = fs::metadata(self.file(id, "json")).and_then(|metadata| metadata.modified()) {
-            return Ok(Some(Stamp::of_day(modified).age(now)));
+            return Ok(Some(Stamp::of_day(modified)));
         }
         let failed = || format!("failed to read the files of the session {id}");
         let mut newest = None;
@@ -181,8 +196,21 @@ impl Records {
                 Err(error) => return Err(error).with_context(failed),
             }
         }
-        Ok(newest.map(|modified| Stamp::of_day(modified).age(now)))
+        Ok(newest.map(Stamp::of_day))
     }
+}
+
+/// Nothing can be made there.
+fn is_full_or_read_only(error: &io::Error) -> bool {
+    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | StorageFull) || is_absent(error)
+}
+
+fn not_readable(path: &Path, error: io::Error) -> anyhow::Error {
+    Failure::system(format!("failed to open {}", path.display()))
+        .hint("make `runner.state_dir` readable for the runner's user, and see that the process may open enough files (`ulimit -n`)")
+        .caused_by(error)
+        .into()
 }
 
 fn writable(path: &Path) -> std::io::Result<File> {
@@ -227,19 +255,19 @@ mod tests {
         let records = Records::open(dir.path()).unwrap();
         records.save(&id(), &SessionRecord::default()).unwrap();
         let (age, left) = (Duration::from_mins(4), Duration::from_mins(6));
-        assert_eq!(records.pause_left(&id(), age), left, "`prepare` is about to hold it");
+        assert_eq!(records.pause_left(&id(), age).unwrap(), left, "`prepare` is about to hold it");
         drop(records.hold(&id(), &clock()).await);
-        assert_eq!(records.pause_left(&id(), age), left);
-        assert_eq!(records.pause_left(&id(), LONGEST_PAUSE), Duration::ZERO);
+        assert_eq!(records.pause_left(&id(), age).unwrap(), left);
+        assert_eq!(records.pause_left(&id(), LONGEST_PAUSE).unwrap(), Duration::ZERO);
         // As after a kill: the lock is gone, and nothing was written.
         let killed = records.hold(&id(), &clock()).await;
-        assert_eq!(records.pause_left(&id(), age), Duration::ZERO);
+        assert_eq!(records.pause_left(&id(), age).unwrap(), Duration::ZERO);
         // An earlier version reads the stamp, and writes its own.
         let text = fs::read_to_string(records.file(&id(), "alive")).unwrap();
         assert!(text.len() == NOTE_BYTES && serde_json::from_str::<Stamp>(&text).unwrap() != Stamp::default());
         drop(killed);
         fs::write(records.file(&id(), "alive"), serde_json::to_vec(&Stamp::of(&HostClock)).unwrap()).unwrap();
-        assert_eq!(records.pause_left(&id(), age), left);
+        assert_eq!(records.pause_left(&id(), age).unwrap(), left);
     }
 
     /// A clock that jumps ahead makes every file look old.
@@ -266,6 +294,24 @@ mod tests {
         records.save(&id(), &SessionRecord::default()).unwrap();
         let _lock = records.lock(&id()).unwrap().unwrap();
         assert!(records.claim(&id()).unwrap().is_none());
+    }
+
+    /// A link to itself stands for a file that the kernel does not open, as without free descriptors.
+    #[test]
+    fn a_file_that_cannot_be_opened_is_neither_free_nor_without_a_note() {
+        for extension in ["alive", "lock"] {
+            let dir = tempfile::tempdir().unwrap();
+            let records = Records::open(dir.path()).unwrap();
+            records.save(&id(), &SessionRecord::default()).unwrap();
+            let path = records.file(&id(), extension);
+            std::os::unix::fs::symlink(&path, &path).unwrap();
+            assert!(records.claim(&id()).unwrap_err().to_string().contains("failed to open"), "{extension}");
+            let is_alive = extension == "alive";
+            assert_eq!(records.untouched_for(&id(), &Stamp::of(&HostClock)).is_err(), is_alive);
+            assert_eq!(records.pause_left(&id(), Duration::ZERO).is_err(), is_alive);
+        }
+        // Where nothing can be made, nobody holds anything.
+        assert!(Records::at(Path::new("/proc/none")).claim(&id()).unwrap().is_some());
     }
 
     #[tokio::test(start_paused = true)]

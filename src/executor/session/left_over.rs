@@ -7,11 +7,13 @@
 use std::fs::File;
 use std::time::Duration;
 
+use crate::cloud::{CloudError, Connect};
 use crate::session::close::{self, Patience};
 use crate::session::hold::Claim;
+use crate::session::lost_sessions::{AT_LEAST, LEASES, Life, LostSearch};
 use crate::session::record::Records;
 use crate::session::stamp::Stamp;
-use crate::session::{Session, SessionId};
+use crate::session::{Session, SessionId, spec};
 
 /// Time limit of a pass beside a `prepare`.
 const LOOK: Duration = Duration::from_secs(5);
@@ -19,10 +21,20 @@ const LOOK: Duration = Duration::from_secs(5);
 pub const BACKLOG: usize = 1000;
 /// Time limit of a pass beside a `prepare` on a host with a backlog: its jobs begin as soon as those of other hosts.
 const LOOK_AT_BACKLOG: Duration = Duration::from_millis(250);
-/// A session that no stage has touched for this many leases is over: its agent has left, or never came up.
-pub(super) const LEASES: u32 = 4;
-/// A shorter silence ends no session, however short its lease.
-pub(super) const AT_LEAST: Duration = Duration::from_hours(1);
+/// A lease that is this much younger than the last stamp of this host was renewed by another one. A killed stage may have renewed it a
+/// minute after its last stamp, and S3's times are those of whole seconds.
+const RENEWED_LATER: Duration = Duration::from_mins(5);
+
+/// What shows that a session is left over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Witness {
+    /// Its `cleanup` has begun.
+    Closing,
+    /// The time since this boot, which a stage wrote down, and locks that no process holds.
+    ThisBoot,
+    /// Times of day, which may be those of a clock that was wrong, or of the host whose disk was copied.
+    OtherBoot,
+}
 
 /// A left-over session, with the claim that keeps stages and other passes away.
 #[derive(Debug)]
@@ -30,22 +42,32 @@ pub struct LeftOver {
     pub id: SessionId,
     /// Time since a stage touched it.
     pub age: Duration,
+    pub witness: Witness,
     pub claim: Claim,
 }
 
-/// Returns the session when it is left over: untouched for `older_than` and not in the pause between two stages, or not closed completely.
+/// Returns the session when this host's files show that it is left over: untouched for `older_than` and not in the pause between two
+/// stages, or not closed completely. The claim is an open file: close the session, or drop it, before the next one is looked at.
+///
+/// Files with a time of the future tell no age; then the bucket decides ([`shows_life`]).
 pub fn of(records: &Records, id: &SessionId, older_than: Duration, now: &Stamp) -> anyhow::Result<Option<LeftOver>> {
-    let Some(age) = records.untouched_for(id, now)? else { return Ok(None) };
-    let is_live = age < older_than || !records.pause_left(id, age).is_zero();
-    if is_live && !records.is_closing(id) {
+    let Some(touched) = records.touched(id)? else { return Ok(None) };
+    let age = touched.age(now);
+    let witness = match records.is_closing(id) {
+        true => Witness::Closing,
+        false if touched.is_of_boot(now) => Witness::ThisBoot,
+        false => Witness::OtherBoot,
+    };
+    let tells_age = witness != Witness::Closing && !touched.is_ahead_of(now);
+    if tells_age && (age < older_than || !records.pause_left(id, age)?.is_zero()) {
         return Ok(None);
     }
-    Ok(records.claim(id)?.map(|claim| LeftOver { id: id.clone(), age, claim }))
+    Ok(records.claim(id)?.map(|claim| LeftOver { id: id.clone(), age, witness, claim }))
 }
 
 /// Closes left-over sessions within a few seconds, beside the session of a job that begins; never fails that job. Of
 /// drivers that begin together only one does it.
-pub async fn close_all(session: &Session<'_>) {
+pub async fn close_all(session: &Session<'_>, connect: &dyn Connect) {
     let Some(_turn) = turn(session) else { return };
     let records = &session.records;
     let mut ids = match records.sessions() {
@@ -65,11 +87,20 @@ pub async fn close_all(session: &Session<'_>) {
                 tracing::info!(session = %id, error = format!("{error:#}"), "failed to check a session");
                 None
             });
-            let Some(LeftOver { id, claim, .. }) = found else {
+            let Some(left) = found else {
                 // Work on files alone has no other point at which the time limit holds.
                 tokio::task::yield_now().await;
                 continue;
             };
+            match is_alive(session, connect, &left).await {
+                Ok(false) => {}
+                Ok(true) => continue,
+                Err(error) => {
+                    tracing::info!(session = %id, error = format!("{error:#}"), "failed to look for signs of life");
+                    continue;
+                }
+            }
+            let LeftOver { id, claim, .. } = left;
             let other = Session::to_close(id.clone(), session.jobs.clone(), session.objects.clone(), session.host());
             match close::close(other, Patience::Brief).await {
                 Ok(closed) => tracing::info!(session = %id, ?closed, "closed a left-over session"),
@@ -82,6 +113,41 @@ pub async fn close_all(session: &Session<'_>) {
     };
     if tokio::time::timeout(limit, look).await.is_err() {
         tracing::info!("left-over sessions remain for the next job");
+    }
+}
+
+/// `true` when the bucket shows a younger sign of life of the session than the files of this host, so that another host works on it.
+pub async fn shows_life(search: &LostSearch<'_>, left: &LeftOver, records: &Records) -> Result<bool, CloudError> {
+    match left.witness {
+        Witness::Closing => Ok(false),
+        Witness::ThisBoot => {
+            // Containers write other objects after their host's end, but never the lease.
+            let Ok(Some(record)) = records.load(&left.id) else { return Ok(false) };
+            let lease = spec::session_keys(&left.id, record.place.as_ref()).lease();
+            let page = search.survey.page(&lease, None).await?;
+            let renewed = page.objects.into_iter().filter_map(|object| object.modified);
+            let is_younger = |age: Duration| age < AT_LEAST.max(search.older_than) && age + RENEWED_LATER < left.age;
+            Ok(renewed.map(|at| search.age(at)).any(is_younger))
+        }
+        Witness::OtherBoot => Ok(search.look(&left.id).await? == Life::Young),
+    }
+}
+
+/// The same beside a `prepare`.
+async fn is_alive(session: &Session<'_>, connect: &dyn Connect, left: &LeftOver) -> anyhow::Result<bool> {
+    if left.witness == Witness::Closing {
+        return Ok(false);
+    }
+    let look = async {
+        let survey = connect.survey(&session.settings.access()).await?;
+        let now = survey.now().await?;
+        let (objects, jobs) = (&*session.objects, &*session.jobs);
+        let search = LostSearch { survey: &*survey, objects, jobs, now, older_than: Duration::ZERO };
+        anyhow::Ok(shows_life(&search, left, &session.records).await?)
+    };
+    match look.await {
+        Err(_) if left.witness == Witness::ThisBoot => Ok(false),
+        looked => looked,
     }
 }
 
@@ -110,8 +176,8 @@ pub async fn close_attempts(session: &Session<'_>, job_key: &str) {
     }
 }
 
-/// Starts each job's pass at a different session, so that a few slow ones do not block the others every time.
-fn begin_at(ids: &mut [SessionId], number: u32) {
+/// Starts each pass at a different session, so that a few slow ones do not block the others every time.
+pub fn begin_at(ids: &mut [SessionId], number: u32) {
     if let Some(first) = usize::try_from(number).ok().and_then(|number| number.checked_rem(ids.len())) {
         ids.rotate_left(first);
     }
@@ -188,11 +254,11 @@ mod tests {
         harness.memory.jobs.plan([describe]);
         assert!(close::close(harness.session(OLD), Patience::Long).await.is_err());
         // A pass that fails again changes nothing and fails nothing.
-        close_all(&harness.session(NEW)).await;
+        close_all(&harness.session(NEW), &harness.memory).await;
         assert_eq!(harness.records().sessions().unwrap(), [id(OLD)]);
         harness.memory.jobs.plan([]);
         harness.memory.jobs.set_status(OLD, JobStatus::Stopped, SecondaryStatus::Stopped);
-        close_all(&harness.session(NEW)).await;
+        close_all(&harness.session(NEW), &harness.memory).await;
         assert!(harness.records().sessions().unwrap().is_empty());
     }
 
@@ -201,17 +267,17 @@ mod tests {
         let harness = Harness::new();
         harness.open(OLD).await;
         harness.open(NEW).await;
-        close_all(&harness.session(NEW)).await;
+        close_all(&harness.session(NEW), &harness.memory).await;
         assert!(!harness.is_stopped(OLD), "it is young");
         // Not closed completely, but a stage still runs.
         harness.records().mark_closing(&id(OLD)).unwrap();
         let hold = harness.records().hold(&id(OLD), &harness.session(NEW).clock).await;
-        close_all(&harness.session(NEW)).await;
+        close_all(&harness.session(NEW), &harness.memory).await;
         assert!(!harness.is_stopped(OLD), "it is held");
         drop(hold);
         // The job's own session is never left over.
         harness.records().mark_closing(&id(NEW)).unwrap();
-        close_all(&harness.session(NEW)).await;
+        close_all(&harness.session(NEW), &harness.memory).await;
         assert!(harness.is_stopped(OLD) && !harness.is_stopped(NEW));
     }
 
@@ -222,7 +288,7 @@ mod tests {
         harness.records().mark_closing(&id(OLD)).unwrap();
         let start = tokio::time::Instant::now();
         harness.memory.jobs.plan(["describe", "stop"].map(|method| Fault::slow(method, Duration::from_hours(24))));
-        close_all(&harness.session(NEW)).await;
+        close_all(&harness.session(NEW), &harness.memory).await;
         assert_eq!(start.elapsed(), LOOK);
     }
 
@@ -237,7 +303,7 @@ mod tests {
         }
         harness.memory.jobs.plan(["describe", "stop"].map(|method| Fault::slow(method, Duration::from_hours(24))));
         let start = tokio::time::Instant::now();
-        close_all(&harness.session(NEW)).await;
+        close_all(&harness.session(NEW), &harness.memory).await;
         assert_eq!(start.elapsed(), LOOK_AT_BACKLOG);
     }
 
@@ -248,10 +314,10 @@ mod tests {
         harness.records().mark_closing(&id(OLD)).unwrap();
         let session = harness.session(NEW);
         let looking = turn(&session).unwrap();
-        close_all(&session).await;
+        close_all(&session, &harness.memory).await;
         assert!(!harness.is_stopped(OLD));
         drop(looking);
-        close_all(&session).await;
+        close_all(&session, &harness.memory).await;
         assert!(harness.is_stopped(OLD));
     }
 
@@ -300,7 +366,7 @@ mod tests {
         for name in [OLD, "gitlab-1-0-cccccccc"] {
             harness.records().mark_closing(&id(name)).unwrap();
         }
-        close_all(&harness.session(NEW)).await;
+        close_all(&harness.session(NEW), &harness.memory).await;
         assert!(harness.is_stopped(OLD));
     }
 }

@@ -10,11 +10,14 @@ use std::time::{Duration, SystemTime};
 use crate::cloud::{CloudError, ObjectStore, ObjectSurvey, RunningJob, SecondaryStatus, TrainingJob, TrainingJobs};
 use crate::protocol::keys::{self, Open};
 use crate::session::close::{self, Closed, Patience};
-use crate::session::exchange::Exchange as _;
-use crate::session::left_over::{AT_LEAST, LEASES};
+use crate::session::exchange::{Exchange as _, Kept};
 use crate::session::spec::{self, tag};
 use crate::session::{Session, SessionId};
 
+/// A session that no stage has touched for this many leases is over: its agent has left, or never came up.
+pub(super) const LEASES: u32 = 4;
+/// A shorter silence ends no session, however short its lease.
+pub(super) const AT_LEAST: Duration = Duration::from_hours(1);
 /// The longest lease that the operator's file allows; a longer one in an `open` object is of another writer.
 pub const LONGEST_LEASE: Duration = Duration::from_hours(24);
 /// Silence after which a session is lost whose lease is unknown: an earlier version began it, or it has no objects.
@@ -23,9 +26,11 @@ const UNKNOWN: Duration = Duration::from_hours(24);
 const LONGEST_JOB: Duration = Duration::from_hours(60 * 24);
 /// SageMaker's clock may be ahead of that of S3.
 const SLACK: Duration = Duration::from_hours(1);
-/// An `open` object of a driver is smaller, and a session has one. Other jobs of the role can store any number.
+/// An `open` object of a driver is smaller, and a session has one. Other jobs of the role can store any number: the oldest are read first,
+/// and the rest only to find the key of a training job.
 const OPEN_BYTES: u64 = 1 << 10;
-const MOST_OPENS: usize = 20;
+const FIRST_OPENS: usize = 20;
+const MOST_OPENS: usize = 1000;
 /// Most training jobs of one session that are looked at.
 const MOST_JOBS: u32 = 100;
 
@@ -47,6 +52,18 @@ pub struct LostSession {
     pub quiet: Duration,
     /// Commitments of the keys in its `open` objects: a training job with one of them in its tags is the session's.
     commitments: Vec<String>,
+    /// Keys of further `open` objects, which may hold the session's key too.
+    unread: Vec<String>,
+}
+
+/// What the bucket shows of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Life {
+    /// It has no objects.
+    Nothing,
+    /// Something was written for it a short time ago.
+    Young,
+    Lost(LostSession),
 }
 
 /// What was done to a lost session.
@@ -55,6 +72,8 @@ pub enum LostEnd {
     Closed(Closed),
     /// A training job with a name of the session lives and is not the session's: it was left alone.
     ObjectsAlone,
+    /// Beside such a job, the session's own ones were stopped.
+    BesideAnother,
 }
 
 /// The training jobs in progress that have names of ours.
@@ -63,6 +82,13 @@ pub struct Running {
     pub jobs: Vec<(SessionId, RunningJob)>,
     /// A job that is not among them is not in progress.
     pub is_whole: bool,
+}
+
+impl Life {
+    /// The session when it is lost.
+    pub fn lost(self) -> Option<LostSession> {
+        if let Self::Lost(lost) = self { Some(lost) } else { None }
+    }
 }
 
 impl Running {
@@ -92,8 +118,8 @@ impl LostSearch<'_> {
         Ok(names.filter_map(SessionId::parse).collect())
     }
 
-    /// Returns the session when its objects show that it is lost.
-    pub async fn by_objects(&self, id: &SessionId) -> Result<Option<LostSession>, CloudError> {
+    /// Tells by the session's objects whether anybody works on it.
+    pub async fn look(&self, id: &SessionId) -> Result<Life, CloudError> {
         let folder = keys::session_folder(id.as_str());
         let shortest = AT_LEAST.max(self.older_than);
         let (mut after, mut quiet, mut opens): (Option<String>, Option<Duration>, _) = (None, None, Vec::new());
@@ -101,34 +127,42 @@ impl LostSearch<'_> {
             let page = self.survey.page(&folder, after.as_deref()).await?;
             for object in &page.objects {
                 // One without a date may be new.
-                let Some(age) = object.modified.map(|at| self.now.duration_since(at).unwrap_or_default()) else {
-                    return Ok(None);
-                };
+                let Some(age) = object.modified.map(|at| self.age(at)) else { return Ok(Life::Young) };
                 if age < shortest {
-                    return Ok(None);
+                    return Ok(Life::Young);
                 }
                 quiet = Some(quiet.map_or(age, |quiet| quiet.min(age)));
                 if object.bytes < OPEN_BYTES && keys::token_of_open(&folder, &object.key).is_some() {
-                    opens.push(object.key.clone());
+                    opens.push((age, object.key.clone()));
                 }
             }
-            after = page.objects.last().map(|object| object.key.clone()).filter(|_| page.has_more);
-            if after.is_none() {
+            if !page.has_more {
                 break;
             }
+            let Some(last) = page.objects.last() else { return Ok(Life::Young) };
+            after = Some(last.key.clone());
         }
-        let Some(quiet) = quiet else { return Ok(None) };
+        let Some(quiet) = quiet else { return Ok(Life::Nothing) };
+        // The driver's comes before those of any container.
+        opens.sort_by_key(|(age, _)| std::cmp::Reverse(*age));
+        let mut opens: Vec<String> = opens.into_iter().take(MOST_OPENS).map(|(_, key)| key).collect();
+        let unread = opens.split_off(opens.len().min(FIRST_OPENS));
         let opens = self.read(&opens).await?;
         let is_lost = quiet >= silence(opens.iter().map(|open| open.lease_seconds)).max(shortest);
         let commitments = opens.iter().map(|open| open.key.commitment()).collect();
-        Ok(is_lost.then(|| LostSession { id: id.clone(), evidence: Evidence::Objects, quiet, commitments }))
+        let lost = LostSession { id: id.clone(), evidence: Evidence::Objects, quiet, commitments, unread };
+        Ok(if is_lost { Life::Lost(lost) } else { Life::Young })
+    }
+
+    /// Time since this moment, by S3's clock.
+    pub fn age(&self, at: SystemTime) -> Duration {
+        self.now.duration_since(at).unwrap_or_default()
     }
 
     async fn read(&self, keys: &[String]) -> Result<Vec<Open>, CloudError> {
         let mut opens = Vec::new();
-        for key in keys.iter().take(MOST_OPENS) {
-            let body = self.objects.get(key).await?.unwrap_or_default();
-            opens.extend(serde_json::from_slice::<Open>(&body).ok());
+        for key in keys {
+            opens.extend(read_open(self.objects, key).await?);
         }
         Ok(opens)
     }
@@ -143,7 +177,7 @@ impl LostSearch<'_> {
     /// Returns the session of a job in progress when the job's tags and input show that it is one of this bucket, and nothing is left of
     /// the session but the job.
     pub async fn by_tags(&self, id: &SessionId, job: &RunningJob) -> Result<Option<LostSession>, CloudError> {
-        let quiet = self.now.duration_since(job.created).unwrap_or_default();
+        let quiet = self.age(job.created);
         if quiet < UNKNOWN.max(self.older_than) {
             return Ok(None);
         }
@@ -151,7 +185,13 @@ impl LostSearch<'_> {
         if !self.survey.page(&folder, None).await?.objects.is_empty() {
             return Ok(None);
         }
-        let lost = LostSession { id: id.clone(), evidence: Evidence::Tags, quiet, commitments: Vec::new() };
+        let lost = LostSession {
+            id: id.clone(),
+            evidence: Evidence::Tags,
+            quiet,
+            commitments: Vec::new(),
+            unread: Vec::new(),
+        };
         let Some(described) = self.jobs.describe(&job.name).await? else { return Ok(None) };
         // Its containers have ended, and a stop could cost its model.
         let is_ending = described.status.is_terminal() || described.secondary == SecondaryStatus::Uploading;
@@ -180,9 +220,11 @@ impl LostSession {
     ) -> Result<bool, CloudError> {
         let tags = jobs.tags(&job.arn).await?;
         let Some(key) = tags.get(tag::KEY) else { return Ok(false) };
-        let agents = objects.uri(keys::AGENTS);
-        let has_agent = || job.input_uris.iter().any(|uri| uri.starts_with(&agents));
-        let has_key = if self.commitments.is_empty() { has_agent() } else { self.commitments.contains(key) };
+        let has_key = if self.commitments.is_empty() && self.unread.is_empty() {
+            job.input_uris.iter().any(|uri| is_agent(uri, &objects.uri(keys::AGENTS)))
+        } else {
+            self.commitments.contains(key) || self.has_unread(objects, key).await?
+        };
         Ok(has_key && tags.get(tag::SESSION).is_some_and(|session| session == self.id.as_str()))
     }
 
@@ -205,19 +247,52 @@ impl LostSession {
         Ok(live)
     }
 
-    /// Stops the session's training job and deletes its objects. `session` is the same session, to close.
-    pub async fn end(&self, session: Session<'_>, running: &Running) -> anyhow::Result<LostEnd> {
-        let (mut has_own, mut has_foreign) = (false, false);
-        for job in self.live_jobs(&*session.jobs, running).await? {
-            let is_own = self.owns(&*session.jobs, &*session.objects, &job).await?;
-            (has_own, has_foreign) = (has_own || is_own, has_foreign || !is_own);
+    /// `true` when an `open` object that was not read yet holds the key with this commitment.
+    async fn has_unread(&self, objects: &dyn ObjectStore, commitment: &str) -> Result<bool, CloudError> {
+        for key in &self.unread {
+            if read_open(objects, key).await?.is_some_and(|open| open.key.commitment() == commitment) {
+                return Ok(true);
+            }
         }
-        if has_own && !has_foreign {
+        Ok(false)
+    }
+
+    /// Stops the session's training jobs and deletes its objects. `session` is the same session, to close.
+    pub async fn end(&self, session: Session<'_>, running: &Running) -> anyhow::Result<LostEnd> {
+        let (mut own, mut has_foreign) = (Vec::new(), false);
+        for job in self.live_jobs(&*session.jobs, running).await? {
+            if self.owns(&*session.jobs, &*session.objects, &job).await? {
+                own.push(job.name);
+            } else {
+                has_foreign = true;
+            }
+        }
+        if !has_foreign && !own.is_empty() {
             return close::close(session, Patience::Long).await.map(LostEnd::Closed);
         }
-        session.exchange().delete(None).await?;
-        Ok(if has_foreign { LostEnd::ObjectsAlone } else { LostEnd::Closed(Closed::Whole) })
+        // `close` goes by the numbers in the names, and would stop the other job too.
+        let stops = own.iter().map(|name| close::stop_one(&*session.jobs, name));
+        futures::future::join_all(stops).await.into_iter().collect::<anyhow::Result<()>>()?;
+        session.exchange().delete(Kept::default()).await?;
+        Ok(match (has_foreign, own.is_empty()) {
+            (false, _) => LostEnd::Closed(Closed::Whole),
+            (true, true) => LostEnd::ObjectsAlone,
+            (true, false) => LostEnd::BesideAnother,
+        })
     }
+}
+
+/// `true` when the address is the folder of an agent directly below this bucket's `agents`: the files' hash, as 32 hex digits. With the prefix
+/// of another operator, which may begin with this one, more parts follow.
+fn is_agent(uri: &str, agents: &str) -> bool {
+    let hash = uri.strip_prefix(agents).and_then(|rest| rest.strip_suffix('/'));
+    hash.is_some_and(|hash| hash.len() == 32 && hash.bytes().all(|digit| digit.is_ascii_hexdigit()))
+}
+
+/// The content of an `open` object; `None` when it is none, or gone.
+async fn read_open(objects: &dyn ObjectStore, key: &str) -> Result<Option<Open>, CloudError> {
+    let body = objects.get(key).await?.unwrap_or_default();
+    Ok(serde_json::from_slice(&body).ok())
 }
 
 #[cfg(test)]

@@ -390,7 +390,7 @@ impl Records {
 }
 
 /// Nothing exists under the name, or a parent is not a directory.
-fn is_absent(error: &std::io::Error) -> bool {
+pub(super) fn is_absent(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
 }
 

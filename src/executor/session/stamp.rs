@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::clock::Clock;
 
+/// Seconds by which the clock of a file server, or one that is just being set, may be ahead.
+const AHEAD: u64 = 3600;
+
 /// A moment that one process writes down for another.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
@@ -37,10 +40,20 @@ impl Stamp {
 
     /// Time from this moment to `now`; zero when the clock was set back, so that nothing looks older than it is.
     pub fn age(&self, now: &Self) -> Duration {
-        if !self.boot.is_empty() && self.boot == now.boot {
+        if self.is_of_boot(now) {
             return Duration::from_millis(now.uptime.saturating_sub(self.uptime));
         }
         Duration::from_secs(now.unix.saturating_sub(self.unix))
+    }
+
+    /// `true` when no clock change affects the time between the two.
+    pub fn is_of_boot(&self, now: &Self) -> bool {
+        !self.boot.is_empty() && self.boot == now.boot
+    }
+
+    /// `true` when this moment, of another boot, lies in the future: one of the two clocks was wrong.
+    pub fn is_ahead_of(&self, now: &Self) -> bool {
+        !self.is_of_boot(now) && self.unix > now.unix.saturating_add(AHEAD)
     }
 
     /// Id of the boot, and the time since then.
@@ -74,6 +87,8 @@ mod tests {
         let then = stamp("a", 90_000, 500);
         assert_eq!(then.age(&stamp("b", 1000, 560)), Duration::from_mins(1));
         assert_eq!(then.age(&stamp("b", 1000, 10)), Duration::ZERO);
+        assert!(!then.is_ahead_of(&stamp("b", 0, 10)) && stamp("a", 0, 5000).is_ahead_of(&stamp("b", 0, 10)));
+        assert!(!stamp("a", 0, 5000).is_ahead_of(&stamp("a", 0, 10)), "by the time since boot");
         assert_eq!(stamp("", 0, 500).age(&stamp("", 0, 501)), Duration::from_secs(1));
     }
 

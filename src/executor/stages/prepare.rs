@@ -97,7 +97,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
         context.printer.line(line);
     }
     tokio::select! {
-        () = left_over::close_all(&session) => {}
+        () = left_over::close_all(&session, &*context.connect) => {}
         () = context.cancellation.token().cancelled() => {}
     }
     Ok(())

@@ -38,7 +38,9 @@ fn the_service_sweeps_with_the_operators_file_of_the_runner() {
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(words[3] == "sweep" && text.contains("/nowhere.toml") && !text.contains("Usage"), "{text}");
     // The default of `runner.state_dir` can be written.
-    assert_eq!(value(&service, "ReadWritePaths"), "/var/lib/sagemaker-executor");
+    assert_eq!(value(&service, "ReadWritePaths"), "-/var/lib/sagemaker-executor");
+    // It is made where no job has run: systemd refuses to start a service with a path that is missing.
+    assert_eq!(value(&service, "StateDirectory"), "sagemaker-executor");
     let readme = read("README.md");
     assert!([SERVICE, TIMER].iter().all(|_| readme.contains(FOLDER)), "the installation names the units");
 }

@@ -20,6 +20,7 @@ pub type MemoryJobs = Fake<JobsState>;
 pub struct JobsState {
     jobs: BTreeMap<String, FakeJob>,
     created: u64,
+    is_cut: bool,
 }
 
 #[derive(Debug)]
@@ -52,6 +53,11 @@ impl MemoryJobs {
         if let Some(job) = self.inner().service.jobs.get_mut(name) {
             job.steps.extend(steps.iter().cloned());
         }
+    }
+
+    /// Every list of running jobs says that it is not whole.
+    pub fn cut_lists(&self) {
+        self.inner().service.is_cut = true;
     }
 
     /// The next `describes` describes do not show the job yet.
@@ -179,7 +185,7 @@ impl TrainingJobs for MemoryJobs {
                 .filter(|job| created.contains(&job.created))
                 .collect();
             jobs.sort_by_key(|job| std::cmp::Reverse(job.created));
-            Ok(RunningJobs { jobs, is_cut: false })
+            Ok(RunningJobs { jobs, is_cut: service.is_cut })
         };
         self.call("running", name_contains, act).await
     }

@@ -58,6 +58,8 @@ pub(super) enum SweepOutcome {
     KeptMayCome,
     /// Its objects are deleted; a training job with its name is not its own.
     ObjectsDeleted,
+    /// It is ended; another training job with its name is not its own.
+    EndedBesideAnother,
     Failed,
 }
 
@@ -76,6 +78,7 @@ impl From<LostEnd> for SweepOutcome {
         match end {
             LostEnd::Closed(closed) => closed.into(),
             LostEnd::ObjectsAlone => Self::ObjectsDeleted,
+            LostEnd::BesideAnother => Self::EndedBesideAnother,
         }
     }
 }
@@ -129,6 +132,9 @@ impl Row {
                 format!(
                     "Deleted the objects of {session}; a training job of this name is not the session's and goes on"
                 )
+            }
+            SweepOutcome::EndedBesideAnother => {
+                format!("Ended {session}, {why}; another training job with its name is not the session's and goes on")
             }
             SweepOutcome::Failed => format!("Failed to end {session}"),
         }

@@ -1,5 +1,8 @@
 //! Sweeps of hosts on the fakes, in virtual time.
 
+mod of_host;
+mod proofs;
+
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
@@ -96,9 +99,10 @@ impl Account {
         let (jobs, objects) = (self.memory.jobs.clone(), self.memory.objects.clone());
         let mut session = Session::open(id(name), jobs, objects, host, SessionState::new("k".into(), 1)).unwrap();
         session.take_place().unwrap();
+        let place = session.state().place().unwrap().clone();
         session.exchange().open(lease).await.unwrap();
         let keys = session.keys();
-        SessionKeeper { account: self, id: id(name), keys, lease }
+        SessionKeeper { account: self, id: id(name), keys, place, lease }
     }
 
     fn is_stopped(&self, name: &str) -> bool {
@@ -116,6 +120,7 @@ struct SessionKeeper<'a> {
     account: &'a Account,
     id: SessionId,
     keys: keys::SessionKeys,
+    place: keys::SessionPlace,
     lease: Duration,
 }
 
@@ -151,7 +156,8 @@ impl SessionKeeper<'_> {
 
 /// A request as the executor makes it, without tags.
 fn of_executor(name: &str) -> TrainingJobSpec {
-    let source = ChannelSource::S3 { uri: "s3://memory/agents/00ff/".to_owned(), is_sharded: false };
+    let source =
+        ChannelSource::S3 { uri: "s3://memory/agents/0123456789abcdef0123456789abcdef/".to_owned(), is_sharded: false };
     let agent = Channel { name: "sagemaker-executor".to_owned(), source, mode: ChannelMode::File, content_type: None };
     TrainingJobSpec { channels: vec![agent], tags: BTreeMap::new(), ..example_spec(name) }
 }
