@@ -218,7 +218,8 @@ impl AgentMailbox {
     pub(super) async fn report(&mut self, report: &Report) -> anyhow::Result<()> {
         let (begun, until) = (Instant::now(), self.patience_ends());
         let may_write = self.reports > 0;
-        let ends = |error: &CloudError| if may_write { until } else { begun + patience(error, self.lease.length) };
+        let ends =
+            |error: &CloudError| if may_write { until } else { until.min(begun + patience(error, self.lease.length)) };
         let seq = self.reports + 1;
         let key = self.keys.report(self.node, seq);
         let body = mailbox::encode_report(&self.keys, self.node, seq, report);
