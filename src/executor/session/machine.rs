@@ -415,7 +415,7 @@ impl RunMachine {
             // An interrupted script may end by itself, and its instance vanish before the report: SageMaker takes minutes to start another.
             let may_be_cut = self.config.may_rerun && node.bye.is_none() && self.job_ended_at.is_none();
             // Only the report tells whether the script was ended from outside, and an agent sends it for as long as a lease.
-            let may_be_told = self.unheard_at.is_some_and(|at| now < at + DRAIN);
+            let may_be_told = self.cancel.is_none() && self.unheard_at.is_some_and(|at| now < at + DRAIN);
             let known = node.exit.is_some() || (node.end.is_some() && !may_be_cut && !may_be_told);
             let since = |limit: Duration| node.exited_at.is_some_and(|at| now >= at + limit);
             let told = node.exit.is_some() || node.bye.is_some() || since(EXIT_REPORT);

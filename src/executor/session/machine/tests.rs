@@ -97,6 +97,9 @@ fn an_end_frame_is_no_end_while_the_report_cannot_be_read() {
     heard.apply(&report(&exited(143, true)), at(21));
     let end = conclusion(heard.apply(&report(&Report::Bye { reason: ByeReason::LeaseExpired }), at(22)));
     assert!(matches!(&end, Some(Conclusion::Lost { by: LossKind::System, .. })), "{end:?}");
+    machine.apply(&RunEvent::CancelSent, at(910));
+    let end = conclusion(machine.apply(&RunEvent::Tick, at(911)));
+    assert_eq!(end, Some(Conclusion::Canceled { code: Some(143) }), "who ended it is known");
     heard = RunMachine::new(CONFIG);
     heard.apply(&RunEvent::Unheard, at(4));
     heard.apply(&complete(7), at(4));

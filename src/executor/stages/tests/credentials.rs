@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use super::StageHarness;
 use crate::base::failure::{Kind, kind_of, render};
-use crate::cloud::{CloudErrorKind, JobStatus, SecondaryStatus};
 use crate::cloud::testing::{FaultDecision, Watch, When};
+use crate::cloud::{CloudErrorKind, JobStatus, SecondaryStatus};
 use crate::config::env::short_or_long;
 use crate::stages::{cleanup, prepare, run};
 
