@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use backon::{ConstantBuilder, Retryable as _};
 use tokio::time::Instant;
 
+use super::role_store::patience;
 use super::spool::OutputSpool;
 use crate::base::failure::Failure;
 use crate::base::node::NodeId;
@@ -98,7 +99,7 @@ impl AgentMailbox {
         loop {
             let seq = self.reports + 1;
             let key = self.keys.report(self.node, seq);
-            let Some(bytes) = self.objects.get(&key).await.context("failed to look for earlier reports")? else {
+            let Some(bytes) = self.read(&key).await.context("failed to look for earlier reports")? else {
                 return Ok(earlier);
             };
             let report = mailbox::decode_report(&self.keys, self.node, seq, &bytes);
@@ -191,16 +192,20 @@ impl AgentMailbox {
         }
     }
 
-    /// Reads the script of a run, and tries again while S3 has faults or the role's credentials are renewed.
+    /// Reads the script of a run.
     pub(super) async fn script(&self, run: u32) -> anyhow::Result<Vec<u8>> {
-        let (key, until) = (self.keys.script(run), self.patience_ends());
+        self.read(&self.keys.script(run)).await?.context("the script is not in the store")
+    }
+
+    /// Reads an object, and tries again while S3 has faults or the role's credentials are renewed.
+    async fn read(&self, key: &str) -> Result<Option<Vec<u8>>, CloudError> {
+        let until = self.patience_ends();
         let is_passing = |error: &CloudError| error.kind.may_pass() || error.kind == CloudErrorKind::Unauthenticated;
-        let found = (|| self.objects.get(&key))
+        (|| self.objects.get(key))
             .retry(ConstantBuilder::new().with_delay(AGAIN).without_max_times())
             .when(|error| is_passing(error) && Instant::now() < until)
-            .notify(|error, _| tracing::warn!(%error, "failed to read a script, trying again"))
-            .await?;
-        found.context("the script is not in the store")
+            .notify(|error, _| tracing::warn!(%error, "failed to read an object of the session, trying again"))
+            .await
     }
 
     /// Until then a call is tried again that must succeed.
@@ -209,14 +214,18 @@ impl AgentMailbox {
         Instant::now() + if is_over { REPORT_WITHIN } else { self.lease.length }
     }
 
+    /// Stores a report, and tries again for one lease. The first one shows that the role may write: a refusal of it is permanent soon.
     pub(super) async fn report(&mut self, report: &Report) -> anyhow::Result<()> {
-        let until = self.patience_ends();
+        let (begun, until) = (Instant::now(), self.patience_ends());
+        let may_write = self.reports > 0;
+        let ends =
+            |error: &CloudError| if may_write { until } else { until.min(begun + patience(error, self.lease.length)) };
         let seq = self.reports + 1;
         let key = self.keys.report(self.node, seq);
         let body = mailbox::encode_report(&self.keys, self.node, seq, report);
         let stored = (|| self.put_once(&key, &body))
             .retry(ConstantBuilder::new().with_delay(AGAIN).without_max_times())
-            .when(|_| Instant::now() < until)
+            .when(|error| Instant::now() < ends(error))
             .notify(|error, _| tracing::warn!(%error, "failed to send a report, trying again"))
             .await
             .context("failed to report to the driver with the role of the training job")?;
@@ -435,6 +444,7 @@ mod tests {
         for kind in [CloudErrorKind::Unauthenticated, CloudErrorKind::Denied, CloudErrorKind::Transient] {
             let memory = Memory::new();
             let mut mailbox = mailbox(&memory);
+            mailbox.report(&Report::Bye { reason: ByeReason::Stopped }).await.unwrap();
             let tries = usize::try_from(LEASE.as_secs()).unwrap() - 2;
             memory.objects.plan([Fault::new("put_if_absent", 1, When::Before, kind).times(tries)]);
             mailbox.report(&Report::Started { run: 1, order: 2 }).await.unwrap();
@@ -444,6 +454,23 @@ mod tests {
             assert!(format!("{error:#}").contains("with the role of the training job"), "{error:#}");
             assert!((LEASE..LEASE * 2).contains(&start.elapsed()), "{kind:?}: {:?}", start.elapsed());
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_role_that_may_not_write_is_told_in_seconds() {
+        let memory = Memory::new();
+        memory.objects.plan([Fault::new("put_if_absent", 1, When::Before, CloudErrorKind::Denied).forever()]);
+        let start = Instant::now();
+        let error = mailbox(&memory).report(&Report::Started { run: 1, order: 2 }).await.unwrap_err();
+        assert!(format!("{error:#}").contains("with the role of the training job"), "{error:#}");
+        assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_container_that_starts_while_the_store_is_out_of_reach_waits_for_it() {
+        let (memory, ready) = (Memory::new(), Report::Started { run: 1, order: 2 });
+        memory.objects.plan([Fault::new("get", 1, When::Before, CloudErrorKind::Transient).times(600)]);
+        assert_eq!(mailbox(&memory).resume(&ready).await.unwrap(), EarlierStarts::default());
     }
 
     #[tokio::test(start_paused = true)]

@@ -102,8 +102,13 @@ async fn run_signaled(
     } else {
         connect.objects(&access).await?
     };
-    let keys = role_store::open(&*objects, &agent_env.root, agent_env.key_hash.as_deref()).await?;
     let lease = Duration::from_secs(agent_env.lease_seconds);
+    let watched = signals.watch(&cancellation);
+    tokio::pin!(watched);
+    let keys = tokio::select! {
+        keys = role_store::open(&*objects, &agent_env.root, agent_env.key_hash.as_deref(), lease, &cancellation) => keys?,
+        never = &mut watched => match never {},
+    };
     let mailbox = AgentMailbox::new(Arc::new(RoleStore(objects)), keys, node.id, lease);
     // The log alone leaves such a container before its end.
     let mailbox = if agent_env.isolated { mailbox.with_log(stdio.log()) } else { mailbox };
@@ -114,7 +119,7 @@ async fn run_signaled(
     tokio::select! {
         // Of a job that has failed, SageMaker is not documented to upload the output, which holds the results here.
         result = run_loop.serve(places, &cancellation) => result.map(|code| if agent_env.isolated { 0 } else { code }),
-        never = signals.watch(&cancellation) => match never {},
+        never = watched => match never {},
     }
 }
 

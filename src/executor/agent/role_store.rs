@@ -11,20 +11,28 @@ use tokio::time::Instant;
 
 use crate::base::failure::Failure;
 use crate::base::seal::Seal;
+use crate::base::signals::Cancellation;
 use crate::cloud::{CloudError, CloudErrorKind, Content, Listed, ObjectStore, Retention, Sha256Hash, StoredHash};
 use crate::protocol::keys::{Open, SessionKeys};
 use crate::protocol::mailbox;
 
-/// A refusal or fault that lasts this long is permanent.
-const OPENED_WITHIN: Duration = Duration::from_secs(20);
+/// A refusal that lasts this long at the start of a container is permanent.
+const REFUSED_FOR_GOOD: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Takes a refused read for an absent object.
 pub(super) struct RoleStore(pub(super) Arc<dyn ObjectStore>);
 
 /// The session's keys: reads its `open` object, which the driver has stored before it created the training job. That it can be read
-/// shows that the role may read the session's objects.
-pub(super) async fn open(objects: &dyn ObjectStore, root: &str, key_hash: Option<&str>) -> anyhow::Result<SessionKeys> {
+/// shows that the role may read the session's objects. Waits for a store that is out of reach for one lease, as the driver does, or until
+/// the container is stopped.
+pub(super) async fn open(
+    objects: &dyn ObjectStore,
+    root: &str,
+    key_hash: Option<&str>,
+    lease: Duration,
+    cancellation: &Cancellation,
+) -> anyhow::Result<SessionKeys> {
     let key = SessionKeys::new(root, Seal::Absent).open();
     let started = Instant::now();
     let bytes = loop {
@@ -35,8 +43,13 @@ pub(super) async fn open(objects: &dyn ObjectStore, root: &str, key_hash: Option
                     Failure::system(format!("the session is closed: {} does not exist", objects.uri(&key))).into()
                 );
             }
-            Err(error) if started.elapsed() < OPENED_WITHIN => {
+            Err(error) if !cancellation.asked() && started.elapsed() < patience(&error, lease) => {
                 tracing::warn!(%error, "failed to open the session, trying again");
+            }
+            Err(error) if error.kind.may_pass() => {
+                return Err(Failure::system("the bucket could not be reached from the container")
+                    .caused_by(error)
+                    .into());
             }
             Err(error) => {
                 return Err(Failure::system("failed to open the session with the role of the training job")
@@ -48,7 +61,10 @@ pub(super) async fn open(objects: &dyn ObjectStore, root: &str, key_hash: Option
                     .into());
             }
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => {}
+            () = cancellation.changed() => {}
+        }
     };
     // Its content is not repeated: it holds the key.
     let open = serde_json::from_slice::<Open>(&bytes).ok().filter(|open| open.version <= mailbox::VERSION);
@@ -60,6 +76,11 @@ pub(super) async fn open(objects: &dyn ObjectStore, root: &str, key_hash: Option
         objects.uri(&key)
     );
     Ok(SessionKeys::new(root, Seal::Keyed(open.key)))
+}
+
+/// How long a failed first call of its kind is tried again.
+pub(super) fn patience(error: &CloudError, lease: Duration) -> Duration {
+    if error.kind.may_pass() { lease } else { REFUSED_FOR_GOOD.min(lease) }
 }
 
 fn absent_if_denied<T>(answer: Result<Option<T>, CloudError>) -> Result<Option<T>, CloudError> {
@@ -122,6 +143,8 @@ mod tests {
     use crate::base::seal::SealKey;
     use crate::cloud::testing::{Fault, Memory, When};
 
+    const LEASE: Duration = Duration::from_mins(15);
+
     fn faulty(operation: &'static str, kind: CloudErrorKind) -> RoleStore {
         let memory = Memory::new();
         memory.objects.plan([Fault::new(operation, 1, When::Before, kind).forever()]);
@@ -139,9 +162,29 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_role_that_may_not_open_the_session_is_told_of_its_tags() {
         let store = faulty("get", CloudErrorKind::Denied);
-        let error = open(&*store.0, "sessions/s/t", None).await.unwrap_err();
+        let started = Instant::now();
+        let error = open(&*store.0, "sessions/s/t", None, LEASE, &Cancellation::default()).await.unwrap_err();
         let text = crate::base::failure::render(&error);
         assert!(text.contains("sts:TagSession") && text.contains("planned fault"), "{text}");
+        assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_out_of_reach_is_waited_for_until_the_lease_or_a_stop() {
+        let (memory, key, cancellation) = (Memory::new(), SealKey::new([7; 32]), Cancellation::default());
+        let body = serde_json::to_vec(&Open { version: mailbox::VERSION, key: key.clone(), lease_seconds: None });
+        memory.objects.insert("sessions/s/t/open", body.unwrap());
+        let (hash, away) = (key.commitment(), Fault::new("get", 1, When::Before, CloudErrorKind::Transient));
+        let open = || open(&*memory.objects, "sessions/s/t", Some(&hash), LEASE, &cancellation);
+        memory.objects.plan([away.times(600)]);
+        assert_eq!(open().await.unwrap().seal(), &Seal::Keyed(key.clone()));
+        memory.objects.plan([away.forever()]);
+        let error = open().await.unwrap_err();
+        assert!(error.to_string().contains("could not be reached from the container"), "{error:#}");
+        cancellation.raise();
+        let started = Instant::now();
+        open().await.unwrap_err();
+        assert!(started.elapsed() < PAUSE, "{:?}", started.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
@@ -150,7 +193,7 @@ mod tests {
         let key = SealKey::new([7; 32]);
         let open = |hash: String| {
             let objects = memory.objects.clone();
-            async move { open(&*objects, "sessions/s/t", Some(&hash)).await }
+            async move { open(&*objects, "sessions/s/t", Some(&hash), LEASE, &Cancellation::default()).await }
         };
         let error = open(key.commitment()).await.unwrap_err();
         assert!(error.to_string().contains("the session is closed"), "{error:#}");

@@ -18,7 +18,12 @@ pub struct CloudError {
 impl CloudError {
     /// `true` when `error` comes from a call that may succeed when repeated: throttled, or no connection.
     pub fn may_pass(error: &anyhow::Error) -> bool {
-        error.chain().filter_map(|cause| cause.downcast_ref::<Self>()).any(|cause| cause.kind.may_pass())
+        Self::passing(error).is_some()
+    }
+
+    /// The cause that may pass by itself.
+    pub fn passing(error: &anyhow::Error) -> Option<&Self> {
+        error.chain().filter_map(|cause| cause.downcast_ref::<Self>()).find(|cause| cause.kind.may_pass())
     }
 }
 

@@ -75,6 +75,8 @@ pub struct Follower<'s, 'a> {
     /// The order to end the script is in the mailbox.
     cancel_sent: bool,
     inbox: Inbox,
+    /// The training job ended while the mailbox could not be read, which has the agents' last reports.
+    ended_unheard: bool,
     /// The upload attempt of which a node misses chunks.
     missing: Option<u32>,
     script_forgotten: bool,
@@ -135,6 +137,7 @@ impl<'s, 'a> Follower<'s, 'a> {
             kept: Vec::new(),
             cancel_sent,
             inbox: Inbox::default(),
+            ended_unheard: false,
             missing: None,
             script_forgotten: false,
             examined: BTreeSet::new(),
@@ -209,8 +212,13 @@ impl<'s, 'a> Follower<'s, 'a> {
                 came |= self.read_reports(node, effects).await?;
                 all_read &= !self.inbox.is_silent();
             }
-            if all_read && self.cancel_sent {
+            if !all_read {
+                self.apply(&RunEvent::Unheard);
+            } else if self.cancel_sent {
                 effects.extend(self.apply(&RunEvent::ReadSinceCancel));
+            }
+            if all_read && std::mem::take(&mut self.ended_unheard) {
+                self.describe.hasten();
             }
             if came && self.machine.all_started() {
                 self.forget_script().await;
@@ -306,14 +314,12 @@ impl<'s, 'a> Follower<'s, 'a> {
         let mut came = false;
         // A container may report without end; the rest has its turn.
         for _ in 0..MOST_AT_ONCE {
-            let report = match self.inbox.next(self.session, node).await {
-                Err(error) if self.inbox.has_given_up() => {
-                    effects.extend([RunEffect::StopJob, RunEffect::Conclude(lost_mailbox::loss(self.session, &error))]);
-                    break;
-                }
-                report => report?,
-            };
-            let Some(report) = report else { break };
+            let found = self.inbox.next(self.session, node).await;
+            if let Some(reason) = self.inbox.given_up() {
+                effects.extend([RunEffect::StopJob, RunEffect::Conclude(lost_mailbox::loss(reason))]);
+                break;
+            }
+            let Some(report) = found? else { break };
             came = true;
             self.see(node, &report).await?;
             effects.extend(self.apply(&RunEvent::Report { node, report: &report }));
@@ -374,9 +380,7 @@ impl<'s, 'a> Follower<'s, 'a> {
                 self.describe.answered(self.machine.is_leaving());
                 if job.as_ref().is_some_and(|job| job.status.is_terminal()) {
                     if self.inbox.is_silent() {
-                        // The agents stored their last reports before the job ended; the mailbox cannot be read at the
-                        // moment.
-                        self.describe.hasten();
+                        self.ended_unheard = true;
                         return Ok(());
                     }
                     self.reports = Poll::new(Instant::now());
@@ -389,17 +393,13 @@ impl<'s, 'a> Follower<'s, 'a> {
             }
             Err(error) => {
                 self.describe.failed(error.kind);
-                if self.may_be_denied(&error) {
+                if error.kind == CloudErrorKind::Denied && self.started.elapsed() < TAGS_VISIBLE {
                     tracing::debug!(%error, "failed to look at the training job");
                     return Ok(());
                 }
                 self.refusals.bear(self.session, error)
             }
         }
-    }
-
-    fn may_be_denied(&self, error: &CloudError) -> bool {
-        error.kind == CloudErrorKind::Denied && self.started.elapsed() < TAGS_VISIBLE
     }
 
     async fn perform(&mut self, effect: RunEffect) -> anyhow::Result<Option<Conclusion>> {
@@ -464,8 +464,8 @@ impl<'s, 'a> Follower<'s, 'a> {
                 if self.machine.job_has_ended() {
                     self.session.apply(SessionEvent::AgentsEnded)?;
                 }
-                if self.inbox.has_given_up() {
-                    lost_mailbox::note(self.session, conclusion)?;
+                if let Some(reason) = self.inbox.given_up() {
+                    lost_mailbox::note(self.session, reason)?;
                 }
             }
             Conclusion::Exited { incomplete, .. } => {

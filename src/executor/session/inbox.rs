@@ -4,13 +4,14 @@
 use anyhow::Context as _;
 use tokio::time::Instant;
 
+use crate::base::failure::Failure;
 use crate::base::node::NodeId;
 use crate::base::plain;
 use crate::protocol::mailbox::{self, Report};
 use crate::session::Session;
 use crate::session::event::SessionEvent;
 use crate::session::exchange::Exchange as _;
-use crate::session::refusals::Refusals;
+use crate::session::refusals::{self, Refusals};
 
 /// Longest text kept of a report, in bytes.
 const LONGEST_TEXT: usize = 2000;
@@ -22,7 +23,7 @@ const MOST_NAMES: usize = 5;
 pub(super) struct Inbox {
     silent_since: Option<Instant>,
     refusals: Refusals,
-    has_given_up: bool,
+    given_up: Option<String>,
 }
 
 impl Inbox {
@@ -31,9 +32,9 @@ impl Inbox {
         self.silent_since.is_some()
     }
 
-    /// `true` when the last error was that of a mailbox that could not be reached for a whole lease.
-    pub(super) fn has_given_up(&self) -> bool {
-        self.has_given_up
+    /// The cause, when the mailbox could not be read for a whole lease: the agents have left for the same reason.
+    pub(super) fn given_up(&self) -> Option<&str> {
+        self.given_up.as_deref()
     }
 
     /// Returns the next report of a node, if it has arrived.
@@ -44,12 +45,14 @@ impl Inbox {
             Ok(bytes) => bytes,
             Err(error) => {
                 let since = *self.silent_since.get_or_insert_with(Instant::now);
-                self.has_given_up = error.kind.may_pass() && since.elapsed() >= session.settings.lease();
-                if self.has_given_up {
-                    return Err(error.into());
-                }
                 if session.state.any_ready() {
                     self.refusals.permission_is_there();
+                }
+                let lease = session.settings.lease();
+                if since.elapsed() >= lease && self.refusals.may_end(error.kind) {
+                    let (what, hint) = refusals::lasting(&error, lease);
+                    self.given_up = Some(format!("{what}, so the training job is stopped: {error}; {hint}"));
+                    return Err(Failure::system(what).hint(hint).caused_by(error).into());
                 }
                 self.refusals.bear(session, error)?;
                 return Ok(None);

@@ -66,6 +66,8 @@ pub enum RunEvent<'a> {
     Cancel(CancelUrgency),
     /// Every report that was stored before the order to end the script was sent has been read.
     ReadSinceCancel,
+    /// The mailbox could not be read just now: reports may be there.
+    Unheard,
     Tick,
 }
 
@@ -122,6 +124,8 @@ pub struct RunMachine {
     cancel: Option<CancelUrgency>,
     canceled_at: Option<Duration>,
     read_since_cancel: bool,
+    /// When the mailbox last could not be read.
+    unheard_at: Option<Duration>,
     stop_sent: bool,
     /// The nodes that went on after another one failed were ordered to end.
     rest_ended: bool,
@@ -158,6 +162,7 @@ impl RunMachine {
             cancel: None,
             canceled_at: None,
             read_since_cancel: false,
+            unheard_at: None,
             stop_sent: false,
             rest_ended: false,
             restarted: false,
@@ -227,6 +232,10 @@ impl RunMachine {
             }
             RunEvent::Progress { node } => {
                 self.nodes.change(*node, |node| node.progress_at = Some(now));
+                return effects;
+            }
+            RunEvent::Unheard => {
+                self.unheard_at = Some(now);
                 return effects;
             }
             RunEvent::CancelSent => {
@@ -405,7 +414,9 @@ impl RunMachine {
         let done = |node: &NodeRun| {
             // An interrupted script may end by itself, and its instance vanish before the report: SageMaker takes minutes to start another.
             let may_be_cut = self.config.may_rerun && node.bye.is_none() && self.job_ended_at.is_none();
-            let known = node.exit.is_some() || (node.end.is_some() && !may_be_cut);
+            // Only the report tells whether the script was ended from outside, and an agent sends it for as long as a lease.
+            let may_be_told = self.cancel.is_none() && self.unheard_at.is_some_and(|at| now < at + DRAIN);
+            let known = node.exit.is_some() || (node.end.is_some() && !may_be_cut && !may_be_told);
             let since = |limit: Duration| node.exited_at.is_some_and(|at| now >= at + limit);
             let told = node.exit.is_some() || node.bye.is_some() || since(EXIT_REPORT);
             // The copy of the output comes with the end of a job whose reports do.

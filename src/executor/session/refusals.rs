@@ -34,6 +34,11 @@ impl Refusals {
         self.has_passed = true;
     }
 
+    /// `true` when a failed call may be answered later.
+    pub(super) fn may_end(&self, kind: CloudErrorKind) -> bool {
+        kind.may_pass() || may_end(kind, self.has_passed)
+    }
+
     /// A call was answered.
     pub(super) fn passed(&mut self, session: &Session<'_>) {
         if self.is_told {
@@ -55,14 +60,14 @@ impl Refusals {
             tracing::debug!(error = %failed, "a call failed, and is tried again");
             return Ok(());
         }
-        if !may_end(failed.kind, self.has_passed) {
+        if !self.may_end(failed.kind) {
             return Err(error);
         }
         let lease = session.settings.lease();
         let since = *self.since.get_or_insert_with(Instant::now);
         if since.elapsed() >= lease {
-            let failure = lasting(failed, lease);
-            return Err(failure.caused_by(error).into());
+            let (what, hint) = lasting(failed, lease);
+            return Err(Failure::system(what).hint(hint).caused_by(error).into());
         }
         if since.elapsed() >= TELL_AFTER && !std::mem::replace(&mut self.is_told, true) {
             session.printer.warn(format!(
@@ -84,18 +89,21 @@ fn may_end(kind: CloudErrorKind, has_passed: bool) -> bool {
     }
 }
 
-/// The one cause of a stage whose credentials were refused for longer than a lease.
-fn lasting(error: &CloudError, lease: Duration) -> Failure {
-    let text = format!("AWS has refused the credentials of the runner host for {}", format_duration(lease));
-    let failure = Failure::system(text);
-    if error.kind == CloudErrorKind::Denied {
-        failure.hint(format!("allow the runner host's role `{}` again, as in `runner-config/iam/`", error.action))
-    } else {
-        failure.hint(
-            "give the host an instance profile, or a profile whose file or `credential_process` is renewed: keys of a session end after \
-             1 to 12 hours, and the environment of a service does not change; a longer `limits.lease_seconds` bears longer gaps",
-        )
+/// The one cause of a stage whose calls have failed for longer than a lease, and a hint.
+pub(super) fn lasting(error: &CloudError, lease: Duration) -> (String, String) {
+    let lease = format_duration(lease);
+    if error.kind.may_pass() {
+        let hint = "look at the runner host's way to S3".to_owned();
+        return (format!("the bucket could not be reached for {lease}"), hint);
     }
+    let hint = if error.kind == CloudErrorKind::Denied {
+        format!("allow the runner host's role `{}` again, as in `runner-config/iam/`", error.action)
+    } else {
+        "give the host an instance profile, or a profile whose file or `credential_process` is renewed: keys of a session end after 1 to \
+         12 hours, and the environment of a service does not change; a longer `limits.lease_seconds` bears longer gaps"
+            .to_owned()
+    };
+    (format!("AWS has refused the credentials of the runner host for {lease}"), hint)
 }
 
 /// Sends an order, and bears refused calls and faults for one lease. A cancel ends the wait.
@@ -122,9 +130,13 @@ async fn persist<T>(
     let (begun, lease) = (Instant::now(), session.settings.lease());
     loop {
         let error = match call().await {
-            Err(error) if !cancel.asked() && begun.elapsed() < lease => error,
+            Err(error) if !cancel.asked() => error,
             outcome => return outcome,
         };
+        if let Some(failed) = CloudError::passing(&error).filter(|_| begun.elapsed() >= lease) {
+            let (what, hint) = lasting(failed, lease);
+            return Err(Failure::system(what).hint(hint).caused_by(error).into());
+        }
         refusals.bear(session, error)?;
         tokio::select! {
             () = tokio::time::sleep(PAUSE) => {}

@@ -1,4 +1,4 @@
-//! Concludes a run whose mailbox could not be reached for a whole lease: its agents have left for the same reason.
+//! Concludes a run whose mailbox could not be read for a whole lease: its agents have left for the same reason.
 
 use crate::session::Session;
 use crate::session::event::SessionEvent;
@@ -6,18 +6,12 @@ use crate::session::failure_reasons::LossKind;
 use crate::session::machine::Conclusion;
 use crate::session::record::LostResults;
 
-/// The conclusion, with the error of the last try.
-pub(super) fn loss(session: &Session<'_>, error: &anyhow::Error) -> Conclusion {
-    let lease = humantime::format_duration(session.settings.lease());
-    let reason = format!(
-        "the bucket could not be reached for {lease}, so the training job is stopped: {error:#}; look at the runner host's way to S3"
-    );
-    Conclusion::Lost { reason, by: LossKind::System }
+pub(super) fn loss(reason: &str) -> Conclusion {
+    Conclusion::Lost { reason: reason.to_owned(), by: LossKind::System }
 }
 
 /// Notes it for the later stages, which then wait for nothing of the bucket.
-pub(super) fn note(session: &mut Session<'_>, conclusion: &Conclusion) -> anyhow::Result<()> {
-    let Conclusion::Lost { reason, .. } = conclusion else { return Ok(()) };
+pub(super) fn note(session: &mut Session<'_>, reason: &str) -> anyhow::Result<()> {
     session.apply(SessionEvent::AgentsEnded)?;
-    session.apply(SessionEvent::ResultsLost(&LostResults { why: reason.clone(), by_job: false }))
+    session.apply(SessionEvent::ResultsLost(&LostResults { why: reason.to_owned(), by_job: false }))
 }

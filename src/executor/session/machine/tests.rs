@@ -80,6 +80,32 @@ fn an_end_frame_is_enough_without_a_report() {
     assert!(matches!(end, Some(Conclusion::Exited { code: 0, .. })));
 }
 
+/// The agent ends the script when its lease is over, and the log alone tells with which code.
+#[test]
+fn an_end_frame_is_no_end_while_the_report_cannot_be_read() {
+    let mut machine = RunMachine::new(CONFIG);
+    machine.apply(&report(&ready()), at(1));
+    assert_eq!(conclusion(machine.apply(&complete(143), at(4))), None);
+    for second in (0..900).step_by(5) {
+        machine.apply(&RunEvent::Unheard, at(5 + second));
+        assert_eq!(conclusion(machine.apply(&RunEvent::Tick, at(9 + second))), None, "{second}");
+    }
+    let mut heard = RunMachine::new(CONFIG);
+    heard.apply(&RunEvent::Unheard, at(4));
+    heard.apply(&complete(143), at(4));
+    assert_eq!(conclusion(heard.apply(&RunEvent::Tick, at(20))), None, "the agent tries again at times");
+    heard.apply(&report(&exited(143, true)), at(21));
+    let end = conclusion(heard.apply(&report(&Report::Bye { reason: ByeReason::LeaseExpired }), at(22)));
+    assert!(matches!(&end, Some(Conclusion::Lost { by: LossKind::System, .. })), "{end:?}");
+    machine.apply(&RunEvent::CancelSent, at(910));
+    let end = conclusion(machine.apply(&RunEvent::Tick, at(911)));
+    assert_eq!(end, Some(Conclusion::Canceled { code: Some(143) }), "who ended it is known");
+    heard = RunMachine::new(CONFIG);
+    heard.apply(&RunEvent::Unheard, at(4));
+    heard.apply(&complete(7), at(4));
+    assert!(matches!(conclusion(heard.apply(&RunEvent::Tick, at(64))), Some(Conclusion::Exited { code: 7, .. })));
+}
+
 /// A script that traps SIGTERM ends with code 0 in an interruption, and the instance vanishes before the exit report.
 #[test]
 fn an_end_frame_alone_is_no_end_of_a_script_that_may_run_again() {

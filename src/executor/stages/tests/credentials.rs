@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use super::StageHarness;
 use crate::base::failure::{Kind, kind_of, render};
-use crate::cloud::CloudErrorKind;
 use crate::cloud::testing::{FaultDecision, Watch, When};
+use crate::cloud::{CloudErrorKind, JobStatus, SecondaryStatus};
 use crate::config::env::short_or_long;
 use crate::stages::{cleanup, prepare, run};
 
@@ -107,4 +107,27 @@ async fn a_permission_that_is_missing_from_the_beginning_is_told_at_once() {
     let seen = stage(Duration::from_hours(30), spans, Some("get")).await;
     assert_eq!(kind_of(&seen.ended.unwrap_err()), Kind::System);
     assert!(seen.took < MINUTE, "{:?}", seen.took);
+}
+
+/// Its end counts only when the last reports were read; all jobs of the account share the rate of looks.
+#[tokio::test(start_paused = true)]
+async fn a_job_that_ended_while_its_mailbox_is_refused_is_looked_at_at_the_usual_interval() {
+    let harness = StageHarness::configured();
+    prepare::run(harness.context()).await.unwrap();
+    let (script, jobs) = (harness.script("train\n"), harness.memory.jobs.clone());
+    let refused = vec![(MINUTE..MINUTE * 11, CloudErrorKind::Unauthenticated)];
+    harness.memory.objects.watch(Arc::new(Spans { start: Instant::now(), refused, method: None }));
+    let agent = tokio::spawn(harness.agent().work(Duration::from_hours(30), 0));
+    let killer = tokio::spawn(async move {
+        tokio::time::sleep(MINUTE * 2).await;
+        agent.abort();
+        jobs.names().iter().for_each(|name| jobs.set_status(name, JobStatus::Failed, SecondaryStatus::Failed));
+    });
+    let start = Instant::now();
+    let error = run::run(harness.context(), &script, "build_script").await.unwrap_err();
+    killer.await.unwrap();
+    assert!((MINUTE * 11..MINUTE * 12).contains(&start.elapsed()), "{:?}", start.elapsed());
+    assert!(render(&error).contains("the training job failed"), "{}", render(&error));
+    let looks = harness.memory.jobs.count("describe");
+    assert!((40..80).contains(&looks), "{looks} looks");
 }

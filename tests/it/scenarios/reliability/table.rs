@@ -116,6 +116,8 @@ const OPERATIONS: [&str; 14] = [
 const OF_S3: [&str; 6] =
     ["DeleteObjects", "GetBucketLifecycleConfiguration", "GetObject", "HeadObject", "ListObjectsV2", "PutObject"];
 
+/// The shortest lease that an operator can set.
+const SHORT_LEASE: &str = "lease_seconds = 60";
 const CLOUDWATCH_ALONE: &str = "[trace]\nlive_copy = false";
 
 /// Sets the plan before `prepare`.
@@ -415,6 +417,41 @@ pub(super) const TABLE: &[FaultRow] = &[
                 at,
                 &json!({"calls": [{"operation": "*", "path": "/ci-bucket", "count": 60, "drop": "before"}]}),
             );
+        }),
+    ),
+    row(
+        "S3 cannot be reached for longer than the lease, while the log can be read",
+        system("the bucket could not be reached for 1m"),
+        How::Played {
+            in_suite: false,
+            emulator: &[],
+            tail: SHORT_LEASE,
+            act: |desk, at| {
+                let away = json!({"calls": [{"operation": "*", "path": "/ci-bucket", "drop": "before"}]});
+                in_the_script(desk, at, &away);
+            },
+        },
+    ),
+    row(
+        "S3 refuses the credentials of host and container for longer than the lease",
+        system("AWS has refused the credentials of the runner host for 1m"),
+        How::Played {
+            in_suite: false,
+            emulator: &[],
+            tail: SHORT_LEASE,
+            act: |desk, at| {
+                let expired =
+                    json!({"error": "ExpiredToken", "message": "The provided token has expired.", "status": 400});
+                in_the_script(desk, at, &json!({"calls": rules(&OF_S3, &expired)}));
+            },
+        },
+    ),
+    row(
+        "the role of the training job may not write its reports",
+        system("the credentials in use need `s3:PutObject`"),
+        long(|desk, at| {
+            let denied = json!({"operation": "PutObject", "path": "/reports/", "error": "AccessDenied", "status": 403});
+            from_the_begin(desk, at, &json!({"calls": [denied]}));
         }),
     ),
     row(
