@@ -32,7 +32,7 @@ enum Place {
 /// it is only put into keywords that GitLab replaces no variables in.
 pub(super) fn findings(component: &Component, all: &Components) -> Vec<String> {
     let mut found: Vec<_> = component.body.lines().filter_map(unasked_branch).collect();
-    let rules = component.inputs.values().flat_map(|entry| entry["default"].as_array()).flatten();
+    let rules = component.inputs.values().filter_map(|entry| entry["default"].as_array()).flatten();
     let files = rules.flat_map(|rule| texts(&rule["exists"])).filter(|file| !file.starts_with('$'));
     found.extend(files.map(|file| format!("literal-file: {file}")));
     for (name, entry) in &component.inputs {
