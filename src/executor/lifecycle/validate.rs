@@ -1,7 +1,7 @@
 //! `sagemaker-executor validate`: checks the manifest, and with `--connect` the account that it names.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -12,7 +12,7 @@ use super::CommandInputs;
 use super::connect::{self, CheckRow};
 use super::gate;
 use super::identity::IdentityArgs;
-use super::manifest::{ManifestFinding, ManifestReading, ManifestText, ModelEntry, mistakes};
+use super::manifest::{Manifest, ManifestFinding, ManifestReading, ManifestText, ModelEntry, key_below, mistakes};
 use super::output::{Data, OutputArgs, OutputForm, ReportFileArgs};
 use super::target::TargetArgs;
 use crate::base::failure::Failure;
@@ -112,6 +112,25 @@ fn mistakes_of_rules(model: &ModelEntry) -> Vec<(String, String)> {
     found
 }
 
+/// What a deployment of this environment would refuse first, after the training: each sample of the endpoint's test that is not below the
+/// manifest's folder, and the place of the endpoint.
+fn mistakes_of_endpoint(manifest: &Manifest, environment: Option<&str>, folder: &Path) -> Vec<(String, String)> {
+    let Some(endpoint) = &manifest.endpoint else { return Vec::new() };
+    let samples = endpoint.test.iter().flat_map(|test| &test.samples).enumerate();
+    let absent = samples.filter(|(_, sample)| !folder.join(sample).exists());
+    let text = "names a file that is not there: commit it, below the manifest's folder";
+    let mut found: Vec<_> =
+        absent.map(|(number, _)| (format!("endpoint.test.samples.{number}"), text.to_owned())).collect();
+    if let Some(name) = environment {
+        let given = [("role", &manifest.target.role), ("bucket", &manifest.target.bucket)];
+        let missing = given.into_iter().filter(|(_, value)| value.is_none());
+        let text =
+            |key| format!("has no `{key}`, which its endpoint needs: add it, or remove the endpoint with a `patch`");
+        found.extend(missing.map(|(key, _)| (key_below("environments", name), text(key))));
+    }
+    found
+}
+
 pub async fn run(inputs: &CommandInputs, args: ValidateArgs, _: Cancellation) -> anyhow::Result<()> {
     let reports = ReportFileArgs { junit: args.junit.clone(), ..ReportFileArgs::default() };
     let output = OutputArgs { output: args.output, dotenv: None };
@@ -125,7 +144,9 @@ pub async fn run(inputs: &CommandInputs, args: ValidateArgs, _: Cancellation) ->
         // A rule that the schema refuses is told once.
         if found.is_empty() {
             let mistakes = manifest.model.iter().flat_map(mistakes_of_rules);
-            findings.extend(mistakes.filter_map(|(key, message)| text.finding(&key, &message)));
+            let of_endpoint =
+                mistakes_of_endpoint(&manifest, name, args.target.manifest.parent().unwrap_or(Path::new("")));
+            findings.extend(mistakes.chain(of_endpoint).filter_map(|(key, message)| text.finding(&key, &message)));
         }
         findings.extend(found);
         targets.push(args.target.target(manifest, name.map(str::to_owned), inputs));

@@ -208,6 +208,7 @@ fn the_examples_of_the_manifest_have_no_mistake() {
     for text in texts {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("manifest.json"), &text).unwrap();
+        std::fs::write(folder.path().join("samples.jsonl"), "").unwrap();
         let mut program = Command::new(env!("CARGO_BIN_EXE_sagemaker-executor"));
         let output = program.arg("validate").env_clear().current_dir(folder.path()).output().unwrap();
         assert!(output.status.success(), "{}\n{text}", String::from_utf8_lossy(&output.stdout));

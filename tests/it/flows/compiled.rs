@@ -67,9 +67,11 @@ pub(super) fn compiled(
         program.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         // The schema that the compiler brings wants a tag in `tags`, which GitLab does not.
         program.arg("--json-schema-validation=false").arg("--evaluate-rule-changes=false");
-        let ended = program.args(arguments).output().unwrap();
+        // Node may end before a pipe has taken more than 64 KiB; a file takes all.
+        let told = home.join("stdout");
+        let ended = program.args(arguments).stdout(std::fs::File::create(&told).unwrap()).output().unwrap();
         assert!(ended.status.success(), "{}", shown(&ended));
-        String::from_utf8(ended.stdout).unwrap()
+        std::fs::read_to_string(told).unwrap()
     };
     let names = variables.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(",");
     let set = variables.iter().flat_map(|(name, value)| ["--variable".to_owned(), format!("{name}={value}")]);

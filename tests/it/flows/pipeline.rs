@@ -301,6 +301,8 @@ impl<'a> Pipeline<'a> {
         });
     }
 
+    /// GitLab takes the stop job of the last deployment that ended, also of a failed one (`environment_stop_actions_include_all_finished_deployments`,
+    /// always on since 17.0).
     fn leave(&self, environment: &JobEnvironment, is_success: bool, known: &BTreeMap<String, String>) {
         let mut all = self.project.environments.borrow_mut();
         let found = all.get_mut(&environment.name).expect("it was entered");

@@ -92,7 +92,7 @@ fn whole(site: &Site) {
     let before = production.state();
     let first_account = site.emulator().all_requests();
     let mut second = production.pipeline(&sha);
-    second.run().play("production-deploy", &[]);
+    second.run().play("production-plan", &[]).play("production-deploy", &[]);
     show::pipeline(&second);
     assert_eq!(second.in_state(JobState::Failed), Vec::<&str>::new(), "{}", second.told());
     assert_eq!(second.schedule.state("production-plan"), JobState::Success, "{}", second.told());
@@ -160,7 +160,7 @@ fn commit_to(repository: &Repository, files: &[(String, String)]) -> String {
 
 /// The first deployment waits for an approval of somebody else; then the bytes that were tested are deployed. The version's ARN.
 fn approved_and_deployed(pipeline: &mut Pipeline<'_>, released: &Released) -> String {
-    pipeline.run();
+    pipeline.run().play("production-plan", &[]);
     assert_eq!(pipeline.schedule.state("production-plan"), JobState::Warning, "{}", pipeline.told());
     let fetched = pipeline.job("fetch");
     assert_eq!(sha256(&fetched.package()), released.sha256);
@@ -343,7 +343,8 @@ fn variables(site: &Site) -> Vec<ProjectVariable> {
     ];
     let variable =
         |scope| move |(name, value): (&str, String)| ProjectVariable { variable: Variable::new(name, &value), scope };
-    everywhere.into_iter().map(variable("*")).chain(scoped.into_iter().map(variable("production"))).collect()
+    let of_aws = ["production", "approval"].into_iter().flat_map(|scope| scoped.clone().map(variable(scope)));
+    everywhere.into_iter().map(variable("*")).chain(of_aws).collect()
 }
 
 #[test]

@@ -58,6 +58,34 @@ fn every_mistake_has_a_line_and_the_job_fails() {
     assert!(absent.stderr.contains("`--manifest FILE`"), "{}", absent.stderr);
 }
 
+/// What the first deployment, after a training, would refuse: the manifests of two scaffolds in one, without their files and roles.
+#[test]
+fn an_endpoint_needs_its_samples_and_a_role() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut manifest = manifest();
+    manifest["endpoint"]["test"] = json!({"samples": ["samples.jsonl", "more/samples.jsonl"]});
+    manifest["environments"]["bad"] = json!({"region": "eu-west-1", "account": "123456789012"});
+    std::fs::write(folder.path().join("manifest.json"), manifest.to_string()).unwrap();
+    std::fs::write(folder.path().join("samples.jsonl"), "").unwrap();
+    let ended = run(folder.path(), &[], &["validate", "--output", "json"]);
+    let data: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let told =
+        |key: &str| data["findings"].as_array().unwrap().iter().map(|one| one[key].to_string()).collect::<Vec<_>>();
+    assert_eq!(ended.code, 1, "{}", ended.stderr);
+    assert_eq!(told("key"), ["\"endpoint.test.samples.1\"", "\"environments.bad\"", "\"environments.bad\""]);
+    let messages = told("message");
+    for (message, named) in messages.iter().zip(["commit it", "`bucket`", "`role`"]) {
+        assert!(message.contains(named), "{messages:?}");
+    }
+    // Without a deployment nothing is needed.
+    manifest["environments"]["bad"]["patch"] = json!({"endpoint": null});
+    std::fs::create_dir(folder.path().join("more")).unwrap();
+    std::fs::write(folder.path().join("more/samples.jsonl"), "").unwrap();
+    std::fs::write(folder.path().join("manifest.json"), manifest.to_string()).unwrap();
+    let ended = run(folder.path(), &[], &["validate"]);
+    assert_eq!(ended.code, 0, "{}{}", ended.stdout, ended.stderr);
+}
+
 /// Roles of the account: the caller with the shipped policy, the one of the endpoint, and a caller that may do nothing.
 fn account() -> String {
     let policy = POLICY.replace("123456789012", "000000000000").replace("example-models", BUCKET);

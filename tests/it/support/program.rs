@@ -32,8 +32,7 @@ fn stripped() -> Result<PathBuf, String> {
     if program.exists() {
         return Ok(program);
     }
-    // Those of earlier builds.
-    fs::remove_dir_all(&copies).ok();
+    remove_others(&copies, &folder);
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let unfinished = folder.join(format!("unfinished-{}", std::process::id()));
     let ended = Command::new("strip").arg("-s").arg("-o").arg(&unfinished).arg(BUILT).output();
@@ -41,6 +40,42 @@ fn stripped() -> Result<PathBuf, String> {
     if !ended.status.success() {
         return Err(format!("strip: {}", String::from_utf8_lossy(&ended.stderr).trim()));
     }
-    fs::rename(&unfinished, &program).map_err(|error| format!("{}: {error}", program.display()))?;
+    publish(&unfinished, &program).map_err(|error| format!("{}: {error}", program.display()))?;
     Ok(program)
+}
+
+/// Removes the copies of earlier builds. Another test process may just be making that of this one.
+fn remove_others(copies: &Path, own: &Path) {
+    for entry in fs::read_dir(copies).into_iter().flatten().flatten().filter(|entry| entry.path() != own) {
+        fs::remove_dir_all(entry.path()).ok();
+    }
+}
+
+/// Gives a whole file its name, and leaves the file of another test process that was first: programs may run from it.
+fn publish(unfinished: &Path, program: &Path) -> std::io::Result<()> {
+    let linked = fs::hard_link(unfinished, program);
+    fs::remove_file(unfinished).ok();
+    match linked {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        linked => linked,
+    }
+}
+
+/// Two test processes start right after a build: the copy of the first one stays.
+#[test]
+fn copies_of_two_test_processes_are_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (own, other) = (folder.path().join("own"), folder.path().join("other"));
+    for build in [&own, &other] {
+        fs::create_dir(build).unwrap();
+        fs::write(build.join("unfinished-1"), "first").unwrap();
+    }
+    fs::write(own.join("unfinished-2"), "second").unwrap();
+    remove_others(folder.path(), &own);
+    let program = own.join("sagemaker-executor");
+    for unfinished in ["unfinished-1", "unfinished-2"] {
+        publish(&own.join(unfinished), &program).unwrap();
+    }
+    assert_eq!((fs::read_to_string(&program).unwrap().as_str(), other.exists()), ("first", false));
+    assert_eq!(fs::read_dir(&own).unwrap().count(), 1);
 }

@@ -152,7 +152,7 @@ fn no_job_of_production_runs_before_somebody_deploys() {
             let holds = of_itself.is_none() || follows(job) || asked.is_some_and(|asked| Some(asked) < of_itself);
             assert!(holds, "{flow}: {name}");
         }
-        assert_eq!(found, if flow == "training-project" { 0 } else { 8 }, "{flow}");
+        assert_eq!(found, if flow == "training-project" { 0 } else { 9 }, "{flow}");
         let package = &pipeline["stable-package"];
         assert_eq!(package["environment"]["name"], "$LIFECYCLE_STABLE_ENVIRONMENT");
         assert_eq!(package["variables"]["COMPONENT_MANIFEST_ENVIRONMENT"], "$LIFECYCLE_PRODUCTION_ENVIRONMENT");

@@ -20,8 +20,7 @@ use crate::support::snapshot::assert_snapshot;
 const FILES: [&str; 2] = ["evaluate.py", "tests/integration/test_endpoint.py"];
 const FLOWS: [&str; 3] = ["training-project", "inference-project", "full-project"];
 
-/// Kinds of pipelines, with the variables that GitLab sets in them. Those of the `push` to `main` are always there. The first seven are
-/// compiled for every flow, the others for the flow that has all jobs.
+/// Kinds of pipelines, with the variables that GitLab sets in them. Those of the `push` to `main` are always there.
 const KINDS: [(&str, &[(&str, &str)]); 15] = [
     ("merge request", &[REQUEST[0], REQUEST[1], REQUEST[2], REQUEST[3], TITLE]),
     ("draft", &[REQUEST[0], REQUEST[1], REQUEST[2], REQUEST[3], ("CI_MERGE_REQUEST_TITLE", "Draft: Weigh classes")]),
@@ -66,17 +65,14 @@ const REQUEST: [(&str, &str); 4] = [
     ("CI_MERGE_REQUEST_SOURCE_PROJECT_ID", "231"),
 ];
 /// What every project sets.
-const IMAGES: [(&str, &str); 2] = [("LIFECYCLE_IMAGE", "lifecycle"), ("PYTHON_IMAGE", "python")];
+const IMAGES: [(&str, &str); 3] =
+    [("LIFECYCLE_IMAGE", "lifecycle"), ("PYTHON_IMAGE", "python"), ("TRAINING_IMAGE", "training")];
 const TITLE: (&str, &str) = ("CI_MERGE_REQUEST_TITLE", "Weigh classes");
 
 #[test]
 fn each_kind_of_pipeline_has_its_jobs() {
     let Some(compiler) = Compiler::find("each_kind_of_pipeline_has_its_jobs") else { return };
-    let of_flow = |flow: &'static str| {
-        let kinds = if flow == "full-project" { &KINDS[..] } else { &KINDS[..7] };
-        kinds.iter().map(move |kind| (flow, kind))
-    };
-    let all: Vec<_> = FLOWS.into_iter().flat_map(of_flow).collect();
+    let all: Vec<_> = FLOWS.into_iter().flat_map(|flow| KINDS.iter().map(move |kind| (flow, kind))).collect();
     // Two at a time, each in its own project.
     let half = |first: usize| {
         let project = Project::new(&compiler, &FILES);
@@ -142,9 +138,21 @@ fn a_variable_stands_in_for_its_input_in_rules() {
     assert!(trunk.contains_key("stable-package") && !trunk.contains_key("candidate-package"), "{trunk:?}");
     assert_eq!((trunk["train"].as_str(), trunk["production-plan"].as_str()), ("manual", "manual"));
     // Also where a rule looks for files.
-    let moved = of("trunk", &[("LIFECYCLE_INTEGRATION_TESTS", "none")]);
+    let moved = of(
+        "trunk",
+        &[
+            ("LIFECYCLE_INTEGRATION_TESTS", "none"),
+            // A file that is not at the top.
+            ("LIFECYCLE_EVALUATE_SCRIPT", FILES[1]),
+            ("LIFECYCLE_STAGING_ENVIRONMENT", "production"),
+        ],
+    );
     assert!(trunk.contains_key("staging-integration") && !moved.contains_key("staging-integration"), "{moved:?}");
-    let main = of("main", &[]);
+    assert!(moved.contains_key("evaluate"), "{moved:?}");
+    // One environment for both would bring a merge to production without a click.
+    assert!(moved.contains_key("deploy-environment") && !trunk.contains_key("deploy-environment"), "{moved:?}");
+    let main = of("main", &[("LIFECYCLE_EVALUATE_SCRIPT", "none.py")]);
+    assert!(trunk.contains_key("evaluate") && !main.contains_key("evaluate"), "{main:?}");
     assert!(main.contains_key("candidate-package") && !main.contains_key("stable-package"), "{main:?}");
     assert_eq!(main["train"], "on_success");
 }
@@ -178,6 +186,9 @@ fn a_pipeline_without_images_has_a_job_that_says_so() {
     for flow in FLOWS {
         let pipeline = json!({"include": [{"local": format!("/templates/{flow}/template.yml")}]}).to_string();
         let mut set = BTreeMap::from([("CI_PIPELINE_SOURCE", "push"), ("CI_COMMIT_BRANCH", "main"), IMAGES[0]]);
+        if flow != "inference-project" {
+            set.extend([IMAGES[1], ("TRAINING_IMAGE", "")]);
+        }
         let first = |set: &BTreeMap<&str, &str>| {
             let listed = project.jobs(&pipeline, set).into_iter();
             let first = listed.filter(|job| job.when == "on_success" && job.needs.is_empty());
@@ -225,6 +236,41 @@ fn parts_deploy_nothing_for_forks_and_tags_and_in_freezes() {
     }
 }
 
+/// The pipelines of `docs/examples`: none is refused, whatever a documented variable or a freeze leaves out, and a freeze holds.
+#[test]
+fn no_pipeline_of_the_examples_is_refused() {
+    let Some(compiler) = Compiler::find("no_pipeline_of_the_examples_is_refused") else { return };
+    let project = Project::new(&compiler, &FILES);
+    let examples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/examples");
+    let reference = regex::Regex::new(r"component: \$CI_SERVER_FQDN/ml/components/([a-z-]+)@[0-9.]+").unwrap();
+    let set = |name, value| vec![(name, value)];
+    let training = vec![
+        set("CI_DEPLOY_FREEZE", "true"),
+        set("LIFECYCLE_TRAIN", "schedule"),
+        set("LIFECYCLE_PRODUCTION_BRANCH", "trunk"),
+        KINDS[0].1.to_vec(),
+    ];
+    let frozen = vec![set("CI_COMMIT_BRANCH", "main"), set("CI_DEPLOY_FREEZE", "true")];
+    for (example, kinds) in [
+        ("candidate-to-stable/.gitlab-ci.yml", &frozen),
+        ("retail/.gitlab-ci.yml", &frozen),
+        ("promotion/training.gitlab-ci.yml", &training),
+        ("promotion/production.gitlab-ci.yml", &frozen),
+    ] {
+        let text = std::fs::read_to_string(examples.join(example)).unwrap();
+        let pipeline = reference.replace_all(&text, "local: /templates/$1/template.yml");
+        for more in kinds {
+            let mut variables = BTreeMap::from([("CI_PIPELINE_SOURCE", "push"), ("CI_COMMIT_BRANCH", "main")]);
+            variables.extend(IMAGES.iter().chain(more).copied());
+            let listed = project.jobs(&pipeline, &variables);
+            let changes = |name: &str| name.ends_with("-deploy") || name.ends_with("-release");
+            let changing: Vec<_> = listed.iter().filter(|job| job.when != "never" && changes(&job.name)).collect();
+            let is_frozen = variables.contains_key("CI_DEPLOY_FREEZE");
+            assert!(!is_frozen || changing.is_empty(), "{example}: {changing:?}");
+        }
+    }
+}
+
 /// A job that is left out takes those with it that need it; a training on schedule with the rules of the README does.
 #[test]
 fn a_need_that_is_left_out_is_found() {
@@ -238,6 +284,8 @@ fn a_need_that_is_left_out_is_found() {
     let set = BTreeMap::from([("CI_PIPELINE_SOURCE", "push"), ("CI_COMMIT_BRANCH", "main")]);
     let (_, missing) = project.jobs_and_missing(&train(json!({"train_rules": rules})), &set);
     assert_eq!(missing, ["evaluate needs train", "gate needs train"]);
+    let listed = project.jobs(&train(json!({"evaluate_script": FILES[1]})), &set);
+    assert!(listed.iter().any(|job| job.name == "evaluate" && job.when == "on_success"), "{listed:?}");
     let all = train(json!({"train_rules": rules, "evaluate_rules": rules, "gate_rules": rules}));
     assert_eq!(project.jobs(&all, &set).iter().filter(|job| job.when != "never").count(), 0);
 }

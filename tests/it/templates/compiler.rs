@@ -140,7 +140,10 @@ impl<'a> Project<'a> {
     fn compile(&self, pipeline: &str, arguments: &[String]) -> Output {
         self.file(".gitlab-ci.yml", pipeline);
         // The schema that the compiler brings wants a tag in `tags`, which GitLab does not; GitLab's own is checked apart.
-        self.command(&self.compiler.node)
+        // Node may end before a pipe has taken more than 64 KiB; a file takes all.
+        let told = self.home.path().join("stdout");
+        let ended = self
+            .command(&self.compiler.node)
             .arg(&self.compiler.program)
             .arg("--home")
             .arg(self.home.path())
@@ -148,8 +151,10 @@ impl<'a> Project<'a> {
             // A commit of the tests changes whatever its pipeline asks for.
             .arg("--evaluate-rule-changes=false")
             .args(arguments)
+            .stdout(std::fs::File::create(&told).unwrap())
             .output()
-            .unwrap()
+            .unwrap();
+        Output { stdout: std::fs::read(told).unwrap(), ..ended }
     }
 
     /// The pipeline with everything that it includes.

@@ -30,13 +30,16 @@ fn the_documented_commands_send_the_program_alone() {
     program(&made.join("sagemaker-executor"), "#!/bin/sh\n");
     program(&made.join("deps/large.rlib"), "");
     program(&path("bin/cargo"), "#!/bin/sh\n");
-    program(&path("bin/docker"), "#!/bin/sh\nfor last; do :; done\nfind \"$last\" -type f > sent\n");
+    program(
+        &path("bin/docker"),
+        "#!/bin/sh\n[ \"$1\" = build ] || exit 0\nfor last; do :; done\nfind \"$last\" -type f > sent\n",
+    );
     let search = format!("{}:/usr/bin:/bin", path("bin").display());
     let ended = Command::new("/bin/sh")
         .args(["-eu", "-c", &documented().join("\n")])
         .current_dir(&clone)
         .env_clear()
-        .envs([("PATH", search.as_str()), ("BASE_IMAGE", "base"), ("LIFECYCLE_IMAGE", "lifecycle")])
+        .envs([("PATH", search.as_str()), ("BASE_IMAGE", "base"), ("REPOSITORY", "lifecycle")])
         .output()
         .unwrap();
     assert!(ended.status.success(), "{}", shown(&ended));

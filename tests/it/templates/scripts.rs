@@ -192,7 +192,15 @@ fn images_are_asked_for_where_a_runner_has_them() {
         for named in ["LIFECYCLE_IMAGE", "PYTHON_IMAGE", "inputs image and python_image"] {
             assert!(said.contains(named), "{said}");
         }
-        let inputs = json!({"image": "lifecycle@sha256:00", "python_image": "python@sha256:00"});
+        let mut inputs = json!({"image": "lifecycle@sha256:00", "python_image": "python@sha256:00"});
+        if flow != "inference-project" {
+            let untrained = all[flow].expanded(inputs.as_object().unwrap(), &all);
+            let ended = bench.run(&untrained, &untrained["images"], &given());
+            let said = String::from_utf8(ended.stderr).unwrap();
+            assert!(said.contains("TRAINING_IMAGE") && said.contains("training_image"), "{said}");
+            assert_eq!((ended.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+            inputs["training_image"] = json!("training@sha256:00");
+        }
         let named = all[flow].expanded(inputs.as_object().unwrap(), &all);
         assert!(bench.run(&named, &named["images"], &given()).status.success());
         let on_the_host = BTreeMap::from([("CI_SHARED_ENVIRONMENT", "true")]);
@@ -250,6 +258,11 @@ fn a_wrong_environment_is_named() {
         let said = String::from_utf8(ended.stderr).unwrap();
         assert_eq!((ended.status.code(), said.lines().count()), (Some(1), 1), "{said}");
         assert!(said.contains("DEPLOY_ENVIRONMENT=prodution") && said.contains("production_environment"), "{said}");
+        let one = [("LIFECYCLE_STAGING_ENVIRONMENT", "production"), ("LIFECYCLE_PRODUCTION_ENVIRONMENT", "production")];
+        let ended = bench.run(&pipeline, &pipeline["deploy-environment"], &BTreeMap::from(one));
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!((ended.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+        assert!(said.contains("one environment, production") && said.contains("staging_environment"), "{said}");
         // What costs, and what is published, waits for it.
         for job in ["train", "candidate-package", "stable-package"] {
             let Some(job) = pipeline.get(job) else { continue };
@@ -270,6 +283,30 @@ fn the_test_asks_for_the_configuration_of_its_deployment() {
     assert!(bench.run(&pipeline, &pipeline["staging-test"], &variables).status.success());
     let calls = bench.calls();
     assert!(calls.contains("[--environment] [staging] [--configuration] [wine-2937]"), "{calls}");
+    // It looks after the integration tests, which do not, and which no release and no plan outruns.
+    for prefix in ["review", "staging", "production"] {
+        let needs = pipeline[&format!("{prefix}-test")]["needs"].as_array().unwrap();
+        assert!(needs.iter().any(|need| need["job"] == format!("{prefix}-integration")), "{prefix}");
+    }
+}
+
+/// A job that began to wait before a freeze does nothing in it, unless somebody says so.
+#[test]
+fn a_freeze_holds_what_waits_from_before() {
+    let all = components();
+    let pipeline = all["full-project"].expanded(&Map::new(), &all);
+    for job in ["staging-deploy", "production-deploy", "stable-release"] {
+        let mut variables = given();
+        variables.insert("CI_DEPLOY_FREEZE", "true");
+        let bench = Bench::new(&["sagemaker-executor"]);
+        let ended = bench.run(&pipeline, &pipeline[job], &variables);
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!((ended.status.code(), said.lines().count(), bench.calls().as_str()), (Some(1), 1, ""), "{said}");
+        assert!(said.contains("CI_DEPLOY_FREEZE") && said.contains("IN_FREEZE=true"), "{said}");
+        variables.insert("IN_FREEZE", "true");
+        assert!(bench.run(&pipeline, &pipeline[job], &variables).status.success());
+        assert!(bench.calls().contains("[--package]"), "{job}: {}", bench.calls());
+    }
 }
 
 /// The report shows the files that earlier jobs left, and none of the commit.

@@ -7,7 +7,7 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::component::{Component, Components};
-use super::yaml::documents;
+use super::yaml::{documents, texts};
 
 /// How a description names the variable of its input.
 static NAMED: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\bVariable ([A-Z][A-Z0-9_]+)\b").unwrap());
@@ -32,6 +32,9 @@ enum Place {
 /// it is only put into keywords that GitLab replaces no variables in.
 pub(super) fn findings(component: &Component, all: &Components) -> Vec<String> {
     let mut found: Vec<_> = component.body.lines().filter_map(unasked_branch).collect();
+    let rules = component.inputs.values().filter_map(|entry| entry["default"].as_array()).flatten();
+    let files = rules.flat_map(|rule| texts(&rule["exists"])).filter(|file| !file.starts_with('$'));
+    found.extend(files.map(|file| format!("literal-file: {file}")));
     for (name, entry) in &component.inputs {
         let places = places(component, name);
         match variable(entry) {
@@ -72,7 +75,10 @@ fn is_used(name: &str, entry: &Value, places: &[Place], all: &Components) -> boo
             all.get(component).and_then(|part| variable(part.inputs.get(input)?)) == Some(name)
         }
     };
-    entry["default"].as_str() == Some(format!("${name}").as_str()) || places.iter().any(by_place)
+    // A rule that looks for the file of the input takes none of its variable for it.
+    let is_looked_for = places.iter().any(|place| matches!(place, Place::Key(key) if key == "exists"));
+    let is_default = entry["default"].as_str() == Some(format!("${name}").as_str());
+    !is_looked_for && (is_default || places.iter().any(by_place))
 }
 
 fn needs_none(entry: &Value, places: &[Place], all: &Components) -> bool {

@@ -17,6 +17,7 @@ mod types;
 mod variables;
 
 pub(crate) use finding::ManifestFinding;
+pub(crate) use places::join as key_below;
 pub(crate) use read::{ManifestReading, ManifestText, mistakes};
 pub(crate) use types::is_name;
 pub use types::{

@@ -50,7 +50,7 @@ fn wrong_syntax(text: &str, error: &serde_json::Error) -> ManifestFinding {
 }
 
 /// The path of an entry. A name with a dot, and an empty one, is in quotes.
-pub(super) fn join(path: &str, name: &str) -> String {
+pub(crate) fn join(path: &str, name: &str) -> String {
     let name = if name.is_empty() || name.contains(['.', '"']) { format!("{name:?}") } else { name.to_owned() };
     if path.is_empty() { name } else { format!("{path}.{name}") }
 }
