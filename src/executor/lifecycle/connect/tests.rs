@@ -34,7 +34,11 @@ async fn validated(memory: &Memory, arguments: &[&str]) -> (String, Option<anyho
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("manifest.json");
     let bucket = memory.objects.uri("").trim_start_matches("s3://").trim_end_matches('/').to_owned();
-    std::fs::write(&file, MANIFEST.replace("\"models\"", &format!("\"{bucket}\""))).unwrap();
+    let staging = r#""account": "${STAGING_ACCOUNT:210987654321}","#;
+    let of_staging = format!(r#"{staging} "role": "arn:aws:iam::210987654321:role/serve", "bucket": "models","#);
+    let manifest = MANIFEST.replace(staging, &of_staging).replace("\"models\"", &format!("\"{bucket}\""));
+    std::fs::write(&file, manifest).unwrap();
+    std::fs::write(folder.path().join("samples.jsonl"), "").unwrap();
     let (printer, captured) = Printer::captured();
     let inputs = CommandInputs {
         gitlab: Arc::new(crate::gitlab::api::testing::MemoryGitLabConnect::default()),
@@ -147,7 +151,7 @@ async fn reading_is_unknown_to_a_caller_who_may_not_list() {
 #[tokio::test]
 async fn every_environment_is_checked_when_none_is_named() {
     let (text, error) = validated(&account(), &["--output", "json"]).await;
-    assert_eq!(error.unwrap().to_string(), "1 check failed");
+    assert_eq!(error.unwrap().to_string(), "3 checks failed");
     let data: serde_json::Value = serde_json::from_str(&text).unwrap();
     let row = |name: &str, check: &str| {
         let rows = data["checks"].as_array().unwrap();
