@@ -190,7 +190,7 @@ fn an_error_while_waiting_is_not_hidden_in_a_section() {
     let mut run = desk.start_run("build_script", "echo never");
     run.until("Provisioning ml.m5.large");
     desk.emulator.set_faults(&json!({"calls": [
-        {"operation": "GetObject", "error": "AccessDenied", "message": "Access Denied", "status": 403}]}));
+        {"operation": "GetObject", "error": "InvalidRequest", "message": "No time helps", "status": 400}]}));
     let ended = run.end();
     assert_eq!(sections(&ended.stderr), ["sagemaker_provisioning"], "{ended}");
     let below = ended.stderr.rsplit("section_end").next().unwrap_or_default();

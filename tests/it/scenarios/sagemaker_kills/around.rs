@@ -348,9 +348,23 @@ impl Play<'_> {
             // `cleanup` needs no disk.
             self.until_no_job_lives();
             disk.unmounted(self.desk);
+            self.end_pause();
             self.desk.call(&["sweep", "--older-than", "0s"]);
         }
         self.desk.is_left_clean();
+    }
+
+    /// Ends the time in which a runner may call the next stage, as ten minutes do.
+    fn end_pause(&self) {
+        for entry in std::fs::read_dir(self.desk.root().join("state/sessions")).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.extension().is_some_and(|extension| extension == "alive") {
+                let mut note: Value =
+                    serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap_or_default();
+                note["paused"] = false.into();
+                std::fs::write(&path, note.to_string()).unwrap();
+            }
+        }
     }
 
     #[track_caller]
