@@ -154,9 +154,10 @@ fn a_script_cannot_kill_the_agent_and_may_kill_itself() {
 #[test]
 fn a_role_without_its_permissions() {
     for (operation, permission) in [("PutObject", "`s3:PutObject`"), ("GetObject", "`s3:GetObject`")] {
-        let desk = Desk::with(&job(), &["--training-delay", "6s"], "").prepared();
+        // What the driver could read before may be refused for one lease.
+        let desk = Desk::with(&job(), &["--training-delay", "6s"], "lease_seconds = 60").prepared();
         let mut run = desk.start_run("build_script", "echo never");
-        // The driver has sent all it has to send and waits; from here on the container alone meets the refusals.
+        // The driver has sent all it has to send and waits.
         run.until("Provisioning ml.m5.large");
         desk.emulator.set_faults(&json!({"calls": [
             {"operation": operation, "error": "AccessDenied", "message": "Access Denied", "status": 403}]}));
