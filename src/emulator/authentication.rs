@@ -87,7 +87,7 @@ fn known(shared: &Shared, signing: Signing, parts: &Parts) -> Result<(Signature,
         );
     }
     if signing.protocol != WireProtocol::S3 {
-        // Whoever set the clock must be able to set it back.
+        // The client that set the clock must be able to set it back.
         let is_own = signing.service == Some(OWN_SERVICE);
         signature.check_time(if is_own { clock::of_machine() } else { clock::now() })?;
     }

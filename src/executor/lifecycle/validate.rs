@@ -112,7 +112,7 @@ fn mistakes_of_rules(model: &ModelEntry) -> Vec<(String, String)> {
     found
 }
 
-/// What a deployment of this environment would refuse first, after the training: each sample of the endpoint's test that is not below the
+/// Mistakes that a deployment of this environment would refuse first, after the training: each sample of the endpoint's test that is not below the
 /// manifest's folder, and the place of the endpoint.
 fn mistakes_of_endpoint(manifest: &Manifest, environment: Option<&str>, folder: &Path) -> Vec<(String, String)> {
     let Some(endpoint) = &manifest.endpoint else { return Vec::new() };

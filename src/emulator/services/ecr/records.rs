@@ -1,4 +1,4 @@
-//! What the registry holds: repositories by account and region, with their images and tags.
+//! Repositories by account and region, with their images and tags.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

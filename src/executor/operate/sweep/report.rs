@@ -1,4 +1,4 @@
-//! What a sweep found and did: lines for people, and one JSON object.
+//! The report of a sweep: lines for people, and one JSON object.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub(super) struct Row {
     pub(super) error: Option<String>,
 }
 
-/// What showed the session.
+/// The evidence that showed the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum FoundBy {

@@ -48,7 +48,7 @@ impl RunnerHost {
         Records::open(&self.dir.path().join("state")).unwrap()
     }
 
-    /// What it printed, and whether all of it succeeded.
+    /// Its output, and whether all of it succeeded.
     async fn sweep(&self, older_than: Option<Duration>, dry_run: bool) -> (String, bool) {
         let args = SweepArgs { older_than, dry_run, json: false };
         let (printer, captured) = Printer::captured();
@@ -84,7 +84,7 @@ impl Account {
         RunnerHost::new(&self.memory, Arc::new(clock))
     }
 
-    /// What `prepare` of a host that nobody knows leaves in the account: the session's `open` object and its training job.
+    /// Leaves in the account the session of a host that nobody knows: its `open` object and its training job, as `prepare` does.
     async fn session(&self, name: &str, lease: Duration) -> SessionKeeper<'_> {
         let keeper = self.open(name, lease).await;
         keeper.create(1).await;

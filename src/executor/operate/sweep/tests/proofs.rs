@@ -15,7 +15,7 @@ async fn another_job_with_a_name_of_the_session_keeps_none_of_its_own_alive() {
             account.memory.objects.expire(&dead.keys.open());
         }
         tokio::time::sleep(HOUR * 25).await;
-        // What cannot be stopped keeps its proof.
+        // A job that cannot be stopped keeps its proof.
         account.memory.jobs.plan([Fault::new("stop", 1, When::Before, CloudErrorKind::Denied)]);
         assert!(!host.sweep(None, false).await.1);
         assert_eq!(account.objects(DEAD), usize::from(has_objects));
