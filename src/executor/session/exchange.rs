@@ -24,7 +24,7 @@ const OPEN_BYTES: u64 = 1 << 10;
 /// Most of them that are read: other jobs of the role can store any number.
 const MOST_OPENS: usize = 100;
 
-/// What stays when a session's objects are deleted.
+/// The objects of a session that a deletion leaves.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Kept {
     /// The order with this number.

@@ -25,7 +25,7 @@ const LOOK_AT_BACKLOG: Duration = Duration::from_millis(250);
 /// minute after its last stamp, and S3's times are those of whole seconds.
 const RENEWED_LATER: Duration = Duration::from_mins(5);
 
-/// What shows that a session is left over.
+/// The evidence that a session is left over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Witness {
     /// Its `cleanup` has begun.

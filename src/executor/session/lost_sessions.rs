@@ -34,7 +34,7 @@ const MOST_OPENS: usize = 1000;
 /// Most training jobs of one session that are looked at.
 const MOST_JOBS: u32 = 100;
 
-/// What showed that a session is lost.
+/// The evidence that a session is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Evidence {
     /// Its objects in the bucket.
@@ -56,7 +56,7 @@ pub struct LostSession {
     unread: Vec<String>,
 }
 
-/// What the bucket shows of a session.
+/// A session as the bucket shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Life {
     /// It has no objects.
@@ -66,7 +66,7 @@ pub enum Life {
     Lost(LostSession),
 }
 
-/// What was done to a lost session.
+/// The way in which a lost session was ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LostEnd {
     Closed(Closed),
