@@ -131,9 +131,15 @@ mod tests {
 
     const LONG: Duration = Duration::from_hours(2);
 
-    /// Programs that other tests start in the meantime do not inherit its ends.
+    /// Programs that other tests start in the meantime do not inherit its ends. Until such a program runs, the forked
+    /// child of this process holds both.
     fn pipe() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
         pipe_with(PipeFlags::CLOEXEC)
+    }
+
+    /// Waits, in real time, until no process has a reading end: two hours of the paused clock pass within milliseconds.
+    fn wait_until_nobody_reads(out: &OwnedFd) {
+        rustix::event::poll(&mut [PollFd::new(out, PollFlags::empty())], None).unwrap();
     }
 
     fn caller(output: Option<OwnedFd>) -> Caller {
@@ -150,6 +156,7 @@ mod tests {
         let caller = caller(Some(out));
         assert_eq!(seen(&caller, &Cancellation::default()).await, None);
         drop(reader);
+        wait_until_nobody_reads(caller.output.as_ref().unwrap());
         assert_eq!(seen(&caller, &Cancellation::default()).await, Some(Gone::Reader));
     }
 
