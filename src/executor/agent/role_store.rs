@@ -172,7 +172,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_store_out_of_reach_is_waited_for_until_the_lease_or_a_stop() {
         let (memory, key, cancellation) = (Memory::new(), SealKey::new([7; 32]), Cancellation::default());
-        let body = serde_json::to_vec(&Open { version: mailbox::VERSION, key: key.clone(), lease_seconds: None });
+        let body = serde_json::to_vec(&Open {
+            version: mailbox::VERSION,
+            key: key.clone(),
+            lease_seconds: None,
+            job_key: None,
+        });
         memory.objects.insert("sessions/s/t/open", body.unwrap());
         let (hash, away) = (key.commitment(), Fault::new("get", 1, When::Before, CloudErrorKind::Transient));
         let open = || open(&*memory.objects, "sessions/s/t", Some(&hash), LEASE, &cancellation);
@@ -197,7 +202,8 @@ mod tests {
         };
         let error = open(key.commitment()).await.unwrap_err();
         assert!(error.to_string().contains("the session is closed"), "{error:#}");
-        let body = |version, key| serde_json::to_vec(&Open { version, key, lease_seconds: None }).unwrap();
+        let body =
+            |version, key| serde_json::to_vec(&Open { version, key, lease_seconds: None, job_key: None }).unwrap();
         memory.objects.insert("sessions/s/t/open", body(mailbox::VERSION, key.clone()));
         assert_eq!(open(key.commitment()).await.unwrap().seal(), &Seal::Keyed(key.clone()));
         let error = open(SealKey::new([8; 32]).commitment()).await.unwrap_err();

@@ -11,7 +11,7 @@ use super::objects::Listed;
 /// Looks over the objects of [`ObjectStore`](super::ObjectStore), with keys relative to the same prefix.
 #[async_trait]
 pub trait ObjectSurvey: Send + Sync {
-    /// The folders directly below `prefix`, which ends with a slash, in key order: each with `prefix` and a slash at its end.
+    /// The folders whose keys start with `prefix` and go on to the next slash, in key order: each with `prefix` and a slash at its end.
     async fn folders(&self, prefix: &str) -> Result<Vec<String>, CloudError>;
     /// The objects whose keys start with `prefix`, in key order, behind the key `after`: 1,000 at most, and one at least when more follow.
     async fn page(&self, prefix: &str, after: Option<&str>) -> Result<SurveyPage, CloudError>;

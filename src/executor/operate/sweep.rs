@@ -216,7 +216,8 @@ impl Sweep<'_> {
         match found {
             Ok(None) => {}
             Ok(Some(lost)) => {
-                let end = async { Ok(Box::pin(lost.end(self.session(ports, id), running)).await?.into()) };
+                let end =
+                    async { Ok(Box::pin(lost.end(self.session(ports, id), running, Patience::Long)).await?.into()) };
                 self.end(id, found_by, lost.quiet, end).await;
             }
             Err(error) => self.failed(id, found_by, None, error.into()),

@@ -52,6 +52,16 @@ pub fn session_folder(id: &str) -> String {
     format!("{SESSIONS}{id}/")
 }
 
+/// Key prefix of the sessions with these numbers of project and job.
+pub fn sessions_with(numbers: &str) -> String {
+    format!("{SESSIONS}{numbers}-")
+}
+
+/// Key of the `open` object in this folder of a session's folder.
+pub fn open_in(folder: &str) -> String {
+    format!("{folder}{OPEN}")
+}
+
 /// The token in the key of a session's `open` object; `folder` is the session's [`session_folder`].
 pub fn token_of_open(folder: &str, key: &str) -> Option<Token> {
     Token::parse(key.strip_prefix(folder)?.strip_suffix(OPEN)?.strip_suffix('/')?)
@@ -111,6 +121,9 @@ pub struct Open {
     /// version began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_seconds: Option<u64>,
+    /// Key of the GitLab job, by which a driver without a record finds the earlier attempts of its job. Absent as above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_key: Option<String>,
 }
 
 /// Object keys of one session, below its root, and the seal of its messages.

@@ -70,8 +70,9 @@ pub trait Exchange: Send + Sync {
     ) -> anyhow::Result<Summary>;
     /// Stores the script of a run, which the order to run it names.
     async fn deliver_script(&self, run: u32, body: Vec<u8>) -> Result<(), CloudError>;
-    /// Lets the agents read the session's key; before this, they read nothing else. `lease` is the length of the session's lease.
-    async fn open(&self, lease: Duration) -> Result<(), CloudError>;
+    /// Lets the agents read the session's key; before this, they read nothing else. `lease` is the length of the session's lease,
+    /// `job_key` the key of its GitLab job.
+    async fn open(&self, lease: Duration, job_key: &str) -> Result<(), CloudError>;
     /// Finds where the session's objects are, when no record tells it; `key_hash` is the key's commitment. `None` when nothing is
     /// there.
     async fn find_place(&self, key_hash: &str) -> Result<Option<SessionPlace>, CloudError>;
@@ -162,9 +163,10 @@ impl Exchange for StoreExchange {
         self.objects.put(&self.keys.script(run), body).await
     }
 
-    async fn open(&self, lease: Duration) -> Result<(), CloudError> {
+    async fn open(&self, lease: Duration, job_key: &str) -> Result<(), CloudError> {
         let Seal::Keyed(key) = self.keys.seal() else { return Ok(()) };
-        let open = Open { version: VERSION, key: key.clone(), lease_seconds: Some(lease.as_secs()) };
+        let (lease_seconds, job_key) = (Some(lease.as_secs()), Some(job_key.to_owned()));
+        let open = Open { version: VERSION, key: key.clone(), lease_seconds, job_key };
         let body = serde_json::to_vec(&open).expect("a number and a text");
         self.objects.put(&self.keys.open(), body).await
     }

@@ -30,8 +30,12 @@ impl SessionId {
 
     /// `true` for an id that has the same numbers of project and job: of another attempt of the job, or of a job of another GitLab.
     pub fn has_numbers_of(&self, other: &Self) -> bool {
-        let numbers = |id: &Self| id.0.rsplit_once('-').map(|(numbers, _)| numbers.to_owned());
-        numbers(self) == numbers(other)
+        self.numbers() == other.numbers()
+    }
+
+    /// The id without the digits of the attempt: `gitlab-<project>-<job>`.
+    pub fn numbers(&self) -> &str {
+        self.0.rsplit_once('-').map_or("", |(numbers, _)| numbers)
     }
 
     /// The GitLab project's number.

@@ -78,7 +78,7 @@ pub async fn enter(session: &mut Session<'_>, cancel: &Cancellation) -> anyhow::
     session.apply(SessionEvent::StageEntered)?;
     session
         .exchange()
-        .open(session.settings.lease())
+        .open(session.settings.lease(), session.state().job_key())
         .await
         .context("failed to open the session for the agents of the stage")?;
     Ok(Entered::Yes)

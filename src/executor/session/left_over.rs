@@ -151,31 +151,6 @@ async fn is_alive(session: &Session<'_>, connect: &dyn Connect, left: &LeftOver)
     }
 }
 
-/// Ends the earlier attempts of the session's GitLab job, before the next training job is made for it: their `cleanup` was killed or has
-/// failed. What cannot be ended now is left to a later pass, since no stage will work on it and its script is deleted or was never stored.
-pub async fn close_attempts(session: &Session<'_>, job_key: &str) {
-    let attempts = match session.records.attempts(&session.id, job_key) {
-        Ok(attempts) => attempts,
-        Err(error) => {
-            tracing::info!(error = format!("{error:#}"), "failed to look for earlier attempts of the job");
-            return;
-        }
-    };
-    for id in attempts {
-        // A stage that holds it notices that its runner has gone.
-        let Ok(Some(claim)) = session.records.claim(&id) else { continue };
-        let earlier = Session::to_close(id.clone(), session.jobs.clone(), session.objects.clone(), session.host());
-        match close::close(earlier, Patience::Brief).await {
-            Ok(closed) => tracing::info!(session = %id, ?closed, "closed an earlier attempt of the job"),
-            Err(error) => {
-                let error = format!("{error:#}");
-                tracing::warn!(session = %id, error, "failed to close an earlier attempt of the job");
-            }
-        }
-        drop(claim);
-    }
-}
-
 /// Starts each pass at a different session, so that a few slow ones do not block the others every time.
 pub fn begin_at(ids: &mut [SessionId], number: u32) {
     if let Some(first) = usize::try_from(number).ok().and_then(|number| number.checked_rem(ids.len())) {
@@ -331,31 +306,6 @@ mod tests {
             assert_eq!(std::collections::BTreeSet::from(ids), std::collections::BTreeSet::from(all.clone()));
         }
         begin_at(&mut [], 1);
-    }
-
-    /// Also when it is young, and its cleanup has not begun; a job of another GitLab may have the same numbers.
-    #[tokio::test(start_paused = true)]
-    async fn an_earlier_attempt_of_the_job_is_ended_before_the_next_job_is_made() {
-        const NEXT: &str = "gitlab-1-1-bbbbbbbb";
-        const OTHERS: [&str; 2] = ["gitlab-1-1-cccccccc", "gitlab-1-9-dddddddd"];
-        let harness = Harness::new();
-        harness.open(OLD).await;
-        for name in OTHERS {
-            harness.open(name).await;
-        }
-        let of = |job_key: &str| SessionRecord {
-            job_key: job_key.into(),
-            arn: Some("arn".into()),
-            ..SessionRecord::default()
-        };
-        harness.records().save(&id(OLD), &of("k")).unwrap();
-        harness.records().save(&id(OTHERS[1]), &of("k")).unwrap();
-        let hold = harness.records().hold(&id(OLD), &harness.session(NEXT).clock).await;
-        close_attempts(&harness.session(NEXT), "k").await;
-        assert!(!harness.is_stopped(OLD), "a stage works on it");
-        drop(hold);
-        close_attempts(&harness.session(NEXT), "k").await;
-        assert!(harness.is_stopped(OLD) && OTHERS.iter().all(|name| !harness.is_stopped(name)));
     }
 
     #[tokio::test(start_paused = true)]

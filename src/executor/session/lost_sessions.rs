@@ -31,6 +31,8 @@ const SLACK: Duration = Duration::from_hours(1);
 const OPEN_BYTES: u64 = 1 << 10;
 const FIRST_OPENS: usize = 20;
 const MOST_OPENS: usize = 1000;
+/// Most attempts of one GitLab job: a runner prepares it three times.
+const MOST_ATTEMPTS: usize = 20;
 /// Most training jobs of one session that are looked at.
 const MOST_JOBS: u32 = 100;
 
@@ -154,6 +156,27 @@ impl LostSearch<'_> {
         Ok(if is_lost { Life::Lost(lost) } else { Life::Young })
     }
 
+    /// Sessions that are other attempts of this session's GitLab job, by the key of the job in their `open` objects: a job of another
+    /// GitLab may have the same numbers. Reads the first objects alone, because other jobs of the role can store any number.
+    pub async fn attempts(&self, id: &SessionId, job_key: &str) -> Result<Vec<LostSession>, CloudError> {
+        let folders = self.survey.folders(&keys::sessions_with(id.numbers())).await?;
+        let names = folders.iter().filter_map(|folder| folder.strip_prefix(keys::SESSIONS)?.strip_suffix('/'));
+        let others = names.filter_map(SessionId::parse).filter(|other| other != id).take(MOST_ATTEMPTS);
+        let mut attempts = Vec::new();
+        for other in others {
+            let folders = self.survey.folders(&keys::session_folder(other.as_str())).await?;
+            let keys: Vec<_> = folders.iter().take(FIRST_OPENS).map(|folder| keys::open_in(folder)).collect();
+            let mut opens = self.read(&keys).await?;
+            opens.retain(|open| open.job_key.as_deref() == Some(job_key));
+            if !opens.is_empty() {
+                let commitments = opens.iter().map(|open| open.key.commitment()).collect();
+                let (evidence, quiet) = (Evidence::Objects, Duration::ZERO);
+                attempts.push(LostSession { id: other, evidence, quiet, commitments, unread: Vec::new() });
+            }
+        }
+        Ok(attempts)
+    }
+
     /// Time since this moment, by S3's clock.
     pub fn age(&self, at: SystemTime) -> Duration {
         self.now.duration_since(at).unwrap_or_default()
@@ -258,7 +281,7 @@ impl LostSession {
     }
 
     /// Stops the session's training jobs and deletes its objects. `session` is the same session, to close.
-    pub async fn end(&self, session: Session<'_>, running: &Running) -> anyhow::Result<LostEnd> {
+    pub async fn end(&self, session: Session<'_>, running: &Running, patience: Patience) -> anyhow::Result<LostEnd> {
         let (mut own, mut has_foreign) = (Vec::new(), false);
         for job in self.live_jobs(&*session.jobs, running).await? {
             if self.owns(&*session.jobs, &*session.objects, &job).await? {
@@ -268,7 +291,7 @@ impl LostSession {
             }
         }
         if !has_foreign && !own.is_empty() {
-            return close::close(session, Patience::Long).await.map(LostEnd::Closed);
+            return close::close(session, patience).await.map(LostEnd::Closed);
         }
         // `close` goes by the numbers in the names, and would stop the other job too.
         let stops = own.iter().map(|name| close::stop_one(&*session.jobs, name));

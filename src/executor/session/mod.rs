@@ -11,6 +11,7 @@ mod create_rate;
 pub mod current_run;
 pub mod cursor;
 pub mod directories;
+pub mod earlier_attempts;
 pub mod event;
 pub mod exchange;
 pub mod failure_reasons;

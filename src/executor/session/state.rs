@@ -257,6 +257,11 @@ impl SessionState {
         self.creation() == Creation::None && record.requested.is_none() && record.created == 0 && record.orders == 0
     }
 
+    /// Key of the session's GitLab job.
+    pub fn job_key(&self) -> &str {
+        &self.record.job_key
+    }
+
     /// Where the session's objects are. `None`: a version without keys began the session, or nothing is stored yet.
     pub fn place(&self) -> Option<&SessionPlace> {
         self.record.place.as_ref()

@@ -21,8 +21,8 @@ use crate::session::exchange::Exchange as _;
 use crate::session::spec::AgentInputs;
 use crate::session::state::SessionState;
 use crate::session::{
-    self, Session, SessionId, agent_delivery, create, input_check, isolated, job_limit, left_over, project_scope,
-    queue, retention, spec,
+    self, Session, SessionId, agent_delivery, create, earlier_attempts, input_check, isolated, job_limit, left_over,
+    project_scope, queue, retention, spec,
 };
 use crate::stages::{Context, announcement, audit, host_script, shared_token};
 use crate::workspace::{self, Base};
@@ -64,7 +64,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     let _hold = session.records.hold(&session.id, &context.clock).await;
     shared_token::warn(&session);
     session.take_place()?;
-    left_over::close_attempts(&session, &session::job_key(&job)).await;
+    earlier_attempts::close_all(&session, session.state().job_key(), &*context.connect).await;
     set_up(&context, &mut session, &job, until).await?;
     let objects = session.objects.clone();
     let scope = project_scope::of_session(session.state().scope(), &job);
@@ -106,8 +106,10 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
 /// Delivers the agent, opens the session for it, and finds the scope of the project's packs.
 async fn set_up(context: &Context, session: &mut Session<'_>, job: &JobContext, until: Instant) -> anyhow::Result<()> {
     let (objects, exchange) = (session.objects.clone(), session.exchange());
-    let opened =
-        async { exchange.open(context.settings.lease()).await.context("failed to open the session for its agents") };
+    let job_key = session.state().job_key().to_owned();
+    let opened = async {
+        exchange.open(context.settings.lease(), &job_key).await.context("failed to open the session for its agents")
+    };
     let agent = agent_delivery::deliver_until(&*objects, &context.settings, &context.printer, until);
     let scope = async {
         project_scope::of_job(&*objects, job).await.context("failed to find the scope of the project's packs")

@@ -100,7 +100,7 @@ impl Account {
         let mut session = Session::open(id(name), jobs, objects, host, SessionState::new("k".into(), 1)).unwrap();
         session.take_place().unwrap();
         let place = session.state().place().unwrap().clone();
-        session.exchange().open(lease).await.unwrap();
+        session.exchange().open(lease, "k").await.unwrap();
         let keys = session.keys();
         SessionKeeper { account: self, id: id(name), keys, place, lease }
     }
@@ -362,7 +362,8 @@ async fn folders_and_objects_of_others_hide_nothing_and_end_nothing() {
     }
     let token = "00000000000000000000000000000000";
     let forged = SealKey::new([1; 32]);
-    let forged = serde_json::to_vec(&keys::Open { version: 2, key: forged, lease_seconds: Some(1) }).unwrap();
+    let forged =
+        serde_json::to_vec(&keys::Open { version: 2, key: forged, lease_seconds: Some(1), job_key: None }).unwrap();
     for name in [DEAD, LIVE] {
         objects.insert(&format!("sessions/{name}/{token}/open"), forged.clone());
         for number in 0..1500 {

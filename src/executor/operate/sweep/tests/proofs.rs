@@ -59,7 +59,7 @@ async fn many_open_objects_of_others_hide_no_proof() {
     let forge = |range: std::ops::Range<u32>| {
         for number in range {
             let key = SealKey::new([7; 32]);
-            let open = keys::Open { version: 2, key, lease_seconds: Some(900) };
+            let open = keys::Open { version: 2, key, lease_seconds: Some(900), job_key: None };
             let body = serde_json::to_vec(&open).unwrap();
             account.memory.objects.insert(&format!("sessions/{DEAD}/{number:032x}/open"), body);
         }
