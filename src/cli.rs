@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use executor::config::settings;
+use executor::lifecycle::credentials::CredentialsArgs;
 use executor::lifecycle::endpoint::EndpointArgs;
 use executor::lifecycle::gate::GateArgs;
 use executor::lifecycle::init::InitArgs;
@@ -65,6 +66,8 @@ pub(crate) enum Command {
     Validate(ValidateArgs),
     /// Compare a model's metrics with their bars and with an earlier model
     Gate(GateArgs),
+    /// Use GitLab's id tokens for AWS: in other programs, in trust policies, and where AWS cannot reach GitLab
+    Credentials(Box<CredentialsArgs>),
     /// Register a model, approve or reject it, and find the latest one
     Model(ModelArgs),
     /// Deploy a model to an endpoint, watch it, test it, and roll it back

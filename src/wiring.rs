@@ -67,6 +67,7 @@ pub(crate) fn run(cli: Cli, env: Environment) -> ExitCode {
         Command::Init(args) => small(lifecycle::run(command_inputs(env), args, lifecycle::init::run)),
         Command::Validate(args) => small(lifecycle::run(command_inputs(env), args, lifecycle::validate::run)),
         Command::Gate(args) => small(lifecycle::run(command_inputs(env), args, lifecycle::gate::run)),
+        Command::Credentials(args) => small(lifecycle::run(command_inputs(env), *args, lifecycle::credentials::run)),
         Command::Model(args) => small(lifecycle::run(command_inputs(env), args, lifecycle::model::run)),
         Command::Endpoint(args) => small(lifecycle::run(command_inputs(env), args, lifecycle::endpoint::run)),
         Command::Package(args) => small(lifecycle::run(command_inputs(env), *args, lifecycle::package::run)),

@@ -21,7 +21,7 @@ use super::errors::AwsCall;
 use super::renewal::{Renewal, RenewedCache, RenewedCredentials};
 use super::settings::Names;
 use super::trust::{self, Surroundings};
-use super::web_identity;
+use super::web_identity::RoleByToken;
 
 /// Attempts of one call, the first included; the SDK backs off between them with jitter.
 const ATTEMPTS: u32 = 5;
@@ -192,8 +192,10 @@ async fn sdk_config(access: &Access, renewal: &Arc<Renewal>) -> anyhow::Result<S
     check_region(&region)?;
     let http_client = http_client(access, Surroundings::Job)?;
     let unsigned = explicit(access, region.clone(), http_client.clone(), None)?;
-    let credentials = web_identity::credentials(&unsigned, access.settings, identity).await?;
-    explicit(access, region, http_client, Some(SharedCredentialsProvider::new(credentials)))
+    let (identity, renewed) = (identity.clone(), Arc::clone(renewal));
+    let credentials = RoleByToken::new(unsigned, access.settings, identity, renewed).await?;
+    let config = explicit(access, region, http_client, Some(SharedCredentialsProvider::new(credentials)))?;
+    Ok(config.into_builder().identity_cache(RenewedCache::new(Arc::clone(renewal))).build())
 }
 
 /// A configuration that takes nothing from variables and profiles.

@@ -148,6 +148,9 @@ impl AwsCall {
         let said = |text: &str| causes.iter().any(|cause| cause.contains(text));
         // A credential provider's own text may hold the output of a command, so it is not repeated.
         if said("credential") {
+            if let Some(refusal) = self.renewal.as_ref().and_then(|renewal| renewal.refusal()) {
+                return self.error(CloudErrorKind::Unauthenticated, refusal);
+            }
             let (kind, what) = if said("was not enabled") || said("no providers") {
                 (CloudErrorKind::Unauthenticated, "no AWS credentials were found")
             } else if said("not properly configured") {

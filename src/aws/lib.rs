@@ -28,6 +28,7 @@ mod source_objects;
 mod stub;
 mod survey;
 mod tags;
+mod token_refusal;
 mod trust;
 mod web_identity;
 

@@ -221,6 +221,14 @@ impl ObjectStore for AwsObjects {
         self.put_body(&call, key, ByteStream::from(body), None, limit).await
     }
 
+    async fn put_document(&self, key: &str, body: Vec<u8>, cache_control: &str) -> Result<(), CloudError> {
+        let call = self.call("put", key, "s3:PutObject");
+        let put = self.clients.s3().put_object().bucket(&self.bucket).key(self.full_key(key)).body(body.into());
+        let put = put.content_type("application/json").cache_control(cache_control);
+        let put = put.set_server_side_encryption(self.encryption()).set_ssekms_key_id(self.kms_key_id.clone());
+        put.send().await.map(|_| ()).map_err(|error| call.failed(&error))
+    }
+
     async fn put_with_hash(&self, key: &str, content: Content<'_>, hash: &Sha256Hash) -> Result<(), CloudError> {
         let call = self.call("put", key, "s3:PutObject");
         let body = match content {

@@ -22,11 +22,16 @@ use parking_lot::Mutex;
 /// Shortest time between two reads: a source of credentials may be a program, or a service with a limited rate.
 const LEAST: Duration = Duration::from_secs(10);
 
+/// Longest time of one read.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Counts the reads of credentials that refusals have asked for.
 #[derive(Debug, Default)]
 pub(super) struct Renewal {
     reads: AtomicU64,
     asked: Mutex<Option<Instant>>,
+    /// Why the last exchange of a token gave no credentials.
+    refusal: Mutex<Option<String>>,
 }
 
 impl Renewal {
@@ -41,6 +46,16 @@ impl Renewal {
             *asked = Some(now);
             self.reads.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Keeps the words for the call that finds no credentials: the SDK passes no text on.
+    pub(super) fn tell_refusal(&self, text: String) {
+        *self.refusal.lock() = Some(text);
+    }
+
+    /// Why there are no credentials, where a token was refused.
+    pub(super) fn refusal(&self) -> Option<String> {
+        self.refusal.lock().clone()
     }
 
     fn reads(&self) -> u64 {
@@ -62,7 +77,7 @@ pub(super) struct RenewedCache {
 
 impl RenewedCache {
     pub(super) fn new(renewal: Arc<Renewal>) -> Self {
-        let cache = OfRead { read: renewal.reads(), made: IdentityCache::lazy().build() };
+        let cache = OfRead { read: renewal.reads(), made: new_cache() };
         Self { renewal, cache: Mutex::new(cache) }
     }
 }
@@ -84,12 +99,17 @@ impl ResolveCachedIdentity for RenewedCache {
         let cache = {
             let mut cache = self.cache.lock();
             if cache.read != read {
-                *cache = OfRead { read, made: IdentityCache::lazy().build() };
+                *cache = OfRead { read, made: new_cache() };
             }
             cache.made.clone()
         };
         IdentityFuture::new(async move { cache.resolve_cached_identity(resolver, components, config).await })
     }
+}
+
+/// The SDK's own cache. An exchange of a token is a call with repetitions, for which the SDK's five seconds are too short.
+fn new_cache() -> SharedIdentityCache {
+    IdentityCache::lazy().load_timeout(LOAD_TIMEOUT).build()
 }
 
 type Source = Box<dyn Fn() -> BoxFuture<'static, SharedCredentialsProvider> + Send + Sync>;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Args, FromArgMatches as _};
 
-use super::config::{Delays, EcrImage, EmulatorConfig, ImageFindings};
+use super::config::{Delays, EcrImage, EmulatorConfig, ImageFindings, ProviderKeys};
 use super::faults::FaultPlan;
 use super::host::{self, ContainerImage, Profile};
 use super::quirks::Quirks;
@@ -66,9 +66,13 @@ pub struct EmulatorArgs {
     #[arg(long, value_name = "FILE")]
     pub iam: Vec<PathBuf>,
     /// Take tokens of this identity provider in AssumeRoleWithWebIdentity: ISSUER without `https://`, and its keys as a JWKS
-    /// file; may be repeated. Needs --iam
-    #[arg(long = "oidc", value_name = "ISSUER=JWKS-FILE", value_parser = parse_oidc, requires = "iam")]
+    /// file, or as `s3://BUCKET/PREFIX`, a place of the emulator that everybody may read and that stands for the issuer's address; may be
+    /// repeated. Needs --iam
+    #[arg(long = "oidc", value_name = "ISSUER=KEYS", value_parser = parse_oidc, requires = "iam")]
     pub oidc: Vec<(String, PathBuf)>,
+    /// Client id of the identity providers: tokens for another audience are refused; may be repeated. Any audience when absent
+    #[arg(long = "oidc-audience", value_name = "TEXT", requires = "oidc")]
+    pub oidc_audiences: Vec<String>,
     /// Time a job spends in Starting
     #[arg(long, default_value = "1s", value_name = "TIME", value_parser = humantime::parse_duration)]
     pub starting_delay: Duration,
@@ -159,6 +163,7 @@ impl TryFrom<EmulatorArgs> for EmulatorConfig {
                 .iter()
                 .map(|(issuer, file)| Ok((issuer.clone(), read_keys(file)?)))
                 .collect::<anyhow::Result<_>>()?,
+            oidc_audiences: args.oidc_audiences,
             ecr_images: args.ecr_images,
             image_findings: args
                 .image_findings
@@ -202,12 +207,18 @@ fn read_account(path: &Path) -> anyhow::Result<serde_json::Value> {
         .with_context(|| format!("failed to read the users and roles {}: not JSON", path.display()))
 }
 
-fn read_keys(path: &Path) -> anyhow::Result<serde_json::Value> {
+fn read_keys(path: &Path) -> anyhow::Result<ProviderKeys> {
+    if let Some(place) = path.to_str().and_then(|text| text.strip_prefix("s3://")) {
+        let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+        let prefix = prefix.trim_matches('/');
+        let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+        return Ok(ProviderKeys::Published { bucket: bucket.to_owned(), prefix });
+    }
     let content = std::fs::read(path).with_context(|| format!("failed to read the JWKS {}", path.display()))?;
     let keys: serde_json::Value = serde_json::from_slice(&content)
         .with_context(|| format!("failed to read the JWKS {}: not JSON", path.display()))?;
     anyhow::ensure!(keys["keys"].is_array(), "failed to read the JWKS {}: it has no list `keys`", path.display());
-    Ok(keys)
+    Ok(ProviderKeys::Given(keys))
 }
 
 fn read_findings(path: &Path) -> anyhow::Result<ImageFindings> {
@@ -223,7 +234,7 @@ fn parse_findings(text: &str) -> Result<(String, PathBuf), String> {
 }
 
 fn parse_oidc(text: &str) -> Result<(String, PathBuf), String> {
-    let (issuer, file) = text.split_once('=').ok_or("give ISSUER=JWKS-FILE")?;
+    let (issuer, file) = text.split_once('=').ok_or("give ISSUER=JWKS-FILE or ISSUER=s3://BUCKET")?;
     if issuer.contains("://") {
         return Err("give the issuer without `https://`".to_owned());
     }

@@ -20,7 +20,7 @@ impl Caller {
 
     /// The name that AWS gives the caller.
     pub(crate) fn arn(&self) -> String {
-        self.identity.arn(&self.account)
+        self.identity.arn(&self.account, &self.region)
     }
 
     /// Whether the key of the profile `default` signed the request.

@@ -56,8 +56,10 @@ pub struct EmulatorConfig {
     /// Users, roles and policies of each account, as `aws iam get-account-authorization-details` prints them; without any the
     /// administrator alone calls, and all jobs get the shipped policy's actions.
     pub iam: Vec<serde_json::Value>,
-    /// Key sets (JWKS) of identity providers, by issuer without `https://`.
-    pub oidc: BTreeMap<String, serde_json::Value>,
+    /// Keys of identity providers, by issuer without `https://`.
+    pub oidc: BTreeMap<String, ProviderKeys>,
+    /// Client ids of all identity providers; without any they take tokens for every audience.
+    pub oidc_audiences: Vec<String>,
     /// Images in the registry of the account.
     pub ecr_images: Vec<EcrImage>,
     /// Results of the scans of images, by repository; without any nothing is found.
@@ -85,6 +87,16 @@ pub struct EmulatorConfig {
     /// Whether large files of channels are links to one copy for all containers.
     pub share_channels: bool,
     pub seed: u64,
+}
+
+/// The place of an identity provider's keys.
+#[derive(Debug, Clone)]
+pub enum ProviderKeys {
+    /// A key set (JWKS).
+    Given(serde_json::Value),
+    /// A place in a bucket of the emulator, which stands for the issuer's address: AWS reads the discovery document there, and the keys
+    /// that it names.
+    Published { bucket: String, prefix: String },
 }
 
 impl EmulatorConfig {

@@ -1,13 +1,14 @@
 //! The connection to one GitLab: address, token, proxies and authorities; sends requests and reads bounded answers.
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use executor::base::clock::{Clock, HostClock};
 use executor::base::failure::Failure;
 use executor::base::plain;
-use executor::gitlab::api::{GitLabAccess, GitLabError, GitLabErrorKind, GitLabToken};
+use executor::gitlab::api::{GitLabAccess, GitLabError, GitLabErrorKind, GitLabToken, ServerAccess};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, LOCATION};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, RequestBuilder, Response, Url, retry};
@@ -26,6 +27,9 @@ pub(super) const MOST_ANSWER: usize = 64 << 20;
 /// Most bytes of an error's body that are read.
 const MOST_ERROR: usize = 64 << 10;
 
+/// Stands for the token of a connection without one: a text that no answer shows.
+const NO_SECRET: &str = "\u{0}no token\u{0}";
+
 /// The proxies of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Proxies {
@@ -40,8 +44,8 @@ pub(super) struct Connection {
     client: Client,
     /// `https://gitlab.example.com/api/v4`, without a slash at the end.
     base: Url,
-    header: HeaderName,
-    token: HeaderValue,
+    /// The token with the header that carries it; `None` for documents that everybody may read.
+    token: Option<(HeaderName, HeaderValue)>,
     /// The token's text, which no error may hold.
     secret: Arc<str>,
     limits: Limits,
@@ -66,7 +70,7 @@ impl Connection {
     /// # Errors
     /// Failures that name the variable: no URL, no token that a header can carry, unusable authorities.
     pub(super) fn new(access: &GitLabAccess, proxies: Proxies) -> anyhow::Result<Self> {
-        let base = base(&access.api_url)?;
+        let base = base(&access.api_url, OF_API)?;
         let (header, name, secret) = match &access.token {
             GitLabToken::Job(token) => ("job-token", "`CI_JOB_TOKEN`", token),
             GitLabToken::Access(token) => ("private-token", "the variable with the access token", token),
@@ -79,11 +83,26 @@ impl Connection {
         };
         token.set_sensitive(true);
         Ok(Self {
-            client: client(access, &base, proxies)?,
+            client: client(access.ca_file.as_deref(), &base, proxies)?,
             base,
-            header: HeaderName::from_static(header),
-            token,
+            token: Some((HeaderName::from_static(header), token)),
             secret: secret.as_str().into(),
+            limits: Limits::default(),
+            clock: Box::new(HostClock),
+        })
+    }
+
+    /// A connection without a token.
+    ///
+    /// # Errors
+    /// As of [`Connection::new`].
+    pub(super) fn to_server(access: &ServerAccess, proxies: Proxies) -> anyhow::Result<Self> {
+        let base = base(&access.url, OF_SERVER)?;
+        Ok(Self {
+            client: client(access.ca_file.as_deref(), &base, proxies)?,
+            base,
+            token: None,
+            secret: NO_SECRET.into(),
             limits: Limits::default(),
             clock: Box::new(HostClock),
         })
@@ -156,7 +175,11 @@ impl Connection {
     }
 
     pub(super) fn request(&self, method: Method, url: &Url) -> RequestBuilder {
-        self.client.request(method, url.clone()).header(self.header.clone(), self.token.clone())
+        let request = self.client.request(method, url.clone());
+        match &self.token {
+            Some((header, token)) => request.header(header.clone(), token.clone()),
+            None => request,
+        }
     }
 
     /// Sends a request once.
@@ -218,13 +241,18 @@ fn log(url: &Url, begun: Instant, response: &Result<Response, reqwest::Error>, s
     tracing::debug!("GitLab {path}: {status} after {milliseconds} ms, request {id}");
 }
 
-/// The address of the API.
-fn base(api_url: &str) -> Result<Url, Failure> {
-    let unusable = |what: &str| {
-        Failure::user(format!("`CI_API_V4_URL` is not an address of GitLab's API: {what}"))
-            .hint("run the command in a job of GitLab CI, which sets it as in `https://gitlab.example.com/api/v4`")
+/// An address with its variable, and an example.
+type Address = (&'static str, &'static str, &'static str);
+
+const OF_API: Address = ("`CI_API_V4_URL`", "GitLab's API", "https://gitlab.example.com/api/v4");
+const OF_SERVER: Address = ("`CI_SERVER_URL`", "GitLab", "https://gitlab.example.com");
+
+fn base(address: &str, (variable, what, example): Address) -> Result<Url, Failure> {
+    let unusable = |why: &str| {
+        Failure::user(format!("{variable} is not an address of {what}: {why}"))
+            .hint(format!("run the command in a job of GitLab CI, which sets it as in `{example}`"))
     };
-    let url = Url::parse(api_url.trim()).map_err(|error| unusable(&error.to_string()))?;
+    let url = Url::parse(address.trim()).map_err(|error| unusable(&error.to_string()))?;
     if !matches!(url.scheme(), "https" | "http") || url.host_str().is_none() {
         return Err(unusable("it does not begin with `https://` or `http://`, and a host"));
     }
@@ -237,7 +265,7 @@ fn base(api_url: &str) -> Result<Url, Failure> {
     Ok(url)
 }
 
-fn client(access: &GitLabAccess, base: &Url, proxies: Proxies) -> anyhow::Result<Client> {
+fn client(ca_file: Option<&Path>, base: &Url, proxies: Proxies) -> anyhow::Result<Client> {
     // A process has one provider; whoever was first has installed the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = Client::builder()
@@ -250,7 +278,7 @@ fn client(access: &GitLabAccess, base: &Url, proxies: Proxies) -> anyhow::Result
         #[cfg(test)]
         Proxies::None => builder.no_proxy(),
     };
-    let authorities = access.ca_file.as_deref().map(trust::authorities).transpose()?;
+    let authorities = ca_file.map(trust::authorities).transpose()?;
     let builder = if base.scheme() == "http" {
         // Without TLS the system's roots are not read.
         builder.tls_certs_only(authorities.unwrap_or_default())

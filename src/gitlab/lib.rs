@@ -9,6 +9,7 @@ mod errors;
 mod paging;
 mod project;
 mod repetition;
+mod server;
 #[cfg(test)]
 mod tests;
 mod trust;
@@ -17,10 +18,11 @@ mod upload;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use executor::gitlab::api::{ConnectGitLab, GitLabAccess, GitLabApi};
+use executor::gitlab::api::{ConnectGitLab, GitLabAccess, GitLabApi, ServerAccess, ServerDocuments};
 
 use connection::{Connection, Proxies};
 use project::HttpProject;
+use server::HttpServer;
 
 /// Makes clients of GitLab's API.
 #[derive(Debug, Default)]
@@ -29,6 +31,10 @@ pub struct GitLab {
 }
 
 impl ConnectGitLab for GitLab {
+    fn server(&self, access: &ServerAccess) -> anyhow::Result<Arc<dyn ServerDocuments>> {
+        Ok(Arc::new(HttpServer(Connection::to_server(access, Proxies::OfEnvironment)?)))
+    }
+
     fn gitlab(&self, access: &GitLabAccess) -> anyhow::Result<Arc<dyn GitLabApi>> {
         let connection = Connection::new(access, Proxies::OfEnvironment)?;
         if connection.shows_token() && !self.has_warned.swap(true, Ordering::Relaxed) {

@@ -10,6 +10,7 @@ use super::monitoring::{autoscaling_actions, cloudwatch_actions};
 use super::packages::package_actions;
 use super::serving::serving_actions;
 use crate::caller::Caller;
+use crate::package_names::partition;
 use crate::protocol::text;
 use crate::tags::{TagMap, Tags, tag_map};
 
@@ -39,7 +40,9 @@ pub(crate) fn json_actions(
     if let Some(needed) = serving_actions(operation, request, caller, tags) {
         return needed;
     }
-    let job = |name: &str| format!("arn:aws:sagemaker:{}:{}:training-job/{name}", caller.region, caller.account);
+    let job = |name: &str| {
+        format!("arn:{}:sagemaker:{}:{}:training-job/{name}", partition(&caller.region), caller.region, caller.account)
+    };
     let resource = match operation {
         "ListTrainingJobs" => job("*"),
         "AddTags" | "ListTags" | "DeleteTags" => text(request, "ResourceArn").unwrap_or("*").to_owned(),
@@ -103,7 +106,7 @@ fn image_action(operation: &str, request: &Value, caller: &Caller, tags: &Tags) 
 fn repository(request: &Value, caller: &Caller) -> String {
     let account = text(request, "registryId").unwrap_or(&caller.account);
     let name = text(request, "repositoryName").unwrap_or_default();
-    format!("arn:aws:ecr:{}:{account}:repository/{name}", caller.region)
+    format!("arn:{}:ecr:{}:{account}:repository/{name}", partition(&caller.region), caller.region)
 }
 
 /// CloudWatch Logs names group and stream in each resource, both empty where the request has none.
@@ -111,7 +114,8 @@ fn log_resource(request: &Value, caller: &Caller) -> String {
     let identifier = text(request, "logGroupIdentifier").and_then(|one| one.split(":log-group:").last());
     let group = text(request, "logGroupName").or(identifier).unwrap_or_default();
     let stream = text(request, "logStreamName").unwrap_or_default();
-    format!("arn:aws:logs:{}:{}:log-group:{group}:log-stream:{stream}", caller.region, caller.account)
+    let Caller { region, account, .. } = caller;
+    format!("arn:{}:logs:{region}:{account}:log-group:{group}:log-stream:{stream}", partition(region))
 }
 
 /// The actions that an operation of S3 needs. Those of `DeleteObjects` are decided for each key.
@@ -120,14 +124,15 @@ pub(crate) fn s3_actions(
     path: &S3Path,
     query: &[(String, String)],
     headers: &HeaderMap,
+    region: &str,
 ) -> Vec<NeededAction> {
     let value = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let version = value("versionId");
     let resource = match path {
         S3Path::Root => "*".to_owned(),
-        S3Path::Bucket { bucket } => format!("arn:aws:s3:::{bucket}"),
-        S3Path::Object { bucket, key } => format!("arn:aws:s3:::{bucket}/{key}"),
+        S3Path::Bucket { bucket } => s3_arn(region, bucket),
+        S3Path::Object { bucket, key } => s3_arn(region, &format!("{bucket}/{key}")),
     };
     if operation == "DeleteObjects" {
         return Vec::new();
@@ -154,18 +159,23 @@ pub(crate) fn s3_actions(
     }
     let mut all = vec![needed];
     if let Some(source) = header("x-amz-copy-source") {
-        all.insert(0, copied(source));
+        all.insert(0, copied(source, region));
     }
     all
 }
 
+/// The ARN of a bucket, or of an object as `BUCKET/KEY`, in the partition of the region.
+pub(crate) fn s3_arn(region: &str, path: &str) -> String {
+    format!("arn:{}:s3:::{path}", partition(region))
+}
+
 /// Reading the source of a copy.
-fn copied(source: &str) -> NeededAction {
+fn copied(source: &str, region: &str) -> NeededAction {
     let source = urlencoding::decode(source).unwrap_or_default().into_owned();
     let (object, version) =
         source.split_once("?versionId=").map_or((source.as_str(), None), |(key, id)| (key, Some(id)));
     let action = format!("s3:{}", s3_action("GetObject", version.is_some()));
-    NeededAction::new(action, format!("arn:aws:s3:::{}", object.trim_start_matches('/')))
+    NeededAction::new(action, s3_arn(region, object.trim_start_matches('/')))
 }
 
 /// A few operations of S3 have another name than their action.

@@ -116,7 +116,7 @@ impl Authority {
     ) -> Verdict {
         let identity = &caller.identity;
         let keys = with_caller(needed, caller, &self.principal_tags(identity));
-        let (arn, principal) = (caller.arn(), identity.principal_arn(&caller.account));
+        let (arn, principal) = (caller.arn(), identity.principal_arn(&caller.account, &caller.region));
         let session = identity.session();
         let role_arn = session.map(|_| principal.as_str());
         let principal = Principal { arn: &arn, role_arn, account: &caller.account, service: None };
@@ -133,7 +133,8 @@ impl Authority {
 
     fn count(&self, caller: &Caller, needed: &NeededAction, allowed: bool) {
         let mut decided = self.decided.lock();
-        let [of_allowed, of_denied] = decided.entry(caller.identity.principal_arn(&caller.account)).or_default();
+        let [of_allowed, of_denied] =
+            decided.entry(caller.identity.principal_arn(&caller.account, &caller.region)).or_default();
         *(if allowed { of_allowed } else { of_denied }).entry(needed.action.clone()).or_default() += 1;
     }
 

@@ -89,7 +89,7 @@ pub(crate) fn with_caller(needed: &NeededAction, caller: &Caller, tags: &TagMap)
         Identity::Session(_) => "AssumedRole",
     };
     set("aws:PrincipalType", kind);
-    set("aws:PrincipalArn", &caller.identity.principal_arn(&caller.account));
+    set("aws:PrincipalArn", &caller.identity.principal_arn(&caller.account, &caller.region));
     set("aws:PrincipalAccount", &caller.account);
     set("aws:userid", &caller.identity.user_id());
     match &*caller.identity {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::iam::Document;
+use crate::package_names::partition;
 use crate::tags::TagMap;
 
 /// The identity behind an access key.
@@ -74,10 +75,10 @@ pub(crate) fn role_name(arn: &str) -> &str {
 }
 
 impl Identity {
-    /// The name that AWS gives the identity.
-    pub(crate) fn arn(&self, account: &str) -> String {
+    /// The name that AWS gives the identity, in the partition of the region.
+    pub(crate) fn arn(&self, account: &str, region: &str) -> String {
         match self {
-            Identity::Administrator => format!("arn:aws:iam::{account}:user/test"),
+            Identity::Administrator => format!("arn:{}:iam::{account}:user/test", partition(region)),
             Identity::Anonymous => "anonymous".to_owned(),
             Identity::User { arn, .. } => arn.clone(),
             Identity::Session(session) => session.arn(),
@@ -85,10 +86,10 @@ impl Identity {
     }
 
     /// The ARN that policies name: that of the role for its sessions.
-    pub(crate) fn principal_arn(&self, account: &str) -> String {
+    pub(crate) fn principal_arn(&self, account: &str, region: &str) -> String {
         match self {
             Identity::Session(session) => session.role_arn.clone(),
-            other => other.arn(account),
+            other => other.arn(account, region),
         }
     }
 
@@ -132,8 +133,8 @@ mod tests {
     fn a_session_is_named_by_its_role_without_the_path() {
         let session = RoleSession::new("arn:aws-cn:iam::123456789012:role/ci/train", "AROA1", "SageMaker");
         let identity = Identity::Session(session);
-        assert_eq!(identity.arn("0"), "arn:aws-cn:sts::123456789012:assumed-role/train/SageMaker");
-        assert_eq!(identity.principal_arn("0"), "arn:aws-cn:iam::123456789012:role/ci/train");
+        assert_eq!(identity.arn("0", "cn-north-1"), "arn:aws-cn:sts::123456789012:assumed-role/train/SageMaker");
+        assert_eq!(identity.principal_arn("0", "cn-north-1"), "arn:aws-cn:iam::123456789012:role/ci/train");
         assert_eq!(identity.user_id(), "AROA1:SageMaker");
     }
 }

@@ -13,7 +13,7 @@ mod packages;
 mod serving;
 
 pub(crate) use self::account::{IamAccount, IamEntity};
-pub(crate) use self::actions::{json_actions, s3_action, s3_actions};
+pub(crate) use self::actions::{json_actions, s3_action, s3_actions, s3_arn};
 pub(crate) use self::authority::Authority;
 pub(crate) use self::context::{NeededAction, SAGEMAKER};
 pub(crate) use self::identity::{Identity, RoleSession, account_of};

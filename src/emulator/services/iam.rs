@@ -7,6 +7,7 @@ use s3s::Body;
 use super::form::Form;
 use crate::authorization::{Identity, NeededAction, RoleSession, SAGEMAKER, account_of};
 use crate::caller::{Caller, Signing, WireProtocol};
+use crate::package_names::partition;
 use crate::protocol::{ApiError, Reply, escape_xml, reply, xml_error};
 use crate::service::{ApiCall, Service, read};
 use crate::shared::Shared;
@@ -62,7 +63,7 @@ impl Iam {
         let account = &caller.account;
         let accounts = self.0.authority.accounts();
         let known = (!accounts.is_empty()).then(|| accounts.get(account)?.roles.get(name));
-        let plain_arn = format!("arn:aws:iam::{account}:role/{name}");
+        let plain_arn = format!("arn:{}:iam::{account}:role/{name}", partition(&caller.region));
         let (arn, id, trust) = match known {
             Some(Some(role)) => (role.arn.clone(), role.id.clone(), role.trust_text.clone()),
             Some(None) => (plain_arn.clone(), String::new(), String::new()),
@@ -91,7 +92,8 @@ impl Iam {
             let message = format!("The source identity {source} cannot be found.");
             ApiError { status: 404, ..ApiError::new("NoSuchEntity", message) }
         };
-        let simulated = Caller { identity: Arc::new(self.identity(source).ok_or_else(absent)?), ..caller.clone() };
+        let simulated =
+            Caller { identity: Arc::new(self.identity(caller, source).ok_or_else(absent)?), ..caller.clone() };
         let mut results = Vec::new();
         let resources = form.list("ResourceArns");
         let resources = if resources.is_empty() { vec!["*"] } else { resources };
@@ -121,9 +123,10 @@ impl Iam {
     }
 
     /// The user or role of an ARN.
-    fn identity(&self, arn: &str) -> Option<Identity> {
+    fn identity(&self, caller: &Caller, arn: &str) -> Option<Identity> {
         let authority = &self.0.authority;
-        if authority.accounts().is_empty() || arn == Identity::Administrator.arn(&self.0.config.account) {
+        if authority.accounts().is_empty() || arn == Identity::Administrator.arn(&self.0.config.account, &caller.region)
+        {
             return Some(Identity::Administrator);
         }
         if let Some(role) = authority.role(arn) {

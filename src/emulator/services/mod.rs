@@ -80,7 +80,7 @@ impl Services {
                 Arc::new(Arc::new(autoscaling)),
             ],
             s3: Arc::new(S3::new(shared, Arc::clone(&store))),
-            sts: Arc::new(Sts(Arc::clone(shared))),
+            sts: Arc::new(Sts { shared: Arc::clone(shared), store: Arc::clone(&store) }),
             iam: Arc::new(Iam(Arc::clone(shared))),
             cloudwatch_cbor: Arc::new(wire(WireFormat::Cbor)),
             cloudwatch_query: Arc::new(wire(WireFormat::Query)),

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::caller::Caller;
 use crate::model::Model;
+use crate::package_names::partition;
 use crate::protocol::{Answer, ApiError, text};
 use crate::service::{JsonService, Operation};
 use crate::shared::Shared;
@@ -47,7 +48,12 @@ impl ServiceQuotas {
             json!({
                 "ServiceCode": "sagemaker",
                 "ServiceName": "Amazon SageMaker",
-                "QuotaArn": format!("arn:aws:servicequotas:{}:{}:sagemaker/{code}", caller.region, caller.account),
+                "QuotaArn": format!(
+                    "arn:{}:servicequotas:{}:{}:sagemaker/{code}",
+                    partition(&caller.region),
+                    caller.region,
+                    caller.account
+                ),
                 "QuotaCode": code,
                 "QuotaName": format!("{instance_type} {usage}"),
                 "Value": value,

@@ -70,6 +70,13 @@ pub fn utc_time(at: SystemTime) -> String {
     at.get(11..19).unwrap_or_default().to_owned()
 }
 
+/// `2026-11-29T14:05:09Z`, of seconds since 1970.
+pub fn utc_date(seconds: u64) -> String {
+    // The year 9999 is the last one that it writes.
+    let at = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.min(253_402_300_799));
+    humantime::format_rfc3339_seconds(at).to_string()
+}
+
 /// `1st`, `2nd`, `3rd`, `11th`.
 pub fn ordinal(number: u32) -> String {
     let ending = match (number % 100, number % 10) {

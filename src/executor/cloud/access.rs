@@ -39,6 +39,19 @@ pub struct WebIdentity {
     pub token: String,
     /// Name of the session in logs of AWS: 2 to 64 letters, digits and `_+=,.@-`.
     pub session_name: String,
+    /// For messages.
+    pub claims: TokenClaims,
+}
+
+/// The claims by which AWS decides on a token, as printable text. Nobody has checked them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TokenClaims {
+    /// `https://gitlab.example.com`.
+    pub issuer: String,
+    pub subject: String,
+    pub audience: String,
+    /// End of its validity, in seconds since 1970.
+    pub expires: Option<u64>,
 }
 
 /// Without the token.

@@ -24,6 +24,11 @@ pub trait ObjectStore: Send + Sync {
     /// Size in bytes, or `None` when it does not exist.
     async fn size(&self, key: &str) -> Result<Option<u64>, CloudError>;
     async fn put(&self, key: &str, body: Vec<u8>) -> Result<(), CloudError>;
+    /// Writes a document of JSON that browsers and other services read: with its type, and for how long they may keep it. A store
+    /// without such properties writes the bytes alone.
+    async fn put_document(&self, key: &str, body: Vec<u8>, _cache_control: &str) -> Result<(), CloudError> {
+        self.put(key, body).await
+    }
     /// Writes in one request, at most 5 GiB, with the content's hash: the store refuses another content, and keeps the hash.
     async fn put_with_hash(&self, key: &str, content: Content<'_>, hash: &Sha256Hash) -> Result<(), CloudError>;
     /// The hash that the object was written with.

@@ -146,9 +146,26 @@ pub trait GitLabApi: Send + Sync {
     async fn delete_note(&self, merge_request: u64, note: u64) -> Result<(), GitLabError>;
 }
 
-/// Makes the port. Sends no request.
+/// How a GitLab server is reached without a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerAccess {
+    /// `CI_SERVER_URL`: `https://gitlab.example.com`.
+    pub url: String,
+    /// PEM file with more certificate authorities: `CI_SERVER_TLS_CA_FILE`.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Documents of a server that everybody may read.
+#[async_trait]
+pub trait ServerDocuments: Send + Sync {
+    /// Reads the document at a path below the server's address: at most `most` bytes.
+    async fn document(&self, path: &str, most: usize) -> Result<Vec<u8>, GitLabError>;
+}
+
+/// Makes the ports. Sends no request.
 ///
 /// Errors are failures with a hint: the URL is none, or the file of authorities cannot be used.
 pub trait ConnectGitLab: Send + Sync {
+    fn server(&self, access: &ServerAccess) -> anyhow::Result<Arc<dyn ServerDocuments>>;
     fn gitlab(&self, access: &GitLabAccess) -> anyhow::Result<Arc<dyn GitLabApi>>;
 }

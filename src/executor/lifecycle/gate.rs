@@ -69,7 +69,7 @@ pub async fn run(inputs: &CommandInputs, args: GateArgs, _: Cancellation) -> any
     let paths = judging.paths(&model)?;
     let metrics = judging.read_metrics(&model, &target.folder, &paths)?;
     if matches!(source, Some(Baseline::Approved | Baseline::Version { .. }))
-        && let Some(token) = identity.token(inputs)?
+        && let Some(token) = identity.token(inputs, &target)?
     {
         token.work_as(&mut target.access);
     }

@@ -3,18 +3,20 @@
 //! A job can write anything into a variable, so the claims count only when AWS has accepted the token: the command works with
 //! the credentials that AWS gave for it.
 
-use base64_simd::URL_SAFE_NO_PAD;
 use clap::Args;
-use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
 use super::CommandInputs;
-use super::hex::hex;
+use super::id_token::{IdToken, session_name};
+use super::region;
+use super::target::ProjectTarget;
 use crate::base::arn::Arn;
 use crate::base::failure::Failure;
 use crate::base::plain;
 use crate::cloud::{Access, WebIdentity};
+use crate::config::env::Environment;
 
+/// Variables of the id token that are looked for in this order, unless the command line names another one.
+const ID_TOKENS: [&str; 2] = ["SAGEMAKER_ID_TOKEN", "AWS_ID_TOKEN"];
 const ROLE_ARN: &str = "AWS_ROLE_ARN";
 /// Variables that decide who answers in the place of AWS, by their begins. Who starts a pipeline can set them: another server accepts
 /// every token, and gets to know the real one.
@@ -22,10 +24,10 @@ const REDIRECTING: [&str; 2] = ["AWS_ENDPOINT_URL", "AWS_CA_BUNDLE"];
 
 #[derive(Debug, Args)]
 pub(super) struct IdentityArgs {
-    /// Variable with the job's id token, which `id_tokens:` makes
-    #[arg(long, value_name = "VARIABLE", default_value = "SAGEMAKER_ID_TOKEN")]
-    id_token_env: String,
-    /// Role to assume with the id token; `AWS_ROLE_ARN` when absent
+    /// Variable with the job's id token, which `id_tokens:` makes; `SAGEMAKER_ID_TOKEN`, else `AWS_ID_TOKEN`, when absent
+    #[arg(long, value_name = "VARIABLE")]
+    id_token_env: Option<String>,
+    /// Role to assume with the id token; `environments.<name>.job_role` of the manifest, else `AWS_ROLE_ARN`, when absent
     #[arg(long, value_name = "ARN")]
     role_arn: Option<String>,
 }
@@ -50,15 +52,30 @@ pub(crate) struct JobUser {
 }
 
 impl IdentityArgs {
+    /// The variable of the token, and its value where it is set.
+    fn variable<'a>(&'a self, env: &'a Environment) -> (&'a str, Option<&'a str>) {
+        let names = self.id_token_env.as_deref().map_or_else(|| ID_TOKENS.to_vec(), |name| vec![name]);
+        let set = names.iter().find_map(|name| Some((*name, env.get(name)?)));
+        set.map_or((names.first().copied().unwrap_or_default(), None), |(name, value)| (name, Some(value)))
+    }
+
+    /// What the job's token says, without a role to use it for; `None` when the job has none.
+    pub(crate) fn claims(&self, env: &Environment) -> Option<IdToken> {
+        self.variable(env).1.and_then(IdToken::parse)
+    }
+
     /// The job's token; `None` when it has none.
     ///
     /// # Errors
-    /// The token is none of GitLab, there is no role to assume with it, or a variable may lead it to another server.
-    pub(crate) fn token(&self, inputs: &CommandInputs) -> anyhow::Result<Option<JobToken>> {
-        let Some(token) = inputs.env.get(&self.id_token_env) else { return Ok(None) };
-        let user = user_of(token).ok_or_else(|| {
-            Failure::user(format!("`{}` holds no id token of GitLab", self.id_token_env)).hint(self.example())
-        })?;
+    /// The token is none of GitLab, there is no role of the environment's account to assume with it, or a variable may lead it to
+    /// another server.
+    pub(crate) fn token(&self, inputs: &CommandInputs, target: &ProjectTarget) -> anyhow::Result<Option<JobToken>> {
+        let (name, Some(text)) = self.variable(&inputs.env) else { return Ok(None) };
+        let read = IdToken::parse(text).and_then(|token| Some((token.user()?, token.shown())));
+        let Some((user, claims)) = read else {
+            let failure = Failure::user(format!("`{name}` holds no id token of GitLab"));
+            return Err(failure.hint(example(name)).into());
+        };
         let mut names = inputs.env.all().filter(|(_, value)| !value.is_empty()).map(|(name, _)| name);
         if let Some(name) = names.find(|name| REDIRECTING.iter().any(|begin| name.starts_with(begin))) {
             let name = plain::line(&name, 100);
@@ -69,42 +86,67 @@ impl IdentityArgs {
                 .hint(format!("remove `{name}`; for an emulator or a private network give `--endpoint-url URL` and `--ca-bundle FILE`"))
                 .into());
         }
-        let role_arn = self.role_arn.as_deref().or_else(|| inputs.env.get(ROLE_ARN)).unwrap_or_default();
-        if Arn::parse(role_arn).is_none_or(|arn| arn.service != "iam" || !arn.resource.starts_with("role/")) {
-            let failure = Failure::user("there is no role to assume with the id token");
-            return Err(failure
-                .hint(format!("set `{ROLE_ARN}` in the job, or `--role-arn`, to the ARN of a role"))
-                .into());
-        }
-        let identity = WebIdentity {
-            role_arn: role_arn.to_owned(),
-            token: token.to_owned(),
-            session_name: format!("gitlab-user-{}-job-{}", user.id, user.job),
-        };
+        let role_arn = self.role(&inputs.env, target)?.to_owned();
+        let identity =
+            WebIdentity { role_arn, token: text.trim().to_owned(), session_name: session_name(&user), claims };
         Ok(Some(JobToken { identity, user }))
     }
 
-    /// As [`IdentityArgs::token`], for a command that needs one.
+    /// As [`IdentityArgs::token`], for a command that needs one to know the user.
     ///
     /// # Errors
     /// There is no token.
-    pub(crate) fn required(&self, inputs: &CommandInputs) -> anyhow::Result<JobToken> {
-        self.token(inputs)?.ok_or_else(|| {
-            Failure::user(format!(
-                "the job has no id token, which says who approves: `{}` is not set",
-                self.id_token_env
-            ))
-            .hint(self.example())
-            .into()
-        })
+    pub(crate) fn required(&self, inputs: &CommandInputs, target: &ProjectTarget) -> anyhow::Result<JobToken> {
+        self.token(inputs, target)?
+            .ok_or_else(|| self.absent(&inputs.env, "the job has no id token, which says who approves").into())
     }
 
-    fn example(&self) -> String {
-        let name = &self.id_token_env;
-        format!(
-            "add to the job: `id_tokens: {{{name}: {{aud: sts.amazonaws.com}}}}`, with the audience that the role trusts"
-        )
+    /// The failure of a command that needs a token.
+    pub(crate) fn absent(&self, env: &Environment, what: &str) -> Failure {
+        let name = self.variable(env).0;
+        Failure::user(format!("{what}: `{name}` is not set")).hint(example(name))
     }
+
+    /// The role of the environment.
+    fn role<'a>(&'a self, env: &'a Environment, target: &'a ProjectTarget) -> Result<&'a str, Failure> {
+        let of_target = &target.manifest.target;
+        let named = self.role_arn.as_deref().or(of_target.job_role.as_deref()).or_else(|| env.get(ROLE_ARN));
+        let named = named.unwrap_or_default();
+        let is_role = |arn: &Arn| {
+            let is_account = arn.account.len() == 12 && arn.account.bytes().all(|digit| digit.is_ascii_digit());
+            arn.partition.starts_with("aws") && arn.service == "iam" && is_account && arn.resource.starts_with("role/")
+        };
+        let Some(role) = Arn::parse(named).filter(is_role) else {
+            let failure = Failure::user("there is no role to assume with the id token");
+            let hint = format!(
+                "set `{ROLE_ARN}` in the job, `environments.<name>.job_role` in the manifest, or `--role-arn`, to the ARN of a role"
+            );
+            return Err(failure.hint(hint));
+        };
+        let elsewhere = |what: &str, of_role: &str, own: &str| {
+            let named = plain::line(named, 200);
+            let failure =
+                Failure::user(format!("the role {named} is of {what} {of_role}, and the environment of {own}"));
+            failure.hint(format!(
+                "name a role of {what} {own} in `{ROLE_ARN}`, which can have another value for each environment of GitLab, in \
+                 `environments.<name>.job_role` of the manifest, or in `--role-arn`"
+            ))
+        };
+        if let Some(account) = of_target.account.as_deref().filter(|account| *account != role.account) {
+            return Err(elsewhere("the account", role.account, account));
+        }
+        let partition = of_target.region.as_deref().map(region::partition);
+        match partition.filter(|partition| *partition != role.partition) {
+            Some(partition) => Err(elsewhere("the partition", &plain::line(role.partition, 20), partition)),
+            None => Ok(named),
+        }
+    }
+}
+
+fn example(name: &str) -> String {
+    format!(
+        "add to the job: `id_tokens: {{{name}: {{aud: sts.amazonaws.com}}}}`, with the audience that the role trusts"
+    )
 }
 
 impl JobUser {
@@ -120,70 +162,12 @@ impl JobToken {
         access.web_identity = Some(self.identity);
         self.user
     }
-}
 
-/// The claims of the token's second part. AWS checks the signature.
-fn user_of(token: &str) -> Option<JobUser> {
-    let mut parts = token.trim().split('.');
-    let (_, claims, _, None) = (parts.next()?, parts.next()?, parts.next()?, parts.next()) else { return None };
-    let claims = URL_SAFE_NO_PAD.decode_to_vec(claims.trim_end_matches('=')).ok()?;
-    let claims: Value = serde_json::from_slice(&claims).ok()?;
-    let text = |name: &str| match claims.get(name)? {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    };
-    // They become parts of names.
-    let id = |name: &str| {
-        text(name).filter(|id| !id.is_empty() && id.len() <= 20 && id.bytes().all(|byte| byte.is_ascii_digit()))
-    };
-    Some(JobUser {
-        id: id("user_id")?,
-        issuer: hex(&Sha256::digest(text("iss")?)[..4]),
-        login: text("user_login")?,
-        project: text("project_path").unwrap_or_default(),
-        pipeline: id("pipeline_id")?,
-        job: id("job_id")?,
-    })
+    /// What is exchanged with AWS.
+    pub(crate) fn exchanged(&self) -> &WebIdentity {
+        &self.identity
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn token(claims: &Value) -> String {
-        format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode_to_string(claims.to_string()))
-    }
-
-    #[test]
-    fn the_user_is_that_of_the_claims() {
-        let claims = json!({"iss": "https://gitlab.com", "user_id": "42", "user_login": "jane", "project_path": "g/p", "pipeline_id": "7", "job_id": 8});
-        let user = user_of(&token(&claims)).unwrap();
-        assert_eq!((user.key().as_str(), user.login.as_str(), user.job.as_str()), ("42@e7be96a5", "jane", "8"));
-    }
-
-    #[test]
-    fn other_texts_have_no_user() {
-        let base = json!({"iss": "https://gitlab.com", "user_id": "42", "user_login": "jane", "pipeline_id": "7", "job_id": "8"});
-        let with = |name: &str, value: Value| {
-            let mut claims = base.clone();
-            claims[name] = value;
-            token(&claims)
-        };
-        for text in [
-            String::new(),
-            "glpat-abc".to_owned(),
-            "a.b.c".to_owned(),
-            format!("{}.more", token(&base)),
-            with("user_id", json!("42 user=other")),
-            with("user_id", Value::Null),
-            with("iss", Value::Null),
-            with("job_id", json!([1])),
-            with("pipeline_id", json!("")),
-        ] {
-            assert_eq!(user_of(&text), None, "{text}");
-        }
-    }
-}
+mod tests;

@@ -4,11 +4,13 @@
 //! the SDK's default chain. stdout is data, stderr is for people.
 
 mod connect;
+pub mod credentials;
 pub mod endpoint;
 mod fetching;
 pub mod gate;
 pub mod gitlab;
 mod hex;
+mod id_token;
 mod identity;
 pub mod init;
 pub mod manifest;

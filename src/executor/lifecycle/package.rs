@@ -137,7 +137,7 @@ async fn make(inputs: &CommandInputs, args: MakingArgs) -> anyhow::Result<()> {
     let read = model.metrics.iter().chain([&model.path]).map(|path| target.folder.join(path));
     args.output.check(&read.chain([args.target.manifest.clone()]).collect::<Vec<_>>())?;
     check_folder(&args.output_dir, &target.folder.join(&model.path))?;
-    if let Some(token) = args.identity.token(inputs)? {
+    if let Some(token) = args.identity.token(inputs, &target)? {
         token.work_as(&mut target.access);
     }
     let package_arn = args.model_package.clone().or_else(|| inputs.env.get("MODEL_PACKAGE_ARN").map(str::to_owned));

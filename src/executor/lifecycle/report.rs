@@ -112,7 +112,7 @@ pub async fn run(inputs: &CommandInputs, args: ReportArgs, _: Cancellation) -> a
     }
     let figures = files.read()?;
     if asks_registry(&target)
-        && let Some(token) = identity.token(inputs)?
+        && let Some(token) = identity.token(inputs, &target)?
     {
         token.work_as(&mut target.access);
     }

@@ -27,6 +27,12 @@ pub(super) struct TargetArgs {
     /// The entry of `environments` to use; `CI_ENVIRONMENT_NAME` when absent
     #[arg(long, visible_alias = "targets", value_name = "NAME")]
     pub(crate) environment: Option<String>,
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ConnectionArgs {
     /// One endpoint for all services of AWS: an emulator, or a private network's. `AWS_ENDPOINT_URL` when absent and the job has no id
     /// token
     #[arg(long, value_name = "URL")]
@@ -34,6 +40,19 @@ pub(super) struct TargetArgs {
     /// PEM file with more root certificates. `AWS_CA_BUNDLE` when absent and the job has no id token
     #[arg(long, value_name = "FILE")]
     ca_bundle: Option<PathBuf>,
+}
+
+impl ConnectionArgs {
+    /// The way to AWS, without region and bucket.
+    pub(crate) fn access(&self, inputs: &CommandInputs) -> Access {
+        let variable = |name: &str| inputs.env.get(name).map(str::to_owned);
+        Access {
+            endpoint_url: self.endpoint_url.clone().or_else(|| variable("AWS_ENDPOINT_URL")),
+            ca_bundle: self.ca_bundle.clone().or_else(|| variable("AWS_CA_BUNDLE").map(PathBuf::from)),
+            settings: SettingsFile::Manifest,
+            ..Access::default()
+        }
+    }
 }
 
 /// The manifest as the environment makes it, and how its account is reached.
@@ -72,9 +91,7 @@ impl TargetArgs {
 
     /// As [`TargetArgs::load`]; an empty manifest when none is named and there is none.
     pub(crate) fn load_if_present(&self, inputs: &CommandInputs) -> anyhow::Result<ProjectTarget> {
-        let is_absent =
-            std::fs::symlink_metadata(&self.manifest).is_err_and(|error| error.kind() == ErrorKind::NotFound);
-        if is_absent && self.manifest == Path::new(DEFAULT_MANIFEST) {
+        if self.is_absent() {
             if let Some(environment) = self.environment(inputs) {
                 let environment = plain::line(&environment, 100);
                 let failure =
@@ -88,6 +105,20 @@ impl TargetArgs {
         self.load(inputs)
     }
 
+    /// As [`TargetArgs::load`]; an empty manifest when none is named and there is none, also where an environment is named.
+    pub(crate) fn load_or_empty(&self, inputs: &CommandInputs) -> anyhow::Result<ProjectTarget> {
+        if self.is_absent() {
+            return Ok(self.target(Manifest::default(), self.environment(inputs), inputs));
+        }
+        self.load(inputs)
+    }
+
+    /// Whether the manifest is not named, and none is in the folder.
+    fn is_absent(&self) -> bool {
+        let found = std::fs::symlink_metadata(&self.manifest);
+        self.manifest == Path::new(DEFAULT_MANIFEST) && found.is_err_and(|error| error.kind() == ErrorKind::NotFound)
+    }
+
     /// A manifest, with the way to the account of its environment.
     pub(crate) fn target(
         &self,
@@ -95,16 +126,12 @@ impl TargetArgs {
         environment: Option<String>,
         inputs: &CommandInputs,
     ) -> ProjectTarget {
-        let variable = |name: &str| inputs.env.get(name).map(str::to_owned);
         let access = Access {
             region: manifest.target.region.clone(),
-            endpoint_url: self.endpoint_url.clone().or_else(|| variable("AWS_ENDPOINT_URL")),
             bucket: manifest.target.bucket.clone().unwrap_or_default(),
             prefix: manifest.target.prefix.clone().unwrap_or_default(),
             kms_key_id: manifest.target.key.clone(),
-            ca_bundle: self.ca_bundle.clone().or_else(|| variable("AWS_CA_BUNDLE").map(PathBuf::from)),
-            settings: SettingsFile::Manifest,
-            web_identity: None,
+            ..self.connection.access(inputs)
         };
         ProjectTarget { manifest, folder: PathBuf::new(), environment, pipeline: Pipeline::of(&inputs.env), access }
     }

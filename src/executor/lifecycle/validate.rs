@@ -161,7 +161,7 @@ pub async fn run(inputs: &CommandInputs, args: ValidateArgs, _: Cancellation) ->
     let mut unanswered = None;
     if args.connect && number == 0 {
         for target in &mut targets {
-            if let Some(token) = args.identity.token(inputs)? {
+            if let Some(token) = args.identity.token(inputs, target)? {
                 token.work_as(&mut target.access);
             }
             let checks = connect::check(inputs, target).await;

@@ -12,6 +12,7 @@ use super::passwords::Passwords;
 use super::scan::Scan;
 use crate::caller::Caller;
 use crate::clock;
+use crate::package_names::partition;
 use crate::protocol::{ApiError, text};
 use crate::shared::Shared;
 
@@ -33,7 +34,7 @@ impl RepositoryKey {
 
     pub(super) fn arn(&self) -> String {
         let Self { account, region, name } = self;
-        format!("arn:aws:ecr:{region}:{account}:repository/{name}")
+        format!("arn:{}:ecr:{region}:{account}:repository/{name}", partition(region))
     }
 
     /// The name by which jobs and models refer to it.

@@ -19,6 +19,7 @@ use super::response_stream::streamed;
 use super::routing::{Chosen, RoutingRefusal, route};
 use crate::authorization::NeededAction;
 use crate::caller::{Caller, Signing, WireProtocol};
+use crate::package_names::partition;
 use crate::protocol::{ApiError, Reply, json_reply, reply};
 use crate::service::{ApiCall, Service, read};
 use crate::services::training::LogPlace;
@@ -237,7 +238,7 @@ fn model_error(name: &ServingName, chosen: &Chosen, status: u16, body: &str) -> 
         "Message": kind,
         "OriginalStatusCode": status,
         "OriginalMessage": body,
-        "LogStreamArn": format!("arn:aws:logs:{region}:{account}:log-group:{group}:log-stream:{stream}"),
+        "LogStreamArn": format!("arn:{}:logs:{region}:{account}:log-group:{group}:log-stream:{stream}", partition(region)),
     });
     let mut reply = reply(StatusCode::FAILED_DEPENDENCY, "application/json", body.to_string());
     reply.headers_mut().insert("x-amzn-errortype", HeaderValue::from_static("ModelError"));

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::groups::{Logs, invalid_token, limit, named_group_and_name};
 use crate::caller::Caller;
+use crate::package_names::partition;
 use crate::protocol::{Answer, ApiError, text};
 
 pub(super) fn describe_streams(logs: &Arc<Logs>, request: &Value, caller: &Caller) -> Answer {
@@ -87,7 +88,7 @@ pub(super) fn describe_groups(logs: &Arc<Logs>, request: &Value, caller: &Caller
 }
 
 pub(super) fn group_arn(Caller { account, region, .. }: &Caller, group: &str) -> String {
-    format!("arn:aws:logs:{region}:{account}:log-group:{group}")
+    format!("arn:{}:logs:{region}:{account}:log-group:{group}", partition(region))
 }
 
 fn offset(request: &Value) -> Result<usize, ApiError> {

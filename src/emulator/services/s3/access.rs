@@ -8,7 +8,7 @@ use s3s::access::{S3Access, S3AccessContext};
 use s3s::{S3Error, S3Result, dto, s3_error};
 
 use super::convert::fault;
-use crate::authorization::{NeededAction, s3_action, s3_actions};
+use crate::authorization::{NeededAction, s3_action, s3_actions, s3_arn};
 use crate::caller::Caller;
 use crate::iam::{Document, PolicyKind};
 use crate::shared::Shared;
@@ -31,7 +31,7 @@ pub(super) struct BucketAccess {
 impl BucketAccess {
     /// Refuses what the caller may not do.
     pub(super) fn check_action(&self, caller: &Caller, needed: &NeededAction) -> S3Result<()> {
-        let bucket = needed.resource.strip_prefix("arn:aws:s3:::").unwrap_or_default();
+        let bucket = needed.resource.split_once(":s3:::").map_or("", |(_, path)| path);
         let bucket = bucket.split('/').next().unwrap_or_default();
         let policy = bucket_policy(&self.store, bucket).map_err(|error| s3_error!(InternalError, "{error}"))?;
         // All buckets belong to the emulator's own account.
@@ -68,7 +68,7 @@ impl BucketAccess {
         let tells =
             matches!(error, StoreError::NoSuchKey | StoreError::NoSuchVersion | StoreError::DeleteMarker { .. });
         let Some(caller) = extensions.get::<Caller>().filter(|_| tells) else { return fault(error) };
-        let list = NeededAction::new("s3:ListBucket", format!("arn:aws:s3:::{bucket}"));
+        let list = NeededAction::new("s3:ListBucket", s3_arn(&caller.region, bucket));
         let list = list.owned_by(&self.shared.config.account);
         let listed = bucket_policy(&self.store, bucket)
             .and_then(|policy| self.shared.authority.decide(caller, &list, policy.as_ref()));
@@ -87,7 +87,8 @@ impl BucketAccess {
     ) -> Result<(), dto::Error> {
         let Some(caller) = extensions.get::<Caller>() else { return Ok(()) };
         let action = s3_action("DeleteObject", object.version_id.is_some());
-        let needed = NeededAction::new(format!("s3:{action}"), format!("arn:aws:s3:::{bucket}/{}", object.key));
+        let needed =
+            NeededAction::new(format!("s3:{action}"), s3_arn(&caller.region, &format!("{bucket}/{}", object.key)));
         self.check_action(caller, &needed).map_err(|refused| dto::Error {
             code: Some("AccessDenied".to_owned()),
             key: Some(object.key.clone()),
@@ -119,7 +120,7 @@ impl S3Access for BucketAccess {
             return Ok(());
         }
         let query = query_pairs(context.uri().query().unwrap_or_default());
-        for needed in s3_actions(operation, context.s3_path(), &query, context.headers()) {
+        for needed in s3_actions(operation, context.s3_path(), &query, context.headers(), &caller.region) {
             self.check_action(&caller, &needed)?;
         }
         Ok(())

@@ -29,7 +29,6 @@ fn check(policy: &str, bucket: &str) -> Result<(), String> {
     Document::parse(PolicyKind::Resource, &value)?;
     let statements = &value["Statement"];
     let statements = statements.as_array().map_or(std::slice::from_ref(statements), Vec::as_slice);
-    let arn = format!("arn:aws:s3:::{bucket}");
     for statement in statements {
         if ["Principal", "NotPrincipal"].iter().all(|name| statement[*name].is_null()) {
             return Err("Missing required field Principal".to_owned());
@@ -37,7 +36,9 @@ fn check(policy: &str, bucket: &str) -> Result<(), String> {
         let resources = ["Resource", "NotResource"].into_iter().map(|name| &statement[name]);
         let texts = resources.flat_map(|value| value.as_array().into_iter().flatten().chain([value]));
         let outside = |resource: &str| {
-            let rest = resource.strip_prefix(&arn);
+            let path = resource.strip_prefix("arn:aws").and_then(|arn| arn.split_once(":s3:::"));
+            let path = path.filter(|(partition, _)| !partition.contains(':')).map(|(_, path)| path);
+            let rest = path.and_then(|path| path.strip_prefix(bucket));
             resource != "*" && !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '*', '?']))
         };
         if texts.filter_map(Value::as_str).any(outside) {

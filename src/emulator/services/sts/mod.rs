@@ -1,6 +1,7 @@
 //! STS: sessions of roles, by the query protocol with replies in XML.
 
 mod assume_role;
+mod published;
 mod token;
 mod web_identity;
 
@@ -13,13 +14,18 @@ use crate::caller::{Signing, WireProtocol};
 use crate::protocol::{ApiError, Reply, escape_xml, reply, xml_error};
 use crate::service::{ApiCall, Service, read};
 use crate::shared::Shared;
+use crate::store::Store;
 
 const XML_NAMESPACE: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
 
 pub(super) const OPERATIONS: &[&str] = &["GetCallerIdentity", "AssumeRole", "AssumeRoleWithWebIdentity"];
 
 /// The service; its sessions are the access keys of the emulator.
-pub(crate) struct Sts(pub(crate) Arc<Shared>);
+pub(crate) struct Sts {
+    pub(crate) shared: Arc<Shared>,
+    /// Buckets in which keys of identity providers are published.
+    pub(crate) store: Arc<Store>,
+}
 
 #[async_trait::async_trait]
 impl Service for Sts {
@@ -42,8 +48,8 @@ impl Service for Sts {
                 escape_xml(&caller.identity.user_id()),
                 caller.account
             )),
-            "AssumeRole" => assume_role::assume_role(&self.0, caller, &form),
-            web_identity::OPERATION => web_identity::assume_role(&self.0, caller, &form),
+            "AssumeRole" => assume_role::assume_role(&self.shared, caller, &form),
+            web_identity::OPERATION => web_identity::assume_role(self, caller, &form),
             action => Err(ApiError::new("InvalidAction", format!("Could not find operation {action}"))),
         };
         let (operation, request_id) = (&call.operation, &call.request_id);

@@ -42,7 +42,7 @@ impl<'a> IdToken<'a> {
         let kid = text(&self.header, "kid");
         let mut keys = jwks["keys"].as_array().into_iter().flatten();
         let key = keys.find(|key| kid.is_some() && text(key, "kid") == kid);
-        let key = key.ok_or_else(|| invalid("Couldn't retrieve verification key from your identity provider"))?;
+        let key = key.ok_or_else(unknown_key)?;
         if self.is_signed_by(key) != Some(true) {
             return Err(invalid("Provided Token's signature is not valid"));
         }
@@ -96,6 +96,14 @@ fn decoded(part: &str) -> Option<Vec<u8>> {
 
 fn missing(claim: &str) -> ApiError {
     invalid(&format!("Missing a required claim: {claim}"))
+}
+
+/// The keys cannot be read, or that of the token is not among them.
+pub(super) fn unknown_key() -> ApiError {
+    invalid(
+        "Couldn't retrieve verification key from your identity provider, please reference AssumeRoleWithWebIdentity documentation for \
+         requirements",
+    )
 }
 
 pub(super) fn invalid(message: &str) -> ApiError {

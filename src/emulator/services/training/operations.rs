@@ -17,6 +17,7 @@ use super::state::{JobHandle, Training};
 use super::warm_hosts::keep_alive;
 use crate::caller::Caller;
 use crate::model::Model;
+use crate::package_names::partition;
 use crate::protocol::{Answer, ApiError, milliseconds, text};
 use crate::service::{JsonService, Operation};
 use crate::tags::tag_map;
@@ -38,7 +39,7 @@ impl JsonService for Training {
 }
 
 fn arn(Caller { account, region, .. }: &Caller, job: &str) -> String {
-    format!("arn:aws:sagemaker:{region}:{account}:training-job/{job}")
+    format!("arn:{}:sagemaker:{region}:{account}:training-job/{job}", partition(region))
 }
 
 fn not_found() -> ApiError {

@@ -8,8 +8,9 @@ use serde_json::Value;
 
 use super::location::S3Location;
 use super::state::JobHandle;
-use crate::authorization::{Identity, NeededAction, RoleSession};
+use crate::authorization::{Identity, NeededAction, RoleSession, s3_arn};
 use crate::caller::Caller;
+use crate::package_names::partition;
 use crate::protocol::text;
 use crate::services::logs::JOB_GROUP;
 use crate::services::s3::bucket_policy;
@@ -69,13 +70,18 @@ impl PlatformStore {
         self.check_list(place).is_ok() && page.is_ok_and(|page| !page.objects.is_empty())
     }
 
+    /// The ARN of a bucket, or of an object as `BUCKET/KEY`.
+    fn s3_arn(&self, path: &str) -> String {
+        s3_arn(self.role.as_ref().map_or("", |(_, caller)| &caller.region), path)
+    }
+
     fn check_list(&self, place: &S3Location) -> anyhow::Result<()> {
-        let list = NeededAction::new("s3:ListBucket", format!("arn:aws:s3:::{}", place.bucket));
+        let list = NeededAction::new("s3:ListBucket", self.s3_arn(&place.bucket));
         self.check_needed(&list.key("s3:prefix", [place.key.as_str()]), &place.bucket)
     }
 
     fn check(&self, action: &str, bucket: &str, key: &str) -> anyhow::Result<()> {
-        self.check_needed(&NeededAction::new(action, format!("arn:aws:s3:::{bucket}/{key}")), bucket)
+        self.check_needed(&NeededAction::new(action, self.s3_arn(&format!("{bucket}/{key}"))), bucket)
     }
 
     fn check_needed(&self, needed: &NeededAction, bucket: &str) -> anyhow::Result<()> {
@@ -114,7 +120,7 @@ impl JobHandle {
         };
         let (region, account) = (&self.region, &self.config().account);
         let check = |action: &str, resource: &str| {
-            let arn = format!("arn:aws:ec2:{region}:{account}:{resource}");
+            let arn = format!("arn:{}:ec2:{region}:{account}:{resource}", partition(region));
             self.check_role(&NeededAction::new(format!("ec2:{action}"), if resource == "*" { "*" } else { &arn }))
         };
         let names = |list: &str| vpc[list].as_array().into_iter().flatten().filter_map(Value::as_str);
@@ -132,14 +138,19 @@ impl JobHandle {
         let parts: Vec<_> = registry.split('.').collect();
         let [account, "dkr", "ecr", region, ..] = parts.as_slice() else { return Ok(()) };
         let repository = image.split(['@', ':']).next().unwrap_or_default();
-        let arn = format!("arn:aws:ecr:{region}:{account}:repository/{repository}");
+        let arn = format!("arn:{}:ecr:{region}:{account}:repository/{repository}", partition(region));
         self.check_role(&NeededAction::new("ecr:GetAuthorizationToken", "*"))?;
         IMAGE.iter().try_for_each(|action| self.check_role(&NeededAction::new(format!("ecr:{action}"), &arn)))
     }
 
     /// Whether the role lets the log agent write a stream, and send metrics. At AWS a job without them runs unseen.
     pub(super) fn may_log(&self, stream: &str) -> bool {
-        let group = format!("arn:aws:logs:{}:{}:log-group:{JOB_GROUP}", self.region, self.config().account);
+        let group = format!(
+            "arn:{}:logs:{}:{}:log-group:{JOB_GROUP}",
+            partition(&self.region),
+            self.region,
+            self.config().account
+        );
         let of_group = NeededAction::new("logs:DescribeLogStreams", format!("{group}:log-stream:"));
         let create = NeededAction::new("logs:CreateLogGroup", format!("{group}:log-stream:"));
         let metrics = NeededAction::new("cloudwatch:PutMetricData", "*");

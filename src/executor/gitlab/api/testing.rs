@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     ConnectGitLab, GitLabAccess, GitLabApi, GitLabError, GitLabErrorKind, NewRelease, Note, PackageFile,
-    PackageFilePlace, Release, ReleaseLink, Upload,
+    PackageFilePlace, Release, ReleaseLink, ServerAccess, ServerDocuments, Upload,
 };
 use crate::cloud::CloudErrorKind;
 use crate::cloud::testing::{Fake, PlannedError};
@@ -37,6 +37,8 @@ pub struct ProjectState {
     blind_release_looks: usize,
     /// Commits that the project does not have.
     absent_commits: Vec<String>,
+    /// Public documents of the server, by their paths.
+    documents: BTreeMap<String, Vec<u8>>,
 }
 
 impl MemoryGitLab {
@@ -53,6 +55,11 @@ impl MemoryGitLab {
     /// Shows no release and no tag to this many looks: of a request whose effect comes late, as behind a proxy that gave up.
     pub fn hide_releases(&self, looks: usize) {
         self.inner().service.blind_release_looks = looks;
+    }
+
+    /// Shows a public document at a path of the server.
+    pub fn show_document(&self, path: &str, text: &str) {
+        self.inner().service.documents.insert(path.to_owned(), text.as_bytes().to_vec());
     }
 
     /// Takes a commit away.
@@ -277,11 +284,26 @@ impl GitLabApi for MemoryGitLab {
     }
 }
 
+#[async_trait]
+impl ServerDocuments for MemoryGitLab {
+    async fn document(&self, path: &str, most: usize) -> Result<Vec<u8>, GitLabError> {
+        let act = |project: &mut ProjectState| {
+            let absent = || error(GitLabErrorKind::NotFound, format!("read {path}"), "404 Not Found");
+            project.documents.get(path).filter(|text| text.len() <= most).cloned().ok_or_else(absent)
+        };
+        self.call("document", path, act).await
+    }
+}
+
 /// Gives out one fake, whatever the access.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryGitLabConnect(pub Arc<MemoryGitLab>);
 
 impl ConnectGitLab for MemoryGitLabConnect {
+    fn server(&self, _: &ServerAccess) -> anyhow::Result<Arc<dyn ServerDocuments>> {
+        Ok(self.0.clone())
+    }
+
     fn gitlab(&self, _: &GitLabAccess) -> anyhow::Result<Arc<dyn GitLabApi>> {
         Ok(self.0.clone())
     }

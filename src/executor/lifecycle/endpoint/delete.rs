@@ -92,7 +92,7 @@ pub(super) async fn run(inputs: &CommandInputs, args: DeleteArgs) -> anyhow::Res
     target.require_bucket()?;
     let is_protected = !args.dry_run && target.needs_approval(&inputs.env);
     check_confirmation(&target, &name, args.confirm.as_deref(), is_protected)?;
-    let user = args.identity.token(inputs)?.map(|token| target.work_as(token));
+    let user = args.identity.token(inputs, &target)?.map(|token| target.work_as(token));
     target.check_account(inputs).await?;
     let ports = EndpointPorts::connect(inputs, &target, &name).await?;
     let engine = EndpointEngine {

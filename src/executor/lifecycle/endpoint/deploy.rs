@@ -111,7 +111,7 @@ pub(super) async fn run(inputs: &CommandInputs, args: DeployArgs, _: Cancellatio
     let choice = if source.is_none() { args.choice.named(inputs, &target)? } else { None };
     let usual = if approvals.is_needed { VersionChoice::NewestApproved } else { VersionChoice::Newest };
     let choice = choice.unwrap_or(usual);
-    let user = args.identity.token(inputs)?.map(|token| target.work_as(token));
+    let user = args.identity.token(inputs, &target)?.map(|token| target.work_as(token));
     target.access.region = target.access.region.take().or_else(|| choice.region());
     if let Some(package) = &source {
         package.check(&target)?;

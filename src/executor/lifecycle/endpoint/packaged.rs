@@ -170,11 +170,12 @@ async fn fetch(
     // The manifest, which names the region, is in the package.
     let variable = |name: &str| inputs.env.get(name).filter(|text| !text.is_empty()).map(str::to_owned);
     let region = variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION"));
-    let mut access: Access = target.target(Manifest::default(), None, inputs).access;
-    access.region = region.or_else(|| Some(ANY_REGION.to_owned()));
-    if let Some(token) = identity.token(inputs)? {
-        token.work_as(&mut access);
+    let mut target = target.target(Manifest::default(), None, inputs);
+    target.access.region = region.or_else(|| Some(ANY_REGION.to_owned()));
+    if let Some(token) = identity.token(inputs, &target)? {
+        token.work_as(&mut target.access);
     }
+    let access: Access = target.access;
     let access = fetching::access_to(inputs, &access, bucket).await?;
     let object = inputs.connect.source_objects(&access).await?.look(bucket, key).await?;
     let object = object.ok_or_else(|| refused("does not exist"))?;
@@ -198,6 +199,8 @@ impl PackageSource {
     pub(super) fn target(&self, args: &TargetArgs, inputs: &CommandInputs) -> anyhow::Result<ProjectTarget> {
         let package = self.package.lock();
         let mut target = args.load_text(&package.manifest()?, inputs)?;
+        // The id token goes to no role that a package names.
+        target.manifest.target.job_role = None;
         if tier::needs_approval(None, target.environment.as_deref().unwrap_or_default(), None) {
             target.manifest.target.tier = None;
         }

@@ -76,7 +76,9 @@ pub(super) async fn run(inputs: &CommandInputs, args: RollbackArgs, _: Cancellat
     read.push(args.target.manifest.clone());
     args.output.check(&read)?;
     let test = endpoint.test.is_some().then(|| TestPlan::new(&target, &changes)).transpose()?;
-    let token = if args.reject { Some(args.identity.required(inputs)?) } else { args.identity.token(inputs)? };
+    let identity = &args.identity;
+    let token =
+        if args.reject { Some(identity.required(inputs, &target)?) } else { identity.token(inputs, &target)? };
     let user = token.map(|token| target.work_as(token));
     target.check_account(inputs).await?;
     let ports = EndpointPorts::connect(inputs, &target, &endpoint.name).await?;

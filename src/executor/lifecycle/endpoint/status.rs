@@ -93,7 +93,7 @@ async fn look(
     if target.manifest.endpoint.is_none() {
         return Ok(None);
     }
-    if let Some(token) = args.identity.token(inputs)? {
+    if let Some(token) = args.identity.token(inputs, &target)? {
         token.work_as(&mut target.access);
     }
     target.check_account(inputs).await?;

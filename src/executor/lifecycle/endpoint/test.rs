@@ -64,7 +64,7 @@ pub(super) async fn run(inputs: &CommandInputs, args: TestArgs) -> anyhow::Resul
     read.push(target_args.manifest);
     output.check_with(&reports, &read)?;
     let plan = TestPlan::new(&target, &changes)?;
-    if let Some(token) = identity.token(inputs)? {
+    if let Some(token) = identity.token(inputs, &target)? {
         token.work_as(&mut target.access);
     }
     target.check_account(inputs).await?;

@@ -233,21 +233,26 @@ fn check_target(target: &EnvironmentEntry, path: &str, mistakes: &mut Vec<Mistak
             if target.subnets.is_empty() { ("security_groups", "subnets") } else { ("subnets", "security_groups") };
         tell(has, format!("needs `{needs}` beside it"));
     }
-    let role = target.role.as_deref().and_then(Arn::parse);
-    if let (Some(role), Some(account)) = (role, target.account.as_deref())
-        && role.account != account
-    {
-        tell(
-            "role",
-            "is a role of another account than `account`: SageMaker takes only roles of its own account".to_owned(),
-        );
+    let roles = [
+        ("role", &target.role, ": SageMaker takes only roles of its own account"),
+        ("job_role", &target.job_role, ", in which its jobs work"),
+    ];
+    let roles = roles.map(|(key, arn, why)| (key, arn.as_deref().and_then(Arn::parse), why));
+    for (key, role, why) in &roles {
+        if let (Some(role), Some(account)) = (role, target.account.as_deref())
+            && role.account != account
+        {
+            tell(key, format!("is a role of another account than `account`{why}"));
+        }
     }
     let Some(region) = target.region.as_deref() else { return };
-    if let Some(role) = role.filter(|role| role.partition != region::partition(region)) {
-        tell(
-            "role",
-            format!("is of the partition {}, and the region of {}", role.partition, region::partition(region)),
-        );
+    for (key, role, _) in &roles {
+        if let Some(role) = role.filter(|role| role.partition != region::partition(region)) {
+            tell(
+                key,
+                format!("is of the partition {}, and the region of {}", role.partition, region::partition(region)),
+            );
+        }
     }
     if let Some(key) = target.key.as_deref().and_then(Arn::parse).filter(|key| key.region != region) {
         tell(

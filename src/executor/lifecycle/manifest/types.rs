@@ -361,6 +361,9 @@ pub struct EnvironmentEntry {
     /// ARN of the role that SageMaker assumes for models and endpoints: `arn:aws:iam::ACCOUNT:role/NAME`.
     #[schemars(regex(pattern = ROLE), length(max = 2048))]
     pub role: Option<String>,
+    /// ARN of the role that jobs with an id token assume to work in the environment; `AWS_ROLE_ARN` when absent.
+    #[schemars(regex(pattern = ROLE), length(max = 2048))]
+    pub job_role: Option<String>,
     /// Bucket for models, metrics and the record of deployments: its name alone.
     #[schemars(regex(pattern = BUCKET), length(min = 3, max = 63))]
     pub bucket: Option<String>,

@@ -53,7 +53,7 @@ pub(super) async fn run(inputs: &CommandInputs, args: ApproveArgs) -> anyhow::Re
     target.require_account()?;
     let rule = ApprovalRule::of(&target.model()?.approvals, args.min_approvals, args.no_self);
     let choice = args.choice.read(inputs, &target)?;
-    let user = args.identity.required(inputs)?.work_as(&mut target.access);
+    let user = args.identity.required(inputs, &target)?.work_as(&mut target.access);
     target.access.region = target.access.region.take().or_else(|| choice.region());
     target.check_account(inputs).await?;
     let registry = inputs.connect.registry(&target.access).await?;

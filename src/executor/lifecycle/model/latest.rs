@@ -35,7 +35,7 @@ enum Status {
 pub(super) async fn run(inputs: &CommandInputs, args: LatestArgs) -> anyhow::Result<()> {
     args.output.check(std::slice::from_ref(&args.target.manifest))?;
     let mut target = args.target.load(inputs)?;
-    if let Some(token) = args.identity.token(inputs)? {
+    if let Some(token) = args.identity.token(inputs, &target)? {
         token.work_as(&mut target.access);
     }
     let model = target.model()?;

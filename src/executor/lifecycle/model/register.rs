@@ -54,7 +54,7 @@ pub(super) async fn run(inputs: &CommandInputs, args: RegisterArgs) -> anyhow::R
         let evidence: Vec<_> = metrics.iter().map(MetricsFile::source).collect();
         gate::check_bars(target.model()?, &evidence)?;
     }
-    let author = args.identity.token(inputs)?.map(|token| token.work_as(&mut target.access));
+    let author = args.identity.token(inputs, &target)?.map(|token| token.work_as(&mut target.access));
     target.check_account(inputs).await?;
     let (connect, access) = (&inputs.connect, &target.access);
     let sources = connect.source_objects(access).await?;

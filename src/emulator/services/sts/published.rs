@@ -1,0 +1,40 @@
+//! The keys of an identity provider that publishes them in a bucket, read as AWS reads them: without credentials, by way of the discovery
+//! document.
+
+use serde_json::Value;
+
+use super::Sts;
+use crate::authorization::{NeededAction, s3_arn};
+use crate::caller::Caller;
+use crate::protocol::text;
+use crate::services::s3::bucket_policy;
+
+/// Most bytes of a document.
+const MOST_BYTES: u64 = 1 << 20;
+
+/// The key set; `None` when a document is absent, private or odd, or names another issuer.
+pub(super) fn keys(sts: &Sts, issuer: &str, bucket: &str, prefix: &str) -> Option<Value> {
+    let address = format!("https://{issuer}");
+    let discovery = document(sts, bucket, &format!("{prefix}.well-known/openid-configuration"))?;
+    if text(&discovery, "issuer") != Some(&address) {
+        return None;
+    }
+    let path = text(&discovery, "jwks_uri")?.strip_prefix(&address)?.strip_prefix('/')?;
+    document(sts, bucket, &format!("{prefix}{path}")).filter(|keys| keys["keys"].is_array())
+}
+
+/// A document that everybody may read.
+fn document(sts: &Sts, bucket: &str, key: &str) -> Option<Value> {
+    let account = &sts.shared.config.account;
+    let region = sts.store.settings(bucket).ok()?.location.unwrap_or_default();
+    let caller = Caller { region, ..Caller::anonymous(account) };
+    let read = NeededAction::new("s3:GetObject", s3_arn(&caller.region, &format!("{bucket}/{key}"))).owned_by(account);
+    let policy = bucket_policy(&sts.store, bucket).ok()?;
+    sts.shared.authority.decide(&caller, &read, policy.as_ref()).ok()?;
+    let stored = sts.store.get(bucket, key, None).ok()?;
+    let files = stored.files();
+    let is_small = files.iter().map(|(_, bytes)| bytes).sum::<u64>() <= MOST_BYTES;
+    let parts =
+        files.iter().filter(|_| is_small).map(|(file, _)| std::fs::read(file).ok()).collect::<Option<Vec<_>>>()?;
+    serde_json::from_slice(&parts.concat()).ok()
+}
