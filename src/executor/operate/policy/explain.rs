@@ -239,6 +239,8 @@ fn wishes_of(request: &Decision) -> Vec<(&'static str, String)> {
     let time = |seconds| human_duration(std::time::Duration::from_secs(seconds));
     let (capacity, data) = (&request.capacity, &request.data);
     let channels: Vec<String> = data.inputs.iter().map(|input| input.channel.name.clone()).collect();
+    let secrets: Vec<String> =
+        request.secrets.iter().map(|one| format!("{} from {}", one.name, one.reference.id)).collect();
     let wishes = [
         ("spot instances", capacity.spot_max_wait.map(|wait| format!("{} of waiting and running", time(wait)))),
         ("retries by SageMaker", (capacity.retries > 0).then(|| capacity.retries.to_string())),
@@ -252,6 +254,7 @@ fn wishes_of(request: &Decision) -> Vec<(&'static str, String)> {
         ),
         ("network", request.network_isolation.then(|| "none".to_owned())),
         ("checkpoints of the ref", data.checkpoints_ref.as_ref().map(|name| format!("`{name}`"))),
+        ("secrets", (!secrets.is_empty()).then(|| quoted(&secrets))),
         ("input channels", (!channels.is_empty()).then(|| quoted(&channels))),
         ("model output", data.model_output.as_ref().map(|output| output.folder.clone())),
     ];
