@@ -25,5 +25,5 @@ fn secrets_are_made_read_rotated_deleted_and_kept_from_others() {
     std::fs::write(&account, json!({"UserDetailList": [user]}).to_string()).unwrap();
     let emulator = Emulator::start(&data_dir, &["--iam".to_owned(), account.display().to_string()]);
     let mut command = client(&emulator, &data_dir, &clients.join("python3"));
-    run(command.args(["tests/fixtures/conformance/secrets.py", &emulator.endpoint]));
+    run(command.args(["tests/fixtures/conformance/secret_values.py", &emulator.endpoint]));
 }

@@ -10,7 +10,8 @@ use crate::support::gitlab_api::{ACCESS_TOKEN, GitLabDouble, JOB_TOKEN, PROJECT}
 use crate::support::shipped_roles::shipped_role;
 
 const POLICY: &str = include_str!("../../../runner-config/iam/lifecycle/token-secret.json");
-const MANIFEST: &str = r#"{"model": {"group": "wine", "metrics": ["metrics.json"], "require": ["accuracy>=0.8"]}}"#;
+const MANIFEST: &str = r#"{"model": {"group": "wine", "image": "000000000000.dkr.ecr.us-east-1.amazonaws.com/serve@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+    "metrics": ["metrics.json"], "require": ["accuracy>=0.8"]}}"#;
 
 /// An account whose role `notes` may read the secret of the token, and a merge request.
 pub(super) struct Site {
@@ -53,6 +54,7 @@ impl Site {
         variables.extend(self.gitlab.variables().map(|(name, value)| (name.to_owned(), value)));
         let of_job = [
             ("AWS_ENDPOINT_URL", self.emulator.endpoint.as_str()),
+            ("AWS_REGION", "us-east-1"),
             ("CI_SERVER_URL", &server),
             ("CI_MERGE_REQUEST_IID", "5"),
             ("CI_PIPELINE_ID", "12"),

@@ -100,7 +100,7 @@ fn a_secret_that_cannot_be_had_ends_the_job_before_an_instance_is_paid_for() {
                 &["there is no secret `ci/absent`"],
             ];
             for (outcome, told) in outcomes.iter().zip(told) {
-                outcome.failed("script_failure", None).hides(FIRST);
+                outcome.failed("script_failure", Some(1)).hides(FIRST);
                 for text in told {
                     outcome.shows(text);
                 }

@@ -33,7 +33,7 @@ pub use self::identity::JobIdentity;
 pub use self::image::is_by_digest;
 pub use self::matching::{matches, mismatch, rule_of};
 use self::refusal::{asked, listed};
-pub use self::secrets::{JobSecret, granted_secrets};
+pub use self::secrets::{JobSecret, granted_ids, granted_secrets};
 use crate::base::failure::Failure;
 use crate::cloud::InstanceGroup;
 use crate::config::forms::{INSTANCE_TYPES, INSTANCES, MAX_RUNTIME, VOLUME_GB, is_instance_type, is_role_arn};

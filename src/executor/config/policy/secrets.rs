@@ -56,6 +56,12 @@ pub fn granted_secrets(
     wishes.secrets.iter().map(|(name, text)| secret(job, &identity, name, text, settings)).collect()
 }
 
+/// Patterns of the secrets that a job may ask for.
+pub fn granted_ids(identity: &JobIdentity, settings: &Settings) -> Vec<String> {
+    let grants = settings.secrets.allow.iter().filter(|grant| refused_by(identity, &grant.jobs).is_none());
+    grants.flat_map(|grant| grant.ids.iter().cloned()).collect()
+}
+
 fn secret(
     job: &JobContext,
     identity: &JobIdentity,

@@ -40,6 +40,8 @@ struct Explanation<'a> {
     rule: Option<&'a str>,
     passed_over: Vec<PassedOver<'a>>,
     bounds: Option<JobBounds>,
+    /// Patterns of the secrets that the job may have.
+    secrets: Vec<String>,
     /// Of a job whose variables are known.
     request: Option<Decision>,
     /// The largest cost of the request, in words. `None`: the price is not known.
@@ -72,6 +74,7 @@ pub(super) fn run(args: &ExplainArgs, settings: &Settings, printer: &Printer) ->
         None => (None, refusal),
     };
     let explanation = Explanation {
+        secrets: policy::granted_ids(&identity, settings),
         job: identity,
         rule,
         passed_over,
@@ -140,6 +143,10 @@ impl Explanation<'_> {
         if let Some(bounds) = &self.bounds {
             lines.push("Allowed:".to_owned());
             lines.extend(words(bounds).into_iter().map(|(name, value)| format!("  {name}: {value}")));
+            lines.push(format!(
+                "  secrets: {}",
+                if self.secrets.is_empty() { "none".to_owned() } else { quoted(&self.secrets) }
+            ));
         }
         if let Some(request) = &self.request {
             lines.push("Request:".to_owned());
