@@ -66,7 +66,7 @@ impl Publishing<'_> {
         }
         let project = GitLabProject::with_access_token(env, self.token_variable)?.ok_or_else(|| {
             Failure::user(format!("`{}` is not set, and a job token cannot write notes", self.token_variable)).hint(format!(
-                "set `{}` to a project access token with the scope `api` and the role Reporter (Settings > Access tokens), or                  `{TOKEN_SECRET_VARIABLE}` to a secret with one; a protected variable reaches protected branches alone",
+                "set `{}` to a project access token with the scope `api` and the role Reporter (Settings > Access tokens), or `{TOKEN_SECRET_VARIABLE}` to a secret with one; a protected variable reaches protected branches alone",
                 self.token_variable
             ))
         });
