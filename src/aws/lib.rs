@@ -22,6 +22,7 @@ mod registry;
 mod renewal;
 mod roles;
 mod scaling;
+mod secrets;
 mod settings;
 mod source_objects;
 #[cfg(test)]
@@ -37,7 +38,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use executor::cloud::{
     Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, EndpointLogs, EndpointScaling, ImageRegistry,
-    Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore, ObjectSurvey,
+    Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore, ObjectSurvey, SecretStore,
     SourceObjects, TrainingJobs,
 };
 use tokio::sync::Mutex;
@@ -97,6 +98,10 @@ impl Connect for Aws {
 
     async fn roles(&self, access: &Access) -> anyhow::Result<Arc<dyn AccountRoles>> {
         Ok(Arc::new(roles::AwsRoles::new(self.shared(access).await?)))
+    }
+
+    async fn secrets(&self, access: &Access) -> anyhow::Result<Arc<dyn SecretStore>> {
+        Ok(Arc::new(secrets::AwsSecrets::new(self.shared(access).await?)))
     }
 
     async fn quotas(&self, access: &Access) -> anyhow::Result<Arc<dyn AccountQuotas>> {

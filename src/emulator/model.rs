@@ -160,9 +160,22 @@ impl Model {
         &MODEL
     }
 
+    pub(crate) fn secrets() -> &'static Self {
+        static MODEL: LazyLock<Model> = LazyLock::new(|| Model::parse(include_str!("model/secretsmanager.json")));
+        &MODEL
+    }
+
     #[cfg(test)]
-    pub(crate) fn all() -> [&'static Self; 6] {
-        [Self::sagemaker(), Self::logs(), Self::ecr(), Self::quotas(), Self::cloudwatch(), Self::autoscaling()]
+    pub(crate) fn all() -> [&'static Self; 7] {
+        [
+            Self::sagemaker(),
+            Self::logs(),
+            Self::ecr(),
+            Self::quotas(),
+            Self::cloudwatch(),
+            Self::autoscaling(),
+            Self::secrets(),
+        ]
     }
 
     pub(crate) fn parse(json: &str) -> Self {

@@ -6,6 +6,7 @@
 mod endpoints;
 mod images;
 mod registry;
+mod secrets;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

@@ -10,6 +10,7 @@ mod context;
 pub(crate) mod identity;
 mod monitoring;
 mod packages;
+mod secrets;
 mod serving;
 
 pub(crate) use self::account::{IamAccount, IamEntity};
@@ -17,3 +18,4 @@ pub(crate) use self::actions::{json_actions, s3_action, s3_actions, s3_arn};
 pub(crate) use self::authority::Authority;
 pub(crate) use self::context::{NeededAction, SAGEMAKER};
 pub(crate) use self::identity::{Identity, RoleSession, account_of};
+pub(crate) use self::secrets::secret_action;

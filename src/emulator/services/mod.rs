@@ -11,6 +11,7 @@ mod quotas;
 mod registry;
 mod s3;
 mod scalable_targets;
+mod secrets;
 mod sts;
 mod tagging;
 mod training;
@@ -29,6 +30,7 @@ use self::logs::Logs;
 use self::quotas::ServiceQuotas;
 use self::registry::Registry;
 use self::s3::S3;
+use self::secrets::SecretVault;
 use self::sts::Sts;
 use self::tagging::Tagging;
 use self::training::Training;
@@ -78,6 +80,7 @@ impl Services {
                 Arc::new(Arc::new(ServiceQuotas(Arc::clone(shared)))),
                 Arc::new(wire(WireFormat::Json)),
                 Arc::new(Arc::new(autoscaling)),
+                Arc::new(Arc::new(SecretVault::new(shared))),
             ],
             s3: Arc::new(S3::new(shared, Arc::clone(&store))),
             sts: Arc::new(Sts { shared: Arc::clone(shared), store: Arc::clone(&store) }),
@@ -174,6 +177,7 @@ mod tests {
             ServiceQuotas::OPERATIONS.len(),
             CloudWatch::OPERATIONS.len(),
             ApplicationAutoscaling::OPERATIONS.len(),
+            SecretVault::OPERATIONS.len(),
         ];
         assert_eq!(handled, listed.iter().sum::<usize>());
     }

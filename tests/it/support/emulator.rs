@@ -10,6 +10,7 @@ use emulator::{Credentials, Unsigned};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
+use super::used_statements;
 use super::waiting::{pause, poll};
 
 /// The bucket of the tests' operator file.
@@ -30,6 +31,8 @@ pub(crate) struct Emulator {
     region: &'static str,
     /// Objects were deleted as by a lifecycle rule.
     expired: AtomicBool,
+    /// The files of `--iam`.
+    accounts: Vec<PathBuf>,
 }
 
 impl Emulator {
@@ -70,6 +73,7 @@ impl Emulator {
             of_driver,
             region: "us-east-1",
             expired: AtomicBool::new(false),
+            accounts: args.windows(2).filter(|pair| pair[0] == "--iam").map(|pair| pair[1].clone().into()).collect(),
         }
     }
 
@@ -377,7 +381,11 @@ impl Emulator {
     /// One awsJson call; tried again while it is throttled.
     pub(crate) fn call(&self, target: &str, body: &Value) -> Value {
         let answer = poll(Duration::from_secs(30), || {
-            let service = if target.starts_with("SageMaker.") { "sagemaker" } else { "logs" };
+            let service = match target.split('.').next() {
+                Some("SageMaker") => "sagemaker",
+                Some("secretsmanager") => "secretsmanager",
+                _ => "logs",
+            };
             let headers = [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", target)];
             let (status, text) = self.request("POST", "/", service, &headers, &body.to_string());
             if text.contains("ThrottlingException") {
@@ -505,6 +513,10 @@ pub(crate) fn command(pid: u32) -> String {
 
 impl Drop for Emulator {
     fn drop(&mut self) {
+        let is_running = matches!(self.child.try_wait(), Ok(None));
+        if !self.accounts.is_empty() && is_running && !std::thread::panicking() {
+            used_statements::record(&self.accounts, || self.own_request("GET", "/_emulator/statements", "").1);
+        }
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
         if poll(Duration::from_secs(15), || self.child.try_wait().ok().flatten()).is_none() {
             let _ = self.child.kill();

@@ -10,6 +10,7 @@ mod jobs;
 mod logs;
 mod objects;
 mod registry;
+mod secrets;
 mod serving;
 
 use std::collections::BTreeSet;
@@ -24,11 +25,12 @@ pub use jobs::{MemoryJobs, example_job, example_spec};
 pub use logs::MemoryLogs;
 pub use objects::MemoryObjects;
 pub use registry::MemoryRegistry;
+pub use secrets::MemorySecrets;
 pub use serving::{EndpointFate, MemoryServing, example_config, example_endpoint, example_model};
 
 use super::{
     Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, EndpointLogs, EndpointScaling, ImageRegistry,
-    Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore, ObjectSurvey,
+    Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore, ObjectSurvey, SecretStore,
     SourceObjects, TrainingJobs,
 };
 
@@ -41,6 +43,7 @@ pub struct Memory {
     pub logs: Arc<MemoryLogs>,
     pub account: Arc<MemoryAccount>,
     pub registry: Arc<MemoryRegistry>,
+    pub secrets: Arc<MemorySecrets>,
     /// Endpoints, their answers, scaling, alarms and logs.
     pub serving: Arc<MemoryServing>,
 }
@@ -54,6 +57,7 @@ impl Default for Memory {
             logs: Arc::default(),
             account: Arc::default(),
             registry: Arc::default(),
+            secrets: Arc::default(),
             serving: Arc::new(MemoryServing::with_objects(&objects)),
             objects,
         }
@@ -109,6 +113,11 @@ impl Connect for Memory {
 
     async fn roles(&self, _: &Access) -> anyhow::Result<Arc<dyn AccountRoles>> {
         Ok(self.account.clone())
+    }
+
+    async fn secrets(&self, _: &Access) -> anyhow::Result<Arc<dyn SecretStore>> {
+        self.make("secrets");
+        Ok(self.secrets.clone())
     }
 
     async fn quotas(&self, _: &Access) -> anyhow::Result<Arc<dyn AccountQuotas>> {
