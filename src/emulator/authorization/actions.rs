@@ -4,6 +4,7 @@ use hyper::HeaderMap;
 use s3s::path::S3Path;
 use serde_json::Value;
 
+use super::building::build_actions;
 use super::context::{NeededAction, SAGEMAKER, training_job};
 use super::identity::account_of;
 use super::monitoring::{autoscaling_actions, cloudwatch_actions};
@@ -27,6 +28,7 @@ pub(crate) fn json_actions(
         // Quotas are no resources that a policy names.
         "servicequotas" => return vec![NeededAction::new(action, "*")],
         "monitoring" => return cloudwatch_actions(operation, request, caller, tags),
+        "codebuild" => return build_actions(operation, request, caller, tags),
         "application-autoscaling" => return autoscaling_actions(operation, request, caller),
         _ => {}
     }

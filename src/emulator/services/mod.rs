@@ -2,6 +2,7 @@
 
 mod autoscaling;
 mod cloudwatch;
+mod codebuild;
 mod ecr;
 mod endpoints;
 mod form;
@@ -22,6 +23,7 @@ use s3s::Body;
 
 use self::autoscaling::ApplicationAutoscaling;
 use self::cloudwatch::{CloudWatch, CloudWatchWire, WireFormat, cbor_operation};
+use self::codebuild::CodeBuild;
 use self::ecr::{Distribution, ImageStore, distribution_operation};
 use self::endpoints::{Endpoints, Runtime, runtime_operation};
 use self::iam::Iam;
@@ -66,6 +68,7 @@ impl Services {
         let endpoints = Arc::new(Endpoints::new(shared, &store, &logs, &images, &registry, &cloudwatch));
         let autoscaling = ApplicationAutoscaling::new(shared, &endpoints, &cloudwatch);
         let wire = |format| CloudWatchWire { service: Arc::clone(&cloudwatch), format };
+        let builds = CodeBuild::new(shared, &store, &logs, &images);
         let tagging = Arc::new(Tagging(Arc::clone(shared)));
         Self {
             json: vec![
@@ -78,6 +81,7 @@ impl Services {
                 Arc::new(Arc::new(ServiceQuotas(Arc::clone(shared)))),
                 Arc::new(wire(WireFormat::Json)),
                 Arc::new(Arc::new(autoscaling)),
+                Arc::new(Arc::new(builds)),
             ],
             s3: Arc::new(S3::new(shared, Arc::clone(&store))),
             sts: Arc::new(Sts(Arc::clone(shared))),
@@ -174,6 +178,7 @@ mod tests {
             ServiceQuotas::OPERATIONS.len(),
             CloudWatch::OPERATIONS.len(),
             ApplicationAutoscaling::OPERATIONS.len(),
+            CodeBuild::OPERATIONS.len(),
         ];
         assert_eq!(handled, listed.iter().sum::<usize>());
     }
