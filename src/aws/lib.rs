@@ -4,6 +4,7 @@
 //! driver processes are short and most need S3 alone. `errors` classifies errors; callers decide how to react.
 
 mod alarms;
+mod builds;
 mod calls;
 mod clients;
 mod creator;
@@ -35,9 +36,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use executor::cloud::{
-    Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, EndpointLogs, EndpointScaling, ImageRegistry,
-    Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore, ObjectSurvey,
-    SourceObjects, TrainingJobs,
+    Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, EndpointLogs, EndpointScaling, ImageBuilds,
+    ImageRegistry, Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore,
+    ObjectSurvey, SourceObjects, TrainingJobs,
 };
 use tokio::sync::Mutex;
 
@@ -124,6 +125,10 @@ impl Connect for Aws {
 
     async fn alarms(&self, access: &Access) -> anyhow::Result<Arc<dyn MetricAlarms>> {
         Ok(Arc::new(alarms::AwsAlarms::new(self.shared(access).await?)))
+    }
+
+    async fn builds(&self, access: &Access) -> anyhow::Result<Arc<dyn ImageBuilds>> {
+        Ok(Arc::new(builds::AwsBuilds::new(self.shared(access).await?)))
     }
 
     async fn endpoint_logs(&self, access: &Access) -> anyhow::Result<Arc<dyn EndpointLogs>> {

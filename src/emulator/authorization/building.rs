@@ -1,4 +1,4 @@
-//! The actions that operations of `CodeBuild` need.
+//! The actions that operations of CodeBuild need.
 
 use std::collections::BTreeSet;
 

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use super::access::Access;
 use super::alarms::MetricAlarms;
+use super::builds::ImageBuilds;
 use super::endpoint_logs::EndpointLogs;
 use super::endpoints::ModelEndpoints;
 use super::identity::CallerIdentity;
@@ -44,6 +45,7 @@ pub trait Connect: Send + Sync {
     async fn inference(&self, access: &Access) -> anyhow::Result<Arc<dyn Inference>>;
     async fn scaling(&self, access: &Access) -> anyhow::Result<Arc<dyn EndpointScaling>>;
     async fn alarms(&self, access: &Access) -> anyhow::Result<Arc<dyn MetricAlarms>>;
+    async fn builds(&self, access: &Access) -> anyhow::Result<Arc<dyn ImageBuilds>>;
     async fn endpoint_logs(&self, access: &Access) -> anyhow::Result<Arc<dyn EndpointLogs>>;
     /// For a thread with a runtime of its own: shares no connection and no credentials with the other ports, whose
     /// thread may block.

@@ -6,6 +6,7 @@
 
 mod access;
 mod alarms;
+mod builds;
 mod connect;
 mod endpoint_logs;
 mod endpoints;
@@ -28,6 +29,10 @@ pub mod testing;
 
 pub use access::{Access, SettingsFile, WebIdentity};
 pub use alarms::{AlarmMetric, AlarmSight, AlarmState, EndpointAlarm, MetricAlarms};
+pub use builds::{
+    BuildLog, BuildLogPage, BuildNetwork, BuildPhase, BuildProject, BuildRequest, BuildSight, BuildState,
+    BuildVariable, ImageBuilds,
+};
 pub use connect::Connect;
 pub use endpoint_logs::EndpointLogs;
 pub use endpoints::{

@@ -26,9 +26,10 @@ use crate::package_names::partition;
 use crate::protocol::text;
 use crate::services::training::{LogPlace, PlatformStore, S3Location, ship};
 
-/// Where the source is in the container, and the script that runs its commands.
+/// Where the source is in the container, and the folder with the script that runs its commands.
 const SOURCE: &str = "/codebuild/output/src";
-const SCRIPT: &str = "/codebuild/script.sh";
+const SCRIPTS: &str = "/codebuild/scripts";
+const SCRIPT: &str = "build.sh";
 /// Name of the buildspec in the source, unless the project names one.
 const BUILDSPEC: &str = "buildspec.yml";
 /// What a role needs for an image in ECR.
@@ -62,6 +63,9 @@ pub(super) async fn run(service: &Arc<CodeBuild>, build: &BuildRecord) {
             Ok(status) => (status, None),
             Err(Trouble { status, code, message }) => (status, Some((code.to_owned(), message))),
         };
+        if context.is_some() && record.phases.last().is_none_or(|phase| phase.ended.is_some()) {
+            record.begin("INSTALL");
+        }
         record.end(status, context);
         for phase in ["UPLOAD_ARTIFACTS", "FINALIZING"] {
             record.begin(phase);
@@ -205,10 +209,11 @@ impl BuildContainer<'_> {
     async fn run(&self, image: ImageSetup, spec: &Buildspec) -> anyhow::Result<Result<&'static str, Trouble>> {
         let shared = &self.service.shared;
         let mark = format!("\u{1e}{} ", shared.next_id());
-        let file = self.folder.join("script.sh");
-        std::fs::write(&file, script(spec, &mark)).context("failed to write the script of a build")?;
+        let scripts = self.folder.join("scripts");
+        std::fs::create_dir_all(&scripts).with_context(|| format!("failed to create {}", scripts.display()))?;
+        std::fs::write(scripts.join(SCRIPT), script(spec, &mark)).context("failed to write the script of a build")?;
         let role = shared.keys.place(self.build.role.clone())?;
-        let exit = self.contain(image, spec, (&role, &mark), &file).await;
+        let exit = self.contain(image, spec, (&role, &mark), &scripts).await;
         shared.keys.revoke(&role);
         let exit = exit?;
         if self.build.stop.is_cancelled() {
@@ -238,10 +243,10 @@ impl BuildContainer<'_> {
         image: ImageSetup,
         spec: &Buildspec,
         (role, mark): (&str, &str),
-        script: &Path,
+        scripts: &Path,
     ) -> anyhow::Result<Option<ContainerExit>> {
         let (service, shared) = (self.service, &self.service.shared);
-        let container = self.spec(image, spec, role, script)?;
+        let container = self.spec(image, spec, role, scripts)?;
         let isolation = service.isolation(&container.scratch).await?;
         let (output, receiver) = mpsc::channel(64);
         let (onward, log) = mpsc::channel(64);
@@ -321,7 +326,7 @@ impl BuildContainer<'_> {
             .then_some(LogPlace { group, stream })
     }
 
-    fn spec(&self, image: ImageSetup, spec: &Buildspec, role: &str, script: &Path) -> anyhow::Result<ContainerSpec> {
+    fn spec(&self, image: ImageSetup, spec: &Buildspec, role: &str, scripts: &Path) -> anyhow::Result<ContainerSpec> {
         let (scratch, opt_ml) = (self.folder.join("scratch"), self.folder.join("opt-ml"));
         for folder in [&scratch, &opt_ml] {
             std::fs::create_dir_all(folder).with_context(|| format!("failed to create {}", folder.display()))?;
@@ -334,7 +339,7 @@ impl BuildContainer<'_> {
             id: format!("build-{}", self.build.unique()),
             root,
             profile,
-            entrypoint: vec![shell.to_owned(), SCRIPT.to_owned()],
+            entrypoint: vec![shell.to_owned(), format!("{SCRIPTS}/{SCRIPT}")],
             arguments: Vec::new(),
             environment: self.environment(spec, role),
             hostname: "build".to_owned(),
@@ -343,7 +348,7 @@ impl BuildContainer<'_> {
             opt_ml,
             mounts: vec![
                 BindMount { from: outer, at: PathBuf::from(SOURCE), writable: true },
-                BindMount { from: script.to_owned(), at: PathBuf::from(SCRIPT), writable: false },
+                BindMount { from: scripts.to_owned(), at: PathBuf::from(SCRIPTS), writable: false },
             ],
             scratch,
             leftovers: Leftovers::None,

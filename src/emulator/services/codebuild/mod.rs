@@ -1,4 +1,4 @@
-//! `CodeBuild`: projects whose source is in S3, and builds that run shell buildspecs in containers of this machine.
+//! CodeBuild: projects whose source is in S3, and builds that run shell buildspecs in containers of this machine.
 //!
 //! `records.rs` holds what exists; `projects.rs` and `builds.rs` are the operations. `life.rs` runs a build: `source.rs` unpacks its source,
 //! `buildspec.rs` reads its commands, `script.rs` makes one script of them, and `marks.rs` finds in the output where its phases begin and end.

@@ -1,4 +1,4 @@
-//! The service role of a project: whether `CodeBuild` may assume it, and the session in which its builds run.
+//! The service role of a project: whether CodeBuild may assume it, and the session in which its builds run.
 
 use crate::authorization::{Authority, NeededAction, RoleSession};
 use crate::caller::Caller;

@@ -5,6 +5,7 @@
 //! quirks; the emulator does.
 
 mod account;
+mod builds;
 mod faults;
 mod jobs;
 mod logs;
@@ -19,6 +20,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 pub use account::MemoryAccount;
+pub use builds::{BuildFate, MemoryBuilds};
 pub use faults::{Fake, Fault, FaultDecision, PlannedError, Watch, When};
 pub use jobs::{MemoryJobs, example_job, example_spec};
 pub use logs::MemoryLogs;
@@ -27,9 +29,9 @@ pub use registry::MemoryRegistry;
 pub use serving::{EndpointFate, MemoryServing, example_config, example_endpoint, example_model};
 
 use super::{
-    Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, EndpointLogs, EndpointScaling, ImageRegistry,
-    Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore, ObjectSurvey,
-    SourceObjects, TrainingJobs,
+    Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, EndpointLogs, EndpointScaling, ImageBuilds,
+    ImageRegistry, Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore,
+    ObjectSurvey, SourceObjects, TrainingJobs,
 };
 
 /// One fake of each port. Implements [`Connect`], and records which ports were created.
@@ -41,6 +43,7 @@ pub struct Memory {
     pub logs: Arc<MemoryLogs>,
     pub account: Arc<MemoryAccount>,
     pub registry: Arc<MemoryRegistry>,
+    pub builds: Arc<MemoryBuilds>,
     /// Endpoints, their answers, scaling, alarms and logs.
     pub serving: Arc<MemoryServing>,
 }
@@ -54,6 +57,7 @@ impl Default for Memory {
             logs: Arc::default(),
             account: Arc::default(),
             registry: Arc::default(),
+            builds: Arc::default(),
             serving: Arc::new(MemoryServing::with_objects(&objects)),
             objects,
         }
@@ -142,6 +146,11 @@ impl Connect for Memory {
     async fn alarms(&self, _: &Access) -> anyhow::Result<Arc<dyn MetricAlarms>> {
         self.make("alarms");
         Ok(self.serving.clone())
+    }
+
+    async fn builds(&self, _: &Access) -> anyhow::Result<Arc<dyn ImageBuilds>> {
+        self.make("builds");
+        Ok(self.builds.clone())
     }
 
     async fn endpoint_logs(&self, _: &Access) -> anyhow::Result<Arc<dyn EndpointLogs>> {

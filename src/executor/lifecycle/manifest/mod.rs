@@ -4,6 +4,7 @@
 //! compares it with the `schema` of its `types`, `rules` checks what no schema says, and `shared` compares
 //! the environments.
 
+mod code_build;
 mod file;
 mod finding;
 mod patch;
@@ -16,6 +17,7 @@ mod shared;
 mod types;
 mod variables;
 
+pub use code_build::CodeBuildEntry;
 pub(crate) use finding::ManifestFinding;
 pub(crate) use places::join as key_below;
 pub(crate) use read::{ManifestReading, ManifestText, mistakes};
