@@ -10,6 +10,7 @@ pub mod gate;
 pub mod gitlab;
 mod hex;
 mod identity;
+pub mod image;
 pub mod init;
 pub mod manifest;
 pub mod model;
