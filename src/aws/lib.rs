@@ -12,6 +12,8 @@ mod endpoint_logs;
 mod endpoints;
 mod errors;
 mod identity;
+mod image_scans;
+mod image_store;
 mod images;
 mod inference;
 mod input_data;
@@ -37,8 +39,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use executor::cloud::{
     Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, EndpointLogs, EndpointScaling, ImageBuilds,
-    ImageRegistry, Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore,
-    ObjectSurvey, SourceObjects, TrainingJobs,
+    ImageRegistry, ImageScans, ImageStore, Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry,
+    ObjectStore, ObjectSurvey, SourceObjects, TrainingJobs,
 };
 use tokio::sync::Mutex;
 
@@ -93,6 +95,14 @@ impl Connect for Aws {
 
     async fn images(&self, access: &Access) -> anyhow::Result<Arc<dyn ImageRegistry>> {
         Ok(Arc::new(images::AwsImages::new(self.shared(access).await?)))
+    }
+
+    async fn image_store(&self, access: &Access) -> anyhow::Result<Arc<dyn ImageStore>> {
+        Ok(Arc::new(image_store::AwsImageStore::new(self.shared(access).await?)))
+    }
+
+    async fn image_scans(&self, access: &Access) -> anyhow::Result<Arc<dyn ImageScans>> {
+        Ok(Arc::new(image_scans::AwsImageScans::new(self.shared(access).await?)))
     }
 
     async fn roles(&self, access: &Access) -> anyhow::Result<Arc<dyn AccountRoles>> {

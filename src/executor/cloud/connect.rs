@@ -10,6 +10,8 @@ use super::builds::ImageBuilds;
 use super::endpoint_logs::EndpointLogs;
 use super::endpoints::ModelEndpoints;
 use super::identity::CallerIdentity;
+use super::image_scans::ImageScans;
+use super::image_store::ImageStore;
 use super::images::ImageRegistry;
 use super::inference::Inference;
 use super::input_data::InputData;
@@ -37,6 +39,8 @@ pub trait Connect: Send + Sync {
     async fn input_data(&self, access: &Access) -> anyhow::Result<Arc<dyn InputData>>;
     async fn identity(&self, access: &Access) -> anyhow::Result<Arc<dyn CallerIdentity>>;
     async fn images(&self, access: &Access) -> anyhow::Result<Arc<dyn ImageRegistry>>;
+    async fn image_store(&self, access: &Access) -> anyhow::Result<Arc<dyn ImageStore>>;
+    async fn image_scans(&self, access: &Access) -> anyhow::Result<Arc<dyn ImageScans>>;
     async fn roles(&self, access: &Access) -> anyhow::Result<Arc<dyn AccountRoles>>;
     async fn quotas(&self, access: &Access) -> anyhow::Result<Arc<dyn AccountQuotas>>;
     async fn source_objects(&self, access: &Access) -> anyhow::Result<Arc<dyn SourceObjects>>;

@@ -12,6 +12,8 @@ mod endpoint_logs;
 mod endpoints;
 mod error;
 mod identity;
+mod image_scans;
+mod image_store;
 mod images;
 mod inference;
 mod input_data;
@@ -41,6 +43,8 @@ pub use endpoints::{
 };
 pub use error::{CloudError, CloudErrorKind, Parameter};
 pub use identity::CallerIdentity;
+pub use image_scans::{ImageScans, ScanFinding, ScanSight};
+pub use image_store::{ImageRepositorySight, ImageStore, RegistryLogin, StoredImage};
 pub use images::ImageRegistry;
 pub use inference::{AsynchronousPlaces, AsynchronousRequest, Inference, InferenceReply, InferenceRequest};
 pub use input_data::{InputData, InputPrefix};

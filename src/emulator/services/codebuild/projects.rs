@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::records::{BuildProject, CodeBuild, ProjectKey, invalid, project_not_found};
+use super::records::{CodeBuild, ProjectKey, ProjectRecord, invalid, project_not_found};
 use super::role::service_role;
 use crate::authorization::sent_tags;
 use crate::caller::Caller;
@@ -24,7 +24,7 @@ pub(super) fn create(service: &Arc<CodeBuild>, request: &Value, caller: &Caller)
     }
     let now_ms = clock::now_ms();
     let project =
-        BuildProject { definition: with_defaults(request), created_ms: now_ms, modified_ms: now_ms, builds: 0 };
+        ProjectRecord { definition: with_defaults(request), created_ms: now_ms, modified_ms: now_ms, builds: 0 };
     service.shared.tags.create(&key.arn(), sent_tags(request));
     let shown = description(service, &key, &project);
     state.projects.insert(key, project);
@@ -66,7 +66,7 @@ fn check(service: &CodeBuild, request: &Value, caller: &Caller, key: &ProjectKey
     Ok(())
 }
 
-fn description(service: &CodeBuild, key: &ProjectKey, project: &BuildProject) -> Value {
+fn description(service: &CodeBuild, key: &ProjectKey, project: &ProjectRecord) -> Value {
     let mut shown = project.definition.clone();
     shown["arn"] = json!(key.arn());
     shown["created"] = epoch_seconds(project.created_ms);

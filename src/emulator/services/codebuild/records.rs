@@ -45,7 +45,7 @@ impl ProjectKey {
 
 /// A project.
 #[derive(Debug, Clone)]
-pub(super) struct BuildProject {
+pub(super) struct ProjectRecord {
     /// The members of `CreateProject`, as later changes left them.
     pub(super) definition: Value,
     pub(super) created_ms: u64,
@@ -56,7 +56,7 @@ pub(super) struct BuildProject {
 
 /// One phase of a build that has begun.
 #[derive(Debug, Clone)]
-pub(super) struct BuildPhase {
+pub(super) struct PhaseRecord {
     pub(super) kind: String,
     pub(super) begun_ms: u64,
     /// Status and time of its end.
@@ -79,7 +79,7 @@ pub(super) struct BuildRecord {
     pub(super) begun_ms: u64,
     pub(super) ended_ms: Option<u64>,
     pub(super) status: &'static str,
-    pub(super) phases: Vec<BuildPhase>,
+    pub(super) phases: Vec<PhaseRecord>,
     /// The request that began it, which may be repeated with the same token.
     pub(super) request: Value,
     pub(super) stop: CancellationToken,
@@ -92,7 +92,7 @@ impl BuildRecord {
     }
 
     pub(super) fn begin(&mut self, kind: &str) {
-        let phase = BuildPhase { kind: kind.to_owned(), begun_ms: clock::now_ms(), ended: None, context: None };
+        let phase = PhaseRecord { kind: kind.to_owned(), begun_ms: clock::now_ms(), ended: None, context: None };
         self.phases.push(phase);
     }
 
@@ -156,7 +156,7 @@ impl BuildRecord {
     }
 }
 
-fn phase_description(phase: &BuildPhase) -> Value {
+fn phase_description(phase: &PhaseRecord) -> Value {
     let mut shown = json!({"phaseType": phase.kind, "startTime": epoch_seconds(phase.begun_ms)});
     if let Some((status, ended)) = phase.ended {
         shown["phaseStatus"] = json!(status);
@@ -170,8 +170,8 @@ fn phase_description(phase: &BuildPhase) -> Value {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct BuildState {
-    pub(super) projects: BTreeMap<ProjectKey, BuildProject>,
+pub(super) struct BuildRecords {
+    pub(super) projects: BTreeMap<ProjectKey, ProjectRecord>,
     /// By id; ids are unique in all accounts.
     pub(super) builds: BTreeMap<String, BuildRecord>,
     /// The build of each idempotency token, by project.
@@ -184,7 +184,7 @@ pub(crate) struct CodeBuild {
     pub(super) store: Arc<Store>,
     pub(super) logs: Arc<Logs>,
     pub(super) images: Arc<ImageStore>,
-    state: Mutex<BuildState>,
+    state: Mutex<BuildRecords>,
     isolation: OnceCell<Isolation>,
 }
 
@@ -200,7 +200,7 @@ impl CodeBuild {
         }
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, BuildState> {
+    pub(super) fn state(&self) -> MutexGuard<'_, BuildRecords> {
         self.state.lock()
     }
 

@@ -7,6 +7,7 @@
 mod account;
 mod builds;
 mod faults;
+mod images;
 mod jobs;
 mod logs;
 mod objects;
@@ -22,6 +23,7 @@ use parking_lot::Mutex;
 pub use account::MemoryAccount;
 pub use builds::{BuildFate, MemoryBuilds};
 pub use faults::{Fake, Fault, FaultDecision, PlannedError, Watch, When};
+pub use images::MemoryImages;
 pub use jobs::{MemoryJobs, example_job, example_spec};
 pub use logs::MemoryLogs;
 pub use objects::MemoryObjects;
@@ -30,8 +32,8 @@ pub use serving::{EndpointFate, MemoryServing, example_config, example_endpoint,
 
 use super::{
     Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, EndpointLogs, EndpointScaling, ImageBuilds,
-    ImageRegistry, Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore,
-    ObjectSurvey, SourceObjects, TrainingJobs,
+    ImageRegistry, ImageScans, ImageStore, Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry,
+    ObjectStore, ObjectSurvey, SourceObjects, TrainingJobs,
 };
 
 /// One fake of each port. Implements [`Connect`], and records which ports were created.
@@ -42,6 +44,8 @@ pub struct Memory {
     pub objects: Arc<MemoryObjects>,
     pub logs: Arc<MemoryLogs>,
     pub account: Arc<MemoryAccount>,
+    /// Repositories of images, and scans of these.
+    pub images: Arc<MemoryImages>,
     pub registry: Arc<MemoryRegistry>,
     pub builds: Arc<MemoryBuilds>,
     /// Endpoints, their answers, scaling, alarms and logs.
@@ -56,6 +60,7 @@ impl Default for Memory {
             jobs: Arc::default(),
             logs: Arc::default(),
             account: Arc::default(),
+            images: Arc::default(),
             registry: Arc::default(),
             builds: Arc::default(),
             serving: Arc::new(MemoryServing::with_objects(&objects)),
@@ -109,6 +114,16 @@ impl Connect for Memory {
 
     async fn images(&self, _: &Access) -> anyhow::Result<Arc<dyn ImageRegistry>> {
         Ok(self.account.clone())
+    }
+
+    async fn image_store(&self, _: &Access) -> anyhow::Result<Arc<dyn ImageStore>> {
+        self.make("image_store");
+        Ok(self.images.clone())
+    }
+
+    async fn image_scans(&self, _: &Access) -> anyhow::Result<Arc<dyn ImageScans>> {
+        self.make("image_scans");
+        Ok(self.images.clone())
     }
 
     async fn roles(&self, _: &Access) -> anyhow::Result<Arc<dyn AccountRoles>> {

@@ -62,7 +62,7 @@ struct TrackedFile {
 pub(super) struct ProjectSource {
     folder: PathBuf,
     files: Vec<TrackedFile>,
-    hash: String,
+    hash: Sha256Hash,
     pub(super) bytes: u64,
     /// Sentences about what is not as somebody may expect.
     pub(super) warnings: Vec<String>,
@@ -89,7 +89,7 @@ impl ProjectSource {
         if files.len() as u64 > limits.files {
             return Err(too_large(&format!("{} files", limits.files), "image.context_limit_files").into());
         }
-        let mut source = Self { folder: folder.to_owned(), files, hash: String::new(), bytes: 0, warnings: Vec::new() };
+        let mut source = Self { folder: folder.to_owned(), files, hash: [0; 32], bytes: 0, warnings: Vec::new() };
         let mut pointers = Vec::new();
         let mut hash = SourceHash::default();
         source.bytes = source.visit(&mut hash, limits.bytes, &mut |file, start| {
@@ -116,8 +116,8 @@ impl ProjectSource {
         Ok(source)
     }
 
-    /// 64 hexadecimal digits, the same for the same names, kinds and contents.
-    pub(super) fn hash(&self) -> &str {
+    /// The same for the same names, kinds and contents.
+    pub(super) fn sha256(&self) -> &Sha256Hash {
         &self.hash
     }
 
@@ -239,8 +239,8 @@ impl SourceHash {
         self.0.update(content);
     }
 
-    fn finish(self) -> String {
-        crate::lifecycle::hex::hex(&self.0.finalize())
+    fn finish(self) -> Sha256Hash {
+        self.0.finalize().into()
     }
 }
 

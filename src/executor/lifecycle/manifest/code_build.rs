@@ -87,6 +87,13 @@ impl Default for CodeBuildEntry {
     }
 }
 
+impl CodeBuildEntry {
+    /// Builds run on ARM processors: AWS's own images name theirs.
+    pub(crate) fn is_arm(&self) -> bool {
+        self.image.contains("aarch64")
+    }
+}
+
 fn secrets(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "type": "object",

@@ -23,10 +23,10 @@ pub(crate) use places::join as key_below;
 pub(crate) use read::{ManifestReading, ManifestText, mistakes};
 pub(crate) use types::is_name;
 pub use types::{
-    Approvals, Asynchronous, Autoscaling, Endpoint, EndpointTest, EnvironmentEntry, EnvironmentTier, Manifest,
-    ModelEntry, Package, Strategy, TagEntries,
+    Approvals, Asynchronous, Autoscaling, Endpoint, EndpointTest, EnvironmentEntry, EnvironmentTier, ImageBuilder,
+    ImageEntry, Manifest, ModelEntry, Package, Strategy, TagEntries,
 };
-pub(crate) use variables::holds_secret;
+pub(crate) use variables::{holds_secret, is_secret_name};
 
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ mod project;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -23,10 +24,10 @@ use crate::cloud::{
     BuildPhase, BuildProject, BuildRequest, BuildSight, BuildState, CloudError, CloudErrorKind, Content, ImageBuilds,
     ObjectStore,
 };
-use crate::lifecycle::CommandInputs;
 use crate::lifecycle::hex::hex;
 use crate::lifecycle::manifest::CodeBuildEntry;
 use crate::lifecycle::target::ProjectTarget;
+use crate::lifecycle::{CommandInputs, until_canceled};
 use crate::ui::Printer;
 
 /// Folder of the sources in the bucket, below its prefix.
@@ -59,7 +60,7 @@ pub(super) struct BuildOrder<'a> {
 
 impl BuildOrder<'_> {
     /// `secrets` are names of variables that the project has.
-    fn variables(&self, secrets: Vec<&str>) -> BTreeMap<String, String> {
+    fn variables(&self, secrets: &[&str]) -> BTreeMap<String, String> {
         let args: Vec<_> = self.args.iter().map(|(name, value)| format!("{name}={value}")).collect();
         [
             (URI, self.repository_uri.to_owned()),
@@ -83,14 +84,14 @@ pub(super) async fn build(
     inputs: &CommandInputs,
     target: &ProjectTarget,
     entry: &CodeBuildEntry,
-    source: &ProjectSource,
+    source: &Arc<ProjectSource>,
     order: &BuildOrder<'_>,
     cancellation: &Cancellation,
 ) -> anyhow::Result<BuildSight> {
     target.require_bucket()?;
     check_files(source, entry, order)?;
     check_args(order)?;
-    let key = format!("{SOURCES}/{}.zip", source.hash());
+    let key = format!("{SOURCES}/{}.zip", hex(source.sha256()));
     let objects = inputs.connect.objects(&target.access).await?;
     let place = objects.uri(&key).trim_start_matches("s3://").to_owned();
     let wanted = project::wanted(target, entry, &place)?;
@@ -99,8 +100,11 @@ pub(super) async fn build(
     if let Some(found) = &found {
         project::check_owner(found, &wanted)?;
     }
-    send(source, &key, &*objects, &inputs.printer).await?;
-    place_project(&*builds, found, &wanted, &inputs.printer).await?;
+    let prepared = async {
+        send(source, &key, &*objects, &inputs.printer).await?;
+        place_project(&*builds, found, &wanted, &inputs.printer).await
+    };
+    until_canceled(cancellation.clone(), prepared).await?;
     let run = Run { builds: &*builds, project: &wanted, source: &place, order, printer: &inputs.printer };
     run.to_the_end(cancellation).await
 }
@@ -128,14 +132,20 @@ fn check_args(order: &BuildOrder<'_>) -> Result<(), Failure> {
 }
 
 /// Sends the source unless it is there.
-async fn send(source: &ProjectSource, key: &str, objects: &dyn ObjectStore, printer: &Printer) -> anyhow::Result<()> {
+async fn send(
+    source: &Arc<ProjectSource>,
+    key: &str,
+    objects: &dyn ObjectStore,
+    printer: &Printer,
+) -> anyhow::Result<()> {
     source.warnings.iter().for_each(|warning| printer.warn(warning));
     let (files, bytes) = (source.number_of_files(), human_bytes(source.bytes));
     if objects.size(key).await?.is_some() {
         printer.line(format!("The source of {files} files ({bytes}) is in the bucket: nothing is sent"));
         return Ok(());
     }
-    let packed = source.pack().context("failed to pack the source")?;
+    let packing = Arc::clone(source);
+    let packed = tokio::task::spawn_blocking(move || packing.pack()).await.context("failed to pack the source")??;
     objects.put_with_hash(key, Content::File(packed.file.path()), &packed.sha256).await?;
     printer.line(format!("Sent the source of {files} files ({bytes}) as a zip of {}", human_bytes(packed.bytes)));
     Ok(())
@@ -257,7 +267,8 @@ impl Run<'_> {
 
     /// Starts a build. Jobs that see the same newest build use the same token, and so get one build.
     async fn start(&self, newest: Option<&BuildSight>) -> anyhow::Result<String> {
-        let variables = self.order.variables(self.project.variables.keys().map(String::as_str).collect());
+        let secrets: Vec<_> = self.project.variables.keys().map(String::as_str).collect();
+        let variables = self.order.variables(&secrets);
         let mut token = Sha256::new();
         let newest = newest.map_or("", |build| build.id.as_str());
         for part in [self.source, newest].into_iter().chain(variables.values().map(String::as_str)) {

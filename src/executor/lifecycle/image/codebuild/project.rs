@@ -51,7 +51,7 @@ pub(super) fn wanted(target: &ProjectTarget, entry: &CodeBuildEntry, source: &st
         buildspec: entry.buildspec.clone().unwrap_or_else(|| BUILDSPEC.to_owned()),
         image: entry.image.clone(),
         pulls_by_role: !entry.image.starts_with("aws/codebuild/"),
-        environment_type: environment_type(&entry.image).to_owned(),
+        environment_type: if entry.is_arm() { "ARM_CONTAINER" } else { "LINUX_CONTAINER" }.to_owned(),
         compute_type: entry.compute_type.clone(),
         is_privileged: entry.privileged,
         variables: variables.collect(),
@@ -63,11 +63,6 @@ pub(super) fn wanted(target: &ProjectTarget, entry: &CodeBuildEntry, source: &st
         log_group: entry.log_group.clone(),
         tags: tags(target, entry),
     })
-}
-
-/// AWS's own images name their processor.
-fn environment_type(image: &str) -> &'static str {
-    if image.contains("aarch64") { "ARM_CONTAINER" } else { "LINUX_CONTAINER" }
 }
 
 fn role(target: &ProjectTarget, entry: &CodeBuildEntry) -> Result<String, Failure> {

@@ -70,7 +70,7 @@ impl Desk {
         let path = std::env::var_os("PATH").unwrap();
         let env = Environment::from_pairs([("PATH".into(), path)]);
         let limits = SourceLimits { bytes: 1 << 20, files: 100 };
-        let source = ProjectSource::read(self.folder.path(), &env, limits).unwrap();
+        let source = Arc::new(ProjectSource::read(self.folder.path(), &env, limits).unwrap());
         let inputs = CommandInputs {
             env,
             connect: Arc::new(self.memory.clone()),
