@@ -8,6 +8,7 @@ use executor::config::settings;
 use executor::lifecycle::credentials::CredentialsArgs;
 use executor::lifecycle::endpoint::EndpointArgs;
 use executor::lifecycle::gate::GateArgs;
+use executor::lifecycle::image::ImageArgs;
 use executor::lifecycle::init::InitArgs;
 use executor::lifecycle::model::ModelArgs;
 use executor::lifecycle::package::PackageArgs;
@@ -64,6 +65,8 @@ pub(crate) enum Command {
     /// Without `--environment` and `CI_ENVIRONMENT_NAME`, every environment is checked. `--connect` reads from AWS and changes nothing.
     #[command(visible_alias = "describe")]
     Validate(ValidateArgs),
+    /// Build the image of a training or an endpoint
+    Image(ImageArgs),
     /// Compare a model's metrics with their bars and with an earlier model
     Gate(GateArgs),
     /// Use GitLab's id tokens for AWS: in other programs, in trust policies, and where AWS cannot reach GitLab

@@ -66,6 +66,7 @@ pub(crate) fn run(cli: Cli, env: Environment) -> ExitCode {
         Command::Policy(args) => small(operate::policy::run(args, &config, &printer)),
         Command::Init(args) => small(lifecycle::run(command_inputs(env), args, lifecycle::init::run)),
         Command::Validate(args) => small(lifecycle::run(command_inputs(env), args, lifecycle::validate::run)),
+        Command::Image(args) => small(lifecycle::run_to_its_end(command_inputs(env), args, lifecycle::image::run)),
         Command::Gate(args) => small(lifecycle::run(command_inputs(env), args, lifecycle::gate::run)),
         Command::Credentials(args) => small(lifecycle::run(command_inputs(env), *args, lifecycle::credentials::run)),
         Command::Model(args) => small(lifecycle::run(command_inputs(env), args, lifecycle::model::run)),

@@ -53,6 +53,7 @@ pub(super) struct Clients {
     runtime: OnceLock<aws_sdk_sagemakerruntime::Client>,
     scaling: OnceLock<aws_sdk_applicationautoscaling::Client>,
     metrics: OnceLock<aws_sdk_cloudwatch::Client>,
+    codebuild: OnceLock<aws_sdk_codebuild::Client>,
 }
 
 impl Clients {
@@ -90,6 +91,7 @@ impl Clients {
             runtime: OnceLock::new(),
             scaling: OnceLock::new(),
             metrics: OnceLock::new(),
+            codebuild: OnceLock::new(),
         })
     }
 
@@ -176,6 +178,13 @@ impl Clients {
             let config =
                 aws_sdk_applicationautoscaling::config::Builder::from(&self.config).interceptor(CallLog::default());
             aws_sdk_applicationautoscaling::Client::from_conf(config.build())
+        })
+    }
+
+    pub(super) fn codebuild(&self) -> &aws_sdk_codebuild::Client {
+        self.codebuild.get_or_init(|| {
+            let config = aws_sdk_codebuild::config::Builder::from(&self.config).interceptor(CallLog::default());
+            aws_sdk_codebuild::Client::from_conf(config.build())
         })
     }
 

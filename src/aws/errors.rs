@@ -198,12 +198,17 @@ pub(super) fn classify(code: Option<&str>, status: Option<u16>, message: &str) -
         return CloudErrorKind::Capacity;
     }
     match code {
-        "ResourceInUse" | "ResourceInUseException" | "PreconditionFailed" | "BucketAlreadyOwnedByYou" => {
-            CloudErrorKind::Exists
-        }
+        "ResourceInUse"
+        | "ResourceInUseException"
+        | "ResourceAlreadyExistsException"
+        | "PreconditionFailed"
+        | "BucketAlreadyOwnedByYou" => CloudErrorKind::Exists,
         // The text of a quota says `If AWS Service Quotas is not available, ...`.
         "ResourceLimitExceeded" if message.contains("requested resource") => CloudErrorKind::Invalid,
-        "ResourceLimitExceeded" | "ServiceQuotaExceededException" | "LimitExceeded" => CloudErrorKind::Quota,
+        "ResourceLimitExceeded"
+        | "ServiceQuotaExceededException"
+        | "LimitExceeded"
+        | "AccountLimitExceededException" => CloudErrorKind::Quota,
         "ResourceNotFound"
         | "ResourceNotFoundException"
         | "ObjectNotFoundException"

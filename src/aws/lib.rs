@@ -4,6 +4,7 @@
 //! driver processes are short and most need S3 alone. `errors` classifies errors; callers decide how to react.
 
 mod alarms;
+mod builds;
 mod calls;
 mod clients;
 mod creator;
@@ -11,6 +12,8 @@ mod endpoint_logs;
 mod endpoints;
 mod errors;
 mod identity;
+mod image_scans;
+mod image_store;
 mod images;
 mod inference;
 mod input_data;
@@ -37,9 +40,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use executor::cloud::{
-    Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, EndpointLogs, EndpointScaling, ImageRegistry,
-    Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore, ObjectSurvey, SecretStore,
-    SourceObjects, TrainingJobs,
+    Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, EndpointLogs, EndpointScaling, ImageBuilds, ImageRegistry, ImageScans, ImageStore, Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore, ObjectSurvey, SecretStore, SourceObjects, TrainingJobs,
 };
 use tokio::sync::Mutex;
 
@@ -96,6 +97,14 @@ impl Connect for Aws {
         Ok(Arc::new(images::AwsImages::new(self.shared(access).await?)))
     }
 
+    async fn image_store(&self, access: &Access) -> anyhow::Result<Arc<dyn ImageStore>> {
+        Ok(Arc::new(image_store::AwsImageStore::new(self.shared(access).await?)))
+    }
+
+    async fn image_scans(&self, access: &Access) -> anyhow::Result<Arc<dyn ImageScans>> {
+        Ok(Arc::new(image_scans::AwsImageScans::new(self.shared(access).await?)))
+    }
+
     async fn roles(&self, access: &Access) -> anyhow::Result<Arc<dyn AccountRoles>> {
         Ok(Arc::new(roles::AwsRoles::new(self.shared(access).await?)))
     }
@@ -130,6 +139,10 @@ impl Connect for Aws {
 
     async fn alarms(&self, access: &Access) -> anyhow::Result<Arc<dyn MetricAlarms>> {
         Ok(Arc::new(alarms::AwsAlarms::new(self.shared(access).await?)))
+    }
+
+    async fn builds(&self, access: &Access) -> anyhow::Result<Arc<dyn ImageBuilds>> {
+        Ok(Arc::new(builds::AwsBuilds::new(self.shared(access).await?)))
     }
 
     async fn endpoint_logs(&self, access: &Access) -> anyhow::Result<Arc<dyn EndpointLogs>> {

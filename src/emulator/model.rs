@@ -165,8 +165,13 @@ impl Model {
         &MODEL
     }
 
+    pub(crate) fn codebuild() -> &'static Self {
+        static MODEL: LazyLock<Model> = LazyLock::new(|| Model::parse(include_str!("model/codebuild.json")));
+        &MODEL
+    }
+
     #[cfg(test)]
-    pub(crate) fn all() -> [&'static Self; 7] {
+    pub(crate) fn all() -> [&'static Self; 8] {
         [
             Self::sagemaker(),
             Self::logs(),
@@ -175,6 +180,7 @@ impl Model {
             Self::cloudwatch(),
             Self::autoscaling(),
             Self::secrets(),
+            Self::codebuild(),
         ]
     }
 

@@ -3,6 +3,7 @@
 //! The clients come from the machine, or from a virtual environment in the target directory. Without either the tests
 //! print `SKIPPED` and pass.
 
+mod builds;
 mod endpoints;
 mod images;
 mod registry;

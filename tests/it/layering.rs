@@ -23,6 +23,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
             "base::files",
             "base::human",
             "base::plain",
+            "base::process",
             "base::series",
             "base::signals",
             "boundary",

@@ -4,6 +4,7 @@ use hyper::HeaderMap;
 use s3s::path::S3Path;
 use serde_json::Value;
 
+use super::building::build_actions;
 use super::context::{NeededAction, SAGEMAKER, training_job};
 use super::identity::account_of;
 use super::monitoring::{autoscaling_actions, cloudwatch_actions};
@@ -30,6 +31,7 @@ pub(crate) fn json_actions(
         "servicequotas" => return vec![NeededAction::new(action, "*")],
         "secretsmanager" => return vec![secret_action(operation, request, caller, tags)],
         "monitoring" => return cloudwatch_actions(operation, request, caller, tags),
+        "codebuild" => return build_actions(operation, request, caller, tags),
         "application-autoscaling" => return autoscaling_actions(operation, request, caller),
         _ => {}
     }

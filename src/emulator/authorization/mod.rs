@@ -6,6 +6,7 @@
 mod account;
 mod actions;
 mod authority;
+mod building;
 mod context;
 pub(crate) mod identity;
 mod monitoring;
@@ -16,6 +17,7 @@ mod serving;
 pub(crate) use self::account::{IamAccount, IamEntity};
 pub(crate) use self::actions::{json_actions, s3_action, s3_actions, s3_arn};
 pub(crate) use self::authority::Authority;
+pub(crate) use self::building::sent_tags;
 pub(crate) use self::context::{NeededAction, SAGEMAKER};
 pub(crate) use self::identity::{Identity, RoleSession, account_of};
 pub(crate) use self::secrets::secret_action;

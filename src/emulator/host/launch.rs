@@ -136,7 +136,10 @@ fn with_bubblewrap(
     }
     let directory = spec.profile.directory.as_deref().unwrap_or("/");
     add(&["--hostname", &spec.hostname, "--chdir", directory, "--clearenv", "--cap-drop", "ALL"]);
-    for capability in CAPABILITIES {
+    if spec.profile.is_privileged {
+        add(&["--cap-add", "ALL"]);
+    }
+    for capability in CAPABILITIES.iter().filter(|_| !spec.profile.is_privileged) {
         add(&["--cap-add", &format!("CAP_{}", capability.to_uppercase())]);
     }
     for (name, value) in environment(spec) {
@@ -203,11 +206,15 @@ fn with_unshare(spec: &ContainerSpec, layout: &RootLayout) -> String {
         "hostname {} 2>/dev/null || echo {0} >/proc/sys/kernel/hostname",
         quote(Path::new(&spec.hostname))
     );
-    script.push_str("bound=\nif command -v setpriv >/dev/null; then bound='setpriv --no-new-privs --bounding-set=-all");
-    for capability in CAPABILITIES {
-        let _ = write!(script, ",+{capability}");
+    script.push_str("bound=\n");
+    if !spec.profile.is_privileged {
+        script.push_str("if command -v setpriv >/dev/null; then bound='setpriv --no-new-privs --bounding-set=-all");
+        for capability in CAPABILITIES {
+            let _ = write!(script, ",+{capability}");
+        }
+        script.push_str("'; fi\n");
     }
-    script.push_str("'; fi\necho started >status\n");
+    script.push_str("echo started >status\n");
     // `chroot` is named with its full path: after `env -i` the search path is the container's.
     script.push_str("change=$(command -v chroot)\nexec $bound env -i");
     for (name, value) in environment(spec) {

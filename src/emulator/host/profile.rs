@@ -18,6 +18,8 @@ pub struct Profile {
     pub directory: Option<String>,
     /// Bytes that can be written outside `/tmp` and `/opt/ml`.
     pub root_size: Option<u64>,
+    /// All capabilities, with which the container can change the machine: a build of images mounts file systems.
+    pub is_privileged: bool,
 }
 
 /// A numeric user with its group.

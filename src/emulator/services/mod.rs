@@ -2,6 +2,7 @@
 
 mod autoscaling;
 mod cloudwatch;
+mod codebuild;
 mod ecr;
 mod endpoints;
 mod form;
@@ -23,6 +24,7 @@ use s3s::Body;
 
 use self::autoscaling::ApplicationAutoscaling;
 use self::cloudwatch::{CloudWatch, CloudWatchWire, WireFormat, cbor_operation};
+use self::codebuild::CodeBuild;
 use self::ecr::{Distribution, ImageStore, distribution_operation};
 use self::endpoints::{Endpoints, Runtime, runtime_operation};
 use self::iam::Iam;
@@ -68,6 +70,7 @@ impl Services {
         let endpoints = Arc::new(Endpoints::new(shared, &store, &logs, &images, &registry, &cloudwatch));
         let autoscaling = ApplicationAutoscaling::new(shared, &endpoints, &cloudwatch);
         let wire = |format| CloudWatchWire { service: Arc::clone(&cloudwatch), format };
+        let builds = CodeBuild::new(shared, &store, &logs, &images);
         let tagging = Arc::new(Tagging(Arc::clone(shared)));
         Self {
             json: vec![
@@ -81,6 +84,7 @@ impl Services {
                 Arc::new(wire(WireFormat::Json)),
                 Arc::new(Arc::new(autoscaling)),
                 Arc::new(Arc::new(SecretVault::new(shared))),
+                Arc::new(Arc::new(builds)),
             ],
             s3: Arc::new(S3::new(shared, Arc::clone(&store))),
             sts: Arc::new(Sts { shared: Arc::clone(shared), store: Arc::clone(&store) }),
@@ -178,6 +182,7 @@ mod tests {
             CloudWatch::OPERATIONS.len(),
             ApplicationAutoscaling::OPERATIONS.len(),
             SecretVault::OPERATIONS.len(),
+            CodeBuild::OPERATIONS.len(),
         ];
         assert_eq!(handled, listed.iter().sum::<usize>());
     }

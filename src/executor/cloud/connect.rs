@@ -6,9 +6,12 @@ use async_trait::async_trait;
 
 use super::access::Access;
 use super::alarms::MetricAlarms;
+use super::builds::ImageBuilds;
 use super::endpoint_logs::EndpointLogs;
 use super::endpoints::ModelEndpoints;
 use super::identity::CallerIdentity;
+use super::image_scans::ImageScans;
+use super::image_store::ImageStore;
 use super::images::ImageRegistry;
 use super::inference::Inference;
 use super::input_data::InputData;
@@ -37,6 +40,8 @@ pub trait Connect: Send + Sync {
     async fn input_data(&self, access: &Access) -> anyhow::Result<Arc<dyn InputData>>;
     async fn identity(&self, access: &Access) -> anyhow::Result<Arc<dyn CallerIdentity>>;
     async fn images(&self, access: &Access) -> anyhow::Result<Arc<dyn ImageRegistry>>;
+    async fn image_store(&self, access: &Access) -> anyhow::Result<Arc<dyn ImageStore>>;
+    async fn image_scans(&self, access: &Access) -> anyhow::Result<Arc<dyn ImageScans>>;
     async fn roles(&self, access: &Access) -> anyhow::Result<Arc<dyn AccountRoles>>;
     async fn secrets(&self, access: &Access) -> anyhow::Result<Arc<dyn SecretStore>>;
     async fn quotas(&self, access: &Access) -> anyhow::Result<Arc<dyn AccountQuotas>>;
@@ -46,6 +51,7 @@ pub trait Connect: Send + Sync {
     async fn inference(&self, access: &Access) -> anyhow::Result<Arc<dyn Inference>>;
     async fn scaling(&self, access: &Access) -> anyhow::Result<Arc<dyn EndpointScaling>>;
     async fn alarms(&self, access: &Access) -> anyhow::Result<Arc<dyn MetricAlarms>>;
+    async fn builds(&self, access: &Access) -> anyhow::Result<Arc<dyn ImageBuilds>>;
     async fn endpoint_logs(&self, access: &Access) -> anyhow::Result<Arc<dyn EndpointLogs>>;
     /// For a thread with a runtime of its own: shares no connection and no credentials with the other ports, whose
     /// thread may block.

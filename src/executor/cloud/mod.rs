@@ -6,11 +6,14 @@
 
 mod access;
 mod alarms;
+mod builds;
 mod connect;
 mod endpoint_logs;
 mod endpoints;
 mod error;
 mod identity;
+mod image_scans;
+mod image_store;
 mod images;
 mod inference;
 mod input_data;
@@ -29,6 +32,10 @@ pub mod testing;
 
 pub use access::{Access, SettingsFile, TokenClaims, WebIdentity};
 pub use alarms::{AlarmMetric, AlarmSight, AlarmState, EndpointAlarm, MetricAlarms};
+pub use builds::{
+    BuildLog, BuildLogPage, BuildNetwork, BuildPhase, BuildProject, BuildRequest, BuildSight, BuildState,
+    BuildVariable, ImageBuilds,
+};
 pub use connect::Connect;
 pub use endpoint_logs::EndpointLogs;
 pub use endpoints::{
@@ -37,6 +44,8 @@ pub use endpoints::{
 };
 pub use error::{CloudError, CloudErrorKind, Parameter};
 pub use identity::CallerIdentity;
+pub use image_scans::{ImageScans, ScanFinding, ScanSight};
+pub use image_store::{ImageRepositorySight, ImageStore, RegistryLogin, StoredImage};
 pub use images::ImageRegistry;
 pub use inference::{AsynchronousPlaces, AsynchronousRequest, Inference, InferenceReply, InferenceRequest};
 pub use input_data::{InputData, InputPrefix};

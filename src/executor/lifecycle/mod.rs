@@ -12,6 +12,7 @@ pub mod gitlab;
 mod hex;
 mod id_token;
 mod identity;
+pub mod image;
 pub mod init;
 pub mod manifest;
 pub mod model;
@@ -61,11 +62,22 @@ where
     .await
 }
 
+/// As [`run`], of a command that ends what it began elsewhere when a signal asks it to end.
+pub async fn run_to_its_end<A, F>(inputs: CommandInputs, args: A, command: F) -> ExitCode
+where
+    F: AsyncFnOnce(&CommandInputs, A, Cancellation) -> anyhow::Result<()>,
+{
+    boundary::command(&inputs.printer, async |cancellation| {
+        command(&inputs, args, cancellation).await.map_err(with_exit_code)
+    })
+    .await
+}
+
 /// Ends the wait for `work` at the first signal. Every step of a command can be repeated, so it may end between any two.
-async fn until_canceled(
+async fn until_canceled<T>(
     cancellation: Cancellation,
-    work: impl Future<Output = anyhow::Result<()>>,
-) -> anyhow::Result<()> {
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
     tokio::select! {
         biased;
         result = work => result,

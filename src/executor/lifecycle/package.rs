@@ -7,7 +7,7 @@ mod committed;
 mod content;
 mod documents;
 mod entry_name;
-mod git;
+pub(crate) mod git;
 mod metadata;
 mod model_archive;
 mod naming;

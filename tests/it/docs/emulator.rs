@@ -55,6 +55,7 @@ fn the_operations_are_those_of_the_code() {
     assert_eq!(documented("Application Auto Scaling"), of_model("application-autoscaling"));
     assert_eq!(documented("S3"), of_s3);
     assert_eq!(documented("ECR"), of_model("ecr"));
+    assert_eq!(documented("CodeBuild"), of_model("codebuild"));
     assert_eq!(documented("Service Quotas"), of_model("service-quotas"));
     assert_eq!(documented("STS"), of_query("src/emulator/services/sts/mod.rs"));
     assert_eq!(documented("IAM"), of_query("src/emulator/services/iam.rs"));

@@ -103,6 +103,7 @@ fn profile(config: &Value, root: &Path) -> anyhow::Result<Profile> {
         entrypoint: words("Entrypoint").map(str::to_owned).collect(),
         directory: text(config, "WorkingDir").filter(|path| !path.is_empty()).map(str::to_owned),
         root_size: None,
+        is_privileged: false,
     })
 }
 

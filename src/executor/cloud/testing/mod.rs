@@ -5,7 +5,9 @@
 //! quirks; the emulator does.
 
 mod account;
+mod builds;
 mod faults;
+mod images;
 mod jobs;
 mod logs;
 mod objects;
@@ -20,7 +22,9 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 pub use account::MemoryAccount;
+pub use builds::{BuildFate, MemoryBuilds};
 pub use faults::{Fake, Fault, FaultDecision, PlannedError, Watch, When};
+pub use images::MemoryImages;
 pub use jobs::{MemoryJobs, example_job, example_spec};
 pub use logs::MemoryLogs;
 pub use objects::MemoryObjects;
@@ -29,9 +33,7 @@ pub use secrets::MemorySecrets;
 pub use serving::{EndpointFate, MemoryServing, example_config, example_endpoint, example_model};
 
 use super::{
-    Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, EndpointLogs, EndpointScaling, ImageRegistry,
-    Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore, ObjectSurvey, SecretStore,
-    SourceObjects, TrainingJobs,
+    Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, EndpointLogs, EndpointScaling, ImageBuilds, ImageRegistry, ImageScans, ImageStore, Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore, ObjectSurvey, SecretStore, SourceObjects, TrainingJobs,
 };
 
 /// One fake of each port. Implements [`Connect`], and records which ports were created.
@@ -42,8 +44,11 @@ pub struct Memory {
     pub objects: Arc<MemoryObjects>,
     pub logs: Arc<MemoryLogs>,
     pub account: Arc<MemoryAccount>,
+    /// Repositories of images, and scans of these.
+    pub images: Arc<MemoryImages>,
     pub registry: Arc<MemoryRegistry>,
     pub secrets: Arc<MemorySecrets>,
+    pub builds: Arc<MemoryBuilds>,
     /// Endpoints, their answers, scaling, alarms and logs.
     pub serving: Arc<MemoryServing>,
 }
@@ -56,8 +61,10 @@ impl Default for Memory {
             jobs: Arc::default(),
             logs: Arc::default(),
             account: Arc::default(),
+            images: Arc::default(),
             registry: Arc::default(),
             secrets: Arc::default(),
+            builds: Arc::default(),
             serving: Arc::new(MemoryServing::with_objects(&objects)),
             objects,
         }
@@ -111,6 +118,16 @@ impl Connect for Memory {
         Ok(self.account.clone())
     }
 
+    async fn image_store(&self, _: &Access) -> anyhow::Result<Arc<dyn ImageStore>> {
+        self.make("image_store");
+        Ok(self.images.clone())
+    }
+
+    async fn image_scans(&self, _: &Access) -> anyhow::Result<Arc<dyn ImageScans>> {
+        self.make("image_scans");
+        Ok(self.images.clone())
+    }
+
     async fn roles(&self, _: &Access) -> anyhow::Result<Arc<dyn AccountRoles>> {
         Ok(self.account.clone())
     }
@@ -151,6 +168,11 @@ impl Connect for Memory {
     async fn alarms(&self, _: &Access) -> anyhow::Result<Arc<dyn MetricAlarms>> {
         self.make("alarms");
         Ok(self.serving.clone())
+    }
+
+    async fn builds(&self, _: &Access) -> anyhow::Result<Arc<dyn ImageBuilds>> {
+        self.make("builds");
+        Ok(self.builds.clone())
     }
 
     async fn endpoint_logs(&self, _: &Access) -> anyhow::Result<Arc<dyn EndpointLogs>> {

@@ -4,6 +4,7 @@
 //! compares it with the `schema` of its `types`, `rules` checks what no schema says, and `shared` compares
 //! the environments.
 
+mod code_build;
 mod file;
 mod finding;
 mod patch;
@@ -16,15 +17,16 @@ mod shared;
 mod types;
 mod variables;
 
+pub use code_build::CodeBuildEntry;
 pub(crate) use finding::ManifestFinding;
 pub(crate) use places::join as key_below;
 pub(crate) use read::{ManifestReading, ManifestText, mistakes};
 pub(crate) use types::is_name;
 pub use types::{
-    Approvals, Asynchronous, Autoscaling, Endpoint, EndpointTest, EnvironmentEntry, EnvironmentTier, Manifest,
-    ModelEntry, Package, Strategy, TagEntries,
+    Approvals, Asynchronous, Autoscaling, Endpoint, EndpointTest, EnvironmentEntry, EnvironmentTier, ImageBuilder,
+    ImageEntry, Manifest, ModelEntry, Package, Strategy, TagEntries,
 };
-pub(crate) use variables::holds_secret;
+pub(crate) use variables::{holds_secret, is_secret_name};
 
 #[cfg(test)]
 mod tests;

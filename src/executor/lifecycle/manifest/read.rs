@@ -16,7 +16,7 @@ use crate::base::plain;
 use crate::config::env::Environment;
 
 /// Keys that the patch of an environment may change.
-const PATCHED: [&str; 4] = ["model", "endpoint", "package", "tags"];
+const PATCHED: [&str; 5] = ["model", "endpoint", "image", "package", "tags"];
 /// Findings that an error shows; `validate` shows all.
 const SHOWN: usize = 20;
 

@@ -94,7 +94,7 @@ fn value_of<'a>(inner: &str, variable: &impl Fn(&str) -> Option<&'a str>) -> Res
 }
 
 /// Whether a variable of this name holds a secret. The id of a KMS key is none.
-fn is_secret_name(name: &str) -> bool {
+pub(crate) fn is_secret_name(name: &str) -> bool {
     SECRET_NAME.is_match(name) && !name.to_ascii_uppercase().ends_with("KMS_KEY")
 }
 

@@ -37,7 +37,7 @@ const SETTINGS: [&str; 14] = [
 
 /// A repository, seen from the project's folder.
 #[derive(Debug)]
-pub(super) struct Repository {
+pub(crate) struct Repository {
     folder: PathBuf,
     environment: Vec<(&'static str, String)>,
 }
@@ -60,6 +60,16 @@ pub(super) struct TreeEntry {
     pub(super) path: Vec<u8>,
 }
 
+/// An entry of git's index, below the project's folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct IndexEntry {
+    /// As in [`TreeEntry`].
+    pub(crate) mode: String,
+    /// `0`, unless a merge left a conflict.
+    pub(crate) stage: String,
+    pub(crate) path: Vec<u8>,
+}
+
 /// The commits that release notes tell.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct NotedCommits {
@@ -74,7 +84,7 @@ pub(super) struct NotedCommits {
 }
 
 impl Repository {
-    pub(super) fn of(folder: &Path, env: &Environment) -> Self {
+    pub(crate) fn of(folder: &Path, env: &Environment) -> Self {
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         // The user's own configuration tells which repositories of others may be read.
         let own = ["HOME", "XDG_CONFIG_HOME"].into_iter().filter_map(|name| Some((name, env.get(name)?.to_owned())));
@@ -139,6 +149,16 @@ impl Repository {
         }
         entries.sort_by(|one, other| one.path.cmp(&other.path));
         Ok(entries)
+    }
+
+    /// The files below the project's folder that git tracks, as its index has them.
+    ///
+    /// # Errors
+    /// The folder is in no repository.
+    pub(crate) fn tracked(&self) -> anyhow::Result<Vec<IndexEntry>> {
+        let listed = self.output(&["ls-files", "--stage", "-z"])?;
+        let lines = listed.split(|byte| *byte == 0).filter(|line| !line.is_empty());
+        lines.map(|line| IndexEntry::parse(line).context("git listed a file in an unknown form")).collect()
     }
 
     /// Paths of files that differ from the commit.
@@ -233,6 +253,17 @@ impl TreeEntry {
         let mut parts = std::str::from_utf8(head).ok()?.split(' ');
         let (mode, _, id) = (parts.next()?, parts.next()?, parts.next()?);
         Some(Self { mode: mode.to_owned(), id: id.to_owned(), path: path.get(1..)?.to_owned() })
+    }
+}
+
+impl IndexEntry {
+    /// `100644 ID 0\tPATH`
+    fn parse(line: &[u8]) -> Option<Self> {
+        let at = line.iter().position(|byte| *byte == b'\t')?;
+        let (head, path) = line.split_at_checked(at)?;
+        let mut parts = std::str::from_utf8(head).ok()?.split(' ');
+        let (mode, _, stage) = (parts.next()?, parts.next()?, parts.next()?);
+        Some(Self { mode: mode.to_owned(), stage: stage.to_owned(), path: path.get(1..)?.to_owned() })
     }
 }
 
