@@ -1,18 +1,24 @@
-//! `sagemaker-executor image`: builds the image that a project trains or serves with.
+//! `sagemaker-executor image`: builds the image that a project trains or serves with, and looks for known vulnerabilities in it.
 
+mod accepted;
 mod build;
 mod buildah;
 mod buildah_errors;
 mod built;
 mod context;
 mod dockerfile;
+mod findings;
 mod fingerprint;
 mod ignore_file;
 mod registry_access;
+mod registry_scan;
+mod scan;
+mod scan_report;
 mod shown_lines;
 mod spec;
 mod tag_format;
 mod tagging;
+mod trivy;
 
 use clap::{Args, Subcommand};
 
@@ -31,10 +37,15 @@ enum ImageCommand {
     ///
     /// With buildah, without a daemon. Where the repository has the image of the same files, Dockerfile, arguments and bases, nothing is built.
     Build(Box<build::BuildArgs>),
+    /// Look for known vulnerabilities in an image, and end with 10 at a grave one
+    ///
+    /// With trivy, else with ECR's own scan, which is awaited. The report for GitLab is written in both cases.
+    Scan(Box<scan::ScanArgs>),
 }
 
 pub async fn run(inputs: &CommandInputs, args: ImageArgs, _: Cancellation) -> anyhow::Result<()> {
     match args.command {
         ImageCommand::Build(args) => Box::pin(build::run(inputs, *args)).await,
+        ImageCommand::Scan(args) => Box::pin(scan::run(inputs, *args)).await,
     }
 }

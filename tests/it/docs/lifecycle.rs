@@ -53,6 +53,23 @@ const POLICIES: &[(&str, &[&str], &[&str])] = &[
         ],
     ),
     ("model-approve-trust.json", &["web_identity"], &[]),
+    (
+        "image-build.json",
+        &["image_store"],
+        // Those of the builder.
+        &[
+            "ecr:BatchCheckLayerAvailability",
+            "ecr:CompleteLayerUpload",
+            "ecr:GetDownloadUrlForLayer",
+            "ecr:InitiateLayerUpload",
+            "ecr:UploadLayerPart",
+        ],
+    ),
+    (
+        "image-scan.json",
+        &["image_scans"],
+        &["ecr:BatchGetImage", "ecr:GetAuthorizationToken", "ecr:GetDownloadUrlForLayer"],
+    ),
     ("package.json", &[], &["s3:GetObject", "s3:ListBucket", "s3:PutObject", "sagemaker:DescribeModelPackage"]),
     ("model-latest.json", &[], &["sagemaker:DescribeModelPackage", "sagemaker:ListModelPackages"]),
     (

@@ -64,7 +64,8 @@ pub(super) async fn run(inputs: &CommandInputs, args: BuildArgs) -> anyhow::Resu
         return Err(Failure::user("the builder CodeBuild is not built in").hint("leave out `--via codebuild`").into());
     }
     let (store, repository) = repository(inputs, &target, &spec).await?;
-    let build = Build { inputs, spec: &spec, secrets: &secrets, store: &*store, repository: &repository };
+    let output = args.output.dotenv.as_deref();
+    let build = Build { inputs, spec: &spec, secrets: &secrets, store: &*store, repository: &repository, output };
     let done = build.run(args.timeout, tags).await?;
     let BuiltParts { status, digest, tags, context_tag } = done;
     let image = BuiltImage::new(status, &repository, &digest, tags, context_tag, args.for_use);
@@ -97,6 +98,8 @@ struct Build<'a> {
     secrets: &'a [BuildSecret],
     store: &'a dyn ImageStore,
     repository: &'a ImageRepositorySight,
+    /// The file that the command writes.
+    output: Option<&'a Path>,
 }
 
 struct BuiltParts {
@@ -127,7 +130,8 @@ impl Build<'_> {
     async fn copy(&self, folder: &Path) -> anyhow::Result<CopiedContext> {
         std::fs::create_dir(folder).context("failed to make a folder for the context")?;
         let (from, into, limits) = (self.spec.context.clone(), folder.to_owned(), self.spec.limits());
-        let copied = tokio::task::spawn_blocking(move || context::copy(&from, &into, limits));
+        let output = self.output.map(Path::to_owned);
+        let copied = tokio::task::spawn_blocking(move || context::copy(&from, &into, limits, output.as_deref()));
         let copied = copied.await.context("failed to copy the context")??;
         let files = if copied.files == 1 { "a file".to_owned() } else { format!("{} files", copied.files) };
         self.inputs.printer.line(format!("The context has {files}, {}", human_bytes(copied.bytes)));
@@ -152,7 +156,7 @@ impl Work<'_> {
         (dockerfile_copy, context): (&Path, &Path),
         tags: Vec<String>,
     ) -> anyhow::Result<BuiltParts> {
-        let Build { spec, store, repository, inputs, secrets } = *self.build;
+        let Build { spec, store, repository, inputs, secrets, .. } = *self.build;
         let bases = self.digests(bases).await?;
         let parts = BuildInputs {
             dockerfile: dockerfile.as_bytes(),
