@@ -40,7 +40,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use executor::cloud::{
-    Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, EndpointLogs, EndpointScaling, ImageBuilds, ImageRegistry, ImageScans, ImageStore, Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore, ObjectSurvey, SecretStore, SourceObjects, TrainingJobs,
+    Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, EndpointLogs, EndpointScaling, ImageBuilds,
+    ImageRegistry, ImageScans, ImageStore, Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry,
+    ObjectStore, ObjectSurvey, SecretStore, SourceObjects, TrainingJobs,
 };
 use tokio::sync::Mutex;
 

@@ -7,6 +7,8 @@ mod endpoint_test;
 mod endpoint_upkeep;
 mod gate;
 mod gitlab;
+mod image;
+mod image_flow;
 mod init;
 mod model;
 mod package;

@@ -381,9 +381,10 @@ impl Emulator {
     /// One awsJson call; tried again while it is throttled.
     pub(crate) fn call(&self, target: &str, body: &Value) -> Value {
         let answer = poll(Duration::from_secs(30), || {
-            let service = match target.split('.').next() {
+            let service = match target.split(['.', '_']).next() {
                 Some("SageMaker") => "sagemaker",
                 Some("secretsmanager") => "secretsmanager",
+                Some("AmazonEC2ContainerRegistry") => "ecr",
                 _ => "logs",
             };
             let headers = [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", target)];

@@ -33,7 +33,9 @@ pub use secrets::MemorySecrets;
 pub use serving::{EndpointFate, MemoryServing, example_config, example_endpoint, example_model};
 
 use super::{
-    Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, EndpointLogs, EndpointScaling, ImageBuilds, ImageRegistry, ImageScans, ImageStore, Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore, ObjectSurvey, SecretStore, SourceObjects, TrainingJobs,
+    Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, EndpointLogs, EndpointScaling, ImageBuilds,
+    ImageRegistry, ImageScans, ImageStore, Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry,
+    ObjectStore, ObjectSurvey, SecretStore, SourceObjects, TrainingJobs,
 };
 
 /// One fake of each port. Implements [`Connect`], and records which ports were created.
