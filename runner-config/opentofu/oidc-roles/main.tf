@@ -25,6 +25,7 @@ locals {
   endpoints = { for name, environment in var.environments : name => environment.endpoint == null ? "*" : lower(environment.endpoint) }
   of_both   = { for name, endpoint in local.endpoints : name => endpoint == "*" ? "*" : "${endpoint}-*" }
   groups    = { for name, environment in var.environments : name => environment.model_group == null ? "*" : lower(environment.model_group) }
+  of_groups = { for name, group in local.groups : name => group == "*" ? "*" : "${group}/*" }
   prefixes  = { for name, environment in var.environments : name => environment.prefix == "" ? "" : "${environment.prefix}/" }
 
   # The policies as the project ships them for its sample account, with the names of the environment.
@@ -38,7 +39,7 @@ locals {
       ":endpoint/*", ":endpoint/${local.endpoints[pair.environment]}"),
       ":endpoint-config/*", ":endpoint-config/${local.of_both[pair.environment]}"),
       ":model/*", ":model/${local.of_both[pair.environment]}"),
-      ":model-package/*", ":model-package/${local.groups[pair.environment]}/*"),
+      ":model-package/*", ":model-package/${local.of_groups[pair.environment]}"),
       ":model-package-group/*", ":model-package-group/${local.groups[pair.environment]}",
     )
   }

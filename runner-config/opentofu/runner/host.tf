@@ -5,7 +5,7 @@ locals {
   shipped_config = split("[[runners]]", file("${path.module}/../../config.toml"))
   config_head    = replace(local.shipped_config[0], "/(?m)^concurrent = .*$/", "concurrent = ${var.concurrent}")
   config_blocks = [
-    for name, runner in var.runners : join("", ["[[runners]]", replace(replace(replace(replace(
+    for name, runner in var.runners : join("", ["\n[[runners]]", replace(replace(replace(replace(
       local.shipped_config[1],
       "name = \"sagemaker\"", "name = \"${name}\""),
       "https://gitlab.example.com", var.gitlab_url),
@@ -13,7 +13,7 @@ locals {
       "output_limit = 16384", "output_limit = ${runner.output_limit}",
     )])
   ]
-  runner_config = join("", concat([local.config_head], local.config_blocks))
+  runner_config = join("", concat([trimspace(local.config_head), "\n"], local.config_blocks))
 
   # The operator's file as the project ships it, with the values of this account. A key that is commented out there becomes active here.
   made_operator_file = replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(

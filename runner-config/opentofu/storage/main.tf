@@ -127,16 +127,21 @@ resource "aws_s3_bucket_server_side_encryption_configuration" "models" {
 resource "aws_s3_bucket_lifecycle_configuration" "models" {
   bucket = aws_s3_bucket.models.id
 
-  rule {
-    id     = "candidates"
-    status = "Enabled"
+  # Not `candidate/deployments/`: the commands of endpoints need every record of an endpoint for as long as it lives.
+  dynamic "rule" {
+    for_each = toset(["asynchronous", "metrics", "models", "packages", "tests"])
 
-    filter {
-      prefix = "candidate/"
-    }
+    content {
+      id     = "candidate-${rule.key}"
+      status = "Enabled"
 
-    expiration {
-      days = var.candidate_days
+      filter {
+        prefix = "candidate/${rule.key}/"
+      }
+
+      expiration {
+        days = var.candidate_days
+      }
     }
   }
 

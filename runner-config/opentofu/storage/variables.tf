@@ -11,7 +11,7 @@ variable "bucket" {
 }
 
 variable "candidate_days" {
-  description = "Days until objects below `candidate/` expire. Give the environments of merge requests the prefix `candidate` in the manifest."
+  description = "Days until models, packages and metrics below `candidate/` expire; records of deployments stay. Give the environments of merge requests the prefix `candidate` in the manifest, and an `auto_stop_in` that is shorter."
   type        = number
   default     = 7
 
