@@ -6,6 +6,7 @@ mod clients;
 mod host;
 mod modules;
 mod planned;
+mod real_clients;
 mod terraform;
 
 use std::path::{Path, PathBuf};

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use executor::config::env::Environment;
 use serde_json::{Value, json};
@@ -13,39 +12,35 @@ use serde_json::{Value, json};
 use super::planned::{assert_policies, outputs};
 use super::terraform::Terraform;
 use crate::conformance::{shown, skipped};
-use crate::support::waiting::poll;
 
 const ACCOUNT: &str = "111122223333";
 
 /// A moto of its own, on a port of the system's choice.
-struct Moto {
+pub(super) struct Moto {
     server: Child,
-    endpoint: String,
+    pub(super) endpoint: String,
 }
 
 impl Moto {
-    fn start() -> Option<Self> {
-        let code = "import sys; from moto.server import DomainDispatcherApplication, create_backend_app; \
-            from werkzeug.serving import make_server; \
-            server = make_server('127.0.0.1', 0, DomainDispatcherApplication(create_backend_app), threaded=True); \
-            print(server.server_port, flush=True); server.serve_forever()";
-        let mut server = Command::new("python3")
-            .args(["-c", code])
+    /// None where the machine has no `moto_server`.
+    pub(super) fn start() -> Option<Self> {
+        let mut server = Command::new("moto_server")
+            .args(["-H", "127.0.0.1", "-p", "0"])
             .env("MOTO_ACCOUNT_ID", ACCOUNT)
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .ok()?;
-        let mut line = String::new();
-        BufReader::new(server.stdout.take()?).read_line(&mut line).ok()?;
-        let Ok(port) = line.trim().parse::<u16>() else {
+        // It listens when it has said where.
+        let mut lines = BufReader::new(server.stderr.take()?).lines();
+        let said = lines.by_ref().map_while(Result::ok).find_map(|line| Some(line.split_once("Running on ")?.1.to_owned()));
+        std::thread::spawn(move || lines.for_each(drop));
+        let Some(endpoint) = said else {
             server.wait().ok();
             return None;
         };
-        let moto = Self { server, endpoint: format!("http://127.0.0.1:{port}") };
-        let listens = || std::net::TcpStream::connect(("127.0.0.1", port)).ok();
-        poll(Duration::from_mins(1), listens).map(|_| moto)
+        Some(Self { server, endpoint: endpoint.trim().to_owned() })
     }
 }
 
@@ -150,7 +145,7 @@ fn all_modules_are_applied_planned_again_and_destroyed() {
         return skipped(name, "INFRASTRUCTURE=all runs them");
     }
     let Some(terraform) = Terraform::new(name) else { return };
-    let Some(moto) = Moto::start() else { return skipped(name, "python3 has no moto (package moto[server])") };
+    let Some(moto) = Moto::start() else { return skipped(name, "no moto_server (package moto[server])") };
     terraform.init("complete");
     for (partition, region) in [("aws", "eu-west-1"), ("aws-us-gov", "us-gov-west-1")] {
         let module = terraform.module("complete");
