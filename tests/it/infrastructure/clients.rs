@@ -2,11 +2,13 @@
 //! which never becomes healthy is brought back.
 
 use std::collections::BTreeMap;
-use std::process::Output;
+use std::path::Path;
+use std::process::{Command, Output};
 
 use serde_json::json;
 
-use crate::conformance::shown;
+use crate::conformance::{shown, skipped};
+use crate::templates::examples::has_inputs_that_exist;
 use crate::templates::scripts::Bench;
 
 const IMAGE: &str = "000000000000.dkr.ecr.us-east-1.amazonaws.com/api@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -178,4 +180,23 @@ fn a_client_on_ecs_is_deployed_with_the_circuit_breaker() {
     assert_refused(&client.run("deploy-ecs", &[("MODEL_DATA_URL", "s3://a|e touch pwned")]), &["has characters"]);
     client.set("project/task-definition.json", "{}");
     assert_refused(&client.run("deploy-ecs", &[]), &["input task_definition"]);
+}
+
+/// The example's pipeline names inputs that exist, its task definition has the texts that the job replaces, and its API passes its own tests.
+#[test]
+fn the_example_of_a_client_works() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/examples/client-api");
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    has_inputs_that_exist(&read(".gitlab-ci.yml"), "client-api");
+    let task: serde_json::Value = serde_json::from_str(&read("task-definition.json")).unwrap();
+    assert_eq!(task["containerDefinitions"][0]["image"], "${IMAGE_URI}");
+    assert!(read("kubernetes/api.yml").contains("- name: api\n"), "the container that the pipeline names");
+    let python = Command::new("python3").args(["-c", "import tarfile; tarfile.data_filter"]).output();
+    if !python.is_ok_and(|ended| ended.status.success()) {
+        return skipped("the API of the example", "no python3 that unpacks safely (tarfile.data_filter)");
+    }
+    let mut tests = Command::new("python3");
+    tests.args(["-W", "error", "-m", "unittest", "discover", "--start-directory", "tests"]).current_dir(&folder);
+    let ended = tests.env("PYTHONDONTWRITEBYTECODE", "1").output().unwrap();
+    assert!(ended.status.success(), "{}", shown(&ended));
 }
