@@ -1,10 +1,11 @@
 #!/bin/bash
 # Writes the configuration of GitLab Runner with the authentication tokens, which it reads from Systems Manager or Secrets Manager.
-# Runs as root, before each start of the runner. A token is in no argument, no output and no file but that one.
+# Runs as the runner's user, before each start of the runner. A token is in no argument, no output and no file but that one.
 set -euo pipefail
 umask 077
 
 settings=/etc/gitlab-runner
+written=/var/lib/gitlab-runner/config.toml
 # Region, then a line for each runner: its name and the ARN of its token.
 { read -r region; mapfile -t runners; } <"$settings/tokens"
 config=$(<"$settings/config.toml.in")
@@ -38,7 +39,6 @@ for line in "${runners[@]}"; do
     config=${config//"@TOKEN:$name@"/$token}
 done
 
-# In one step, so that a runner never reads half a file. `id` of the installed user, for the runner alone.
-printf '%s\n' "$config" >"$settings/config.toml.new"
-chown gitlab-runner:gitlab-runner "$settings/config.toml.new"
-mv -f "$settings/config.toml.new" "$settings/config.toml"
+# In one step, so that a runner never reads half a file.
+printf '%s\n' "$config" >"$written.new"
+mv -f "$written.new" "$written"

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use executor::config::env::Environment;
 use serde_json::{Value, json};
 
-use super::planned::{assert_policies, outputs};
+use super::planned::{assert_linted, assert_policies, outputs};
 use super::terraform::Terraform;
 use crate::conformance::{shown, skipped};
 
@@ -34,7 +34,8 @@ impl Moto {
             .ok()?;
         // It listens when it has said where.
         let mut lines = BufReader::new(server.stderr.take()?).lines();
-        let said = lines.by_ref().map_while(Result::ok).find_map(|line| Some(line.split_once("Running on ")?.1.to_owned()));
+        let said =
+            lines.by_ref().map_while(Result::ok).find_map(|line| Some(line.split_once("Running on ")?.1.to_owned()));
         std::thread::spawn(move || lines.for_each(drop));
         let Some(endpoint) = said else {
             server.wait().ok();
@@ -156,10 +157,8 @@ fn all_modules_are_applied_planned_again_and_destroyed() {
         let outputs: BTreeMap<_, _> = outputs(&state);
         assert_policies(&outputs);
         let text = std::fs::read_to_string(module.join("terraform.tfstate")).unwrap();
-        assert!(
-            !text.contains("glrt-") || text.matches("glrt-").count() == text.matches("glrt-*").count(),
-            "a token is in the state"
-        );
+        assert_linted(&policies_of_roles(&serde_json::from_str(&text).unwrap()));
+        assert!(!text.contains("glrt-"), "a token is in the state");
         assert!(partition == "aws" || !outputs["policies"].to_string().contains("arn:aws:"));
 
         terraform.passes("complete", &["plan", "-no-color", "-input=false", "-out=again"]);
@@ -172,6 +171,21 @@ fn all_modules_are_applied_planned_again_and_destroyed() {
             .passes("complete", &["state", "rm", "module.registry.aws_sagemaker_model_package_group.models[\"wine\"]"]);
         terraform.passes("complete", &["destroy", "-auto-approve", "-no-color", "-input=false"]);
     }
+}
+
+/// The policies of all roles in a state, by the addresses of their resources.
+fn policies_of_roles(state: &Value) -> BTreeMap<String, String> {
+    let of_roles =
+        |resource: &&Value| ["aws_iam_role_policy", "aws_iam_policy"].contains(&resource["type"].as_str().unwrap());
+    let mut found = BTreeMap::new();
+    for resource in state["resources"].as_array().unwrap().iter().filter(of_roles) {
+        for instance in resource["instances"].as_array().unwrap() {
+            let name = format!("{}{}{}", resource["module"], resource["name"], instance["index_key"]);
+            found.insert(name, instance["attributes"]["policy"].as_str().unwrap().to_owned());
+        }
+    }
+    assert!(found.len() > 5, "{found:?}");
+    found
 }
 
 /// Without the state, the same names are those of somebody else: nothing of them is changed.

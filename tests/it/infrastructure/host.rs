@@ -23,7 +23,7 @@ struct Host {
 impl Host {
     fn new() -> Self {
         let host = Self { root: tempfile::tempdir().unwrap() };
-        for folder in ["etc/gitlab-runner", "etc/systemd/system", "local/bin", "lib/served"] {
+        for folder in ["etc/gitlab-runner", "etc/systemd/system", "local/bin", "lib/served", "lib/gitlab-runner"] {
             std::fs::create_dir_all(host.path(folder)).unwrap();
         }
         std::fs::write(
@@ -34,7 +34,6 @@ impl Host {
         std::fs::write(host.path("etc/group"), "root:x:0:\ngitlab-runner:x:999:\n").unwrap();
         for (name, then) in [
             ("systemctl", ""),
-            ("chown", ""),
             ("git", ""),
             ("git-lfs", ""),
             ("bwrap", ""),
@@ -111,11 +110,11 @@ pub(super) fn assert_set_up(outputs: &BTreeMap<String, Value>) {
     // What the service does before each start.
     let ended = host.run(&host.path("local/libexec/sagemaker-executor/write-runner-config"));
     assert!(ended.status.success(), "{}", shown(&ended));
-    let config: toml::Table = toml::from_str(&host.read("etc/gitlab-runner/config.toml")).unwrap();
+    let config: toml::Table = toml::from_str(&host.read("lib/gitlab-runner/config.toml")).unwrap();
     let runners = config["runners"].as_array().unwrap();
     assert_eq!(runners.len(), 2);
     assert!(runners.iter().all(|runner| runner["token"].as_str() == Some(TOKEN)), "{config}");
-    let mode = std::fs::metadata(host.path("etc/gitlab-runner/config.toml")).unwrap().permissions().mode();
+    let mode = std::fs::metadata(host.path("lib/gitlab-runner/config.toml")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let calls = host.read("lib/calls");
     assert!(calls.contains("--name /gitlab/sagemaker --with-decryption"), "{calls}");
@@ -157,7 +156,7 @@ fn a_runner_without_its_token_says_where_it_belongs() {
         assert_eq!((ended.status.code(), said.lines().count()), (Some(1), 1), "{token}: {said}");
         assert!(said.contains("sagemaker") && said.contains(arn), "{said}");
         assert!(token.is_empty() || !said.contains(token.trim()), "{said}");
-        assert!(!host.path("etc/gitlab-runner/config.toml").exists(), "{token}");
+        assert!(!host.path("lib/gitlab-runner/config.toml").exists(), "{token}");
         said
     };
     assert!(refused("GR1348941abcdefghijk\n").contains("begins with glrt-"));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::process::Command;
 
 use executor::config::env::Environment;
 use executor::config::settings::Settings;
@@ -10,7 +11,7 @@ use serde_json::{Map, Value};
 use super::host;
 use super::terraform::Terraform;
 use super::{MODULES, folder};
-use crate::conformance::{shown, skipped};
+use crate::conformance::{clients, shown, skipped};
 
 /// Lists in any order, and a list of one as its entry: IAM reads them alike.
 fn canonical(value: &Value) -> Value {
@@ -74,6 +75,32 @@ fn assert_command_policies(outputs: &BTreeMap<String, Value>) {
     }
 }
 
+/// The linter finds no unknown action, no resource of another kind, and no `*` where AWS has another resource.
+#[track_caller]
+pub(super) fn assert_linted(policies: &BTreeMap<String, String>) {
+    let python = clients().map(|folder| folder.join("python3"));
+    let has_linter = |python: &PathBuf| {
+        Command::new(python).args(["-c", "import parliament"]).output().is_ok_and(|ended| ended.status.success())
+    };
+    let Some(python) = python.filter(has_linter) else {
+        return skipped("the modules' policies", "there is no parliament");
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mut program = Command::new(python);
+    program.arg("tests/fixtures/conformance/policies.py").current_dir(env!("CARGO_MANIFEST_DIR"));
+    for (name, text) in policies {
+        let file = folder.path().join(format!("{}.json", name.replace(['/', '"', '[', ']'], "-")));
+        std::fs::write(&file, text).unwrap();
+        program.arg(file);
+    }
+    let ended = program.output().unwrap();
+    assert!(ended.status.success(), "{}", shown(&ended));
+}
+
+fn texts(policies: &Value) -> BTreeMap<String, String> {
+    policies.as_object().unwrap().iter().map(|(name, text)| (name.clone(), text.as_str().unwrap().to_owned())).collect()
+}
+
 /// Runs a file of `complete/tests`, and gives the outputs of its last run.
 #[track_caller]
 fn tested(terraform: &Terraform, file: &str) -> BTreeMap<String, Value> {
@@ -102,6 +129,8 @@ fn modules_are_valid_and_make_the_policies_of_their_files() {
     let outputs = tested(&terraform, "commercial");
     assert_policies(&outputs);
     assert_command_policies(&outputs);
+    assert_linted(&texts(&outputs["policies"]));
+    assert_linted(&texts(&outputs["command_policies"]));
     host::assert_set_up(&outputs);
     if Environment::of_process().get("INFRASTRUCTURE") != Some("all") {
         return skipped("GovCloud, and each module by itself", "INFRASTRUCTURE=all runs them");

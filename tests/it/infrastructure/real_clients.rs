@@ -124,7 +124,8 @@ fn the_aws_cli_deploys_a_client_to_a_service() {
     ]);
     let call = |arguments: &str| -> Value {
         let words = arguments.split(' ').chain(["--output", "json"]);
-        let ended = Command::new(&aws).args(words).current_dir(bench.path("project")).envs(&variables).output().unwrap();
+        let ended =
+            Command::new(&aws).args(words).current_dir(bench.path("project")).envs(&variables).output().unwrap();
         assert!(ended.status.success(), "{arguments}: {}", shown(&ended));
         serde_json::from_slice(&ended.stdout).unwrap()
     };
@@ -139,10 +140,16 @@ fn the_aws_cli_deploys_a_client_to_a_service() {
     assert!(ended.status.success(), "{}", shown(&ended));
     let service = &call("ecs describe-services --cluster ml --services api")["services"][0];
     assert!(service["taskDefinition"].as_str().unwrap().ends_with("api:2"), "{service}");
-    assert_eq!(service["deploymentConfiguration"]["deploymentCircuitBreaker"], json!({"enable": true, "rollback": true}));
+    assert_eq!(
+        service["deploymentConfiguration"]["deploymentCircuitBreaker"],
+        json!({"enable": true, "rollback": true})
+    );
     let task = call("ecs describe-task-definition --task-definition api:2");
     let container = &task["taskDefinition"]["containerDefinitions"][0];
-    assert_eq!((container["image"].as_str(), container["environment"][0]["value"].as_str()), (Some(variables["IMAGE_URI"]), Some(VERSION)));
+    assert_eq!(
+        (container["image"].as_str(), container["environment"][0]["value"].as_str()),
+        (Some(variables["IMAGE_URI"]), Some(VERSION))
+    );
     let ended = bench.run_component("deploy-ecs", &inputs("absent"), &variables);
     assert!(ended.status.code() == Some(1) && shown(&ended).contains("no active service absent"), "{}", shown(&ended));
 }
