@@ -6,6 +6,7 @@ mod container;
 mod docs;
 mod flows;
 mod fuzz;
+mod infrastructure;
 mod layering;
 mod lifecycle;
 mod scenarios;

@@ -7,7 +7,7 @@ mod component;
 pub(crate) mod examples;
 mod image;
 mod lint;
-mod scripts;
+pub(crate) mod scripts;
 mod shell;
 mod variables;
 pub(crate) mod yaml;

@@ -54,6 +54,10 @@ const WITH_DATA: [(&str, &str); 7] = [
 const WITH_SECRETS: [(&str, &str); 2] =
     [("# allow = [{ match", "allow = [{ match"), ("# secret_kms_key_ids", "secret_kms_key_ids")];
 
+/// What the OpenTofu modules replace the names of: a VPC, a key for the objects, a creator, and repositories that the rule lists.
+const OF_THE_MODULES: [(&str, &str); 6] =
+    [IN_A_VPC[0], IN_A_VPC[1], IN_A_VPC[2], WITH_KEYS[0], WITH_A_CREATOR[0], ("# images = ", "images = ")];
+
 const WITH_A_CREATOR: [(&str, &str); 1] = [("# creator_role_arn", "creator_role_arn")];
 
 /// Each partition, and what makes the sample one of it.
@@ -127,6 +131,7 @@ fn assert_shipped(folder: &str, settings: &Settings) {
 fn the_shipped_policies_are_those_of_the_sample() {
     assert_shipped("runner-config/iam", &sample(&[]));
     assert_shipped("runner-config/iam/creator", &sample(&WITH_A_CREATOR));
+    assert_shipped("runner-config/iam/creator-in-vpc", &sample(&OF_THE_MODULES));
 }
 
 /// The policies of a file with a VPC, keys and data, at one glance.

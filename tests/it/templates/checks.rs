@@ -13,9 +13,10 @@ use crate::support::program::executor;
 #[test]
 fn components_have_no_findings() {
     let all = components();
-    let parts = ["job", "validate", "image", "train", "model", "deploy", "release", "report"];
+    let parts = ["job", "validate", "image", "train", "model", "deploy", "release", "report", "monitor"];
+    let clients = ["deploy-kubernetes", "deploy-ecs"];
     let flows = ["training-project", "inference-project", "full-project"];
-    for name in parts.iter().chain(&flows) {
+    for name in parts.iter().chain(&clients).chain(&flows) {
         assert!(all.contains_key(*name), "{name} is missing");
     }
     // GitLab's limit of a project.

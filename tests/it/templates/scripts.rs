@@ -18,36 +18,43 @@ use crate::conformance::shown;
 const HOSTILE: &str = "a b;touch pwned $(touch pwned) `touch pwned` & touch pwned | touch pwned 'x' * > pwned";
 
 /// A folder with stand-ins of the programs that scripts call. Each call is a line in `calls`, with its arguments in brackets.
-struct Bench {
+pub(crate) struct Bench {
     folder: TempDir,
 }
 
 impl Bench {
-    fn new(programs: &[&str]) -> Self {
+    pub(crate) fn new(programs: &[&str]) -> Self {
         let bench = Self { folder: tempfile::tempdir().unwrap() };
         std::fs::create_dir_all(bench.path("bin")).unwrap();
         std::fs::create_dir_all(bench.path("project")).unwrap();
         for program in programs {
-            let path = bench.path("bin").join(program);
             let text = format!(
                 "#!/bin/sh\nprintf '{program}' >> '{0}'\nprintf ' [%s]' \"$@\" >> '{0}'\necho >> '{0}'\n",
                 bench.path("calls").display()
             );
-            std::fs::write(&path, text).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+            bench.program(program, &text);
         }
         // What scripts have of the system.
         for program in ["mktemp", "rm", "touch", "sh"] {
-            let found = ["/usr/bin", "/bin"]
-                .map(|folder| Path::new(folder).join(program))
-                .into_iter()
-                .find(|path| path.exists());
-            std::os::unix::fs::symlink(found.unwrap(), bench.path("bin").join(program)).unwrap();
+            bench.of_the_system(program);
         }
         bench
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// A stand-in with a text of its own.
+    pub(crate) fn program(&self, name: &str, text: &str) {
+        let path = self.path("bin").join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    pub(crate) fn of_the_system(&self, program: &str) {
+        let folders = ["/usr/bin", "/bin"].map(|folder| Path::new(folder).join(program));
+        let found = folders.into_iter().find(|path| path.exists()).unwrap();
+        std::os::unix::fs::symlink(found, self.path("bin").join(program)).unwrap();
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -78,7 +85,15 @@ impl Bench {
             .unwrap()
     }
 
-    fn calls(&self) -> String {
+    /// Runs the only job of a component with these inputs.
+    pub(crate) fn run_component(&self, name: &str, inputs: &Value, variables: &BTreeMap<&str, &str>) -> Output {
+        let all = components();
+        let pipeline = all[name].expanded(inputs.as_object().unwrap(), &all);
+        let (_, job) = jobs(&pipeline).next().unwrap();
+        self.run(&pipeline, job, variables)
+    }
+
+    pub(crate) fn calls(&self) -> String {
         std::fs::read_to_string(self.path("calls")).unwrap_or_default()
     }
 }

@@ -1,0 +1,116 @@
+# All modules with a provider that only pretends, in GovCloud.
+
+mock_provider "aws" {
+  mock_data "aws_partition" {
+    defaults = { partition = "aws-us-gov", dns_suffix = "amazonaws.com", reverse_dns_prefix = "com.amazonaws" }
+  }
+  mock_data "aws_region" {
+    defaults = { id = "us-gov-west-1", name = "us-gov-west-1" }
+  }
+  mock_data "aws_caller_identity" {
+    defaults = { account_id = "111122223333" }
+  }
+  mock_data "aws_availability_zones" {
+    defaults = { names = ["us-gov-west-1a", "us-gov-west-1b"] }
+  }
+  mock_data "aws_iam_policy_document" {
+    defaults = { json = "{\"Version\": \"2012-10-17\", \"Statement\": []}" }
+  }
+  mock_resource "aws_kms_key" {
+    defaults = { arn = "arn:aws-us-gov:kms:us-gov-west-1:111122223333:key/0d6ae7a0-54a9-4896-97c3-fec40d37e663", key_id = "0d6ae7a0-54a9-4896-97c3-fec40d37e663" }
+  }
+  mock_resource "aws_vpc_endpoint" {
+    defaults = { id = "vpce-0123456789abcdef0", prefix_list_id = "pl-0123456789abcdef0" }
+  }
+  mock_resource "aws_subnet" {
+    defaults = { id = "subnet-0123456789abcdef0" }
+  }
+  mock_resource "aws_security_group" {
+    defaults = { id = "sg-0123456789abcdef0" }
+  }
+  mock_resource "aws_iam_role" {
+    defaults = { arn = "arn:aws-us-gov:iam::111122223333:role/mocked" }
+  }
+  mock_resource "aws_iam_policy" {
+    defaults = { arn = "arn:aws-us-gov:iam::111122223333:policy/mocked" }
+  }
+  mock_resource "aws_iam_instance_profile" {
+    defaults = { arn = "arn:aws-us-gov:iam::111122223333:instance-profile/mocked" }
+  }
+  mock_resource "aws_iam_openid_connect_provider" {
+    defaults = { arn = "arn:aws-us-gov:iam::111122223333:oidc-provider/gitlab.example.com" }
+  }
+  mock_resource "aws_s3_bucket" {
+    defaults = { id = "mocked", arn = "arn:aws-us-gov:s3:::mocked" }
+  }
+  mock_resource "aws_launch_template" {
+    defaults = { id = "lt-0123456789abcdef0", latest_version = 1 }
+  }
+  mock_resource "aws_sns_topic" {
+    defaults = { arn = "arn:aws-us-gov:sns:us-gov-west-1:111122223333:mocked" }
+  }
+  mock_resource "aws_sqs_queue" {
+    defaults = { arn = "arn:aws-us-gov:sqs:us-gov-west-1:111122223333:mocked" }
+  }
+  mock_resource "aws_cloudwatch_event_rule" {
+    defaults = { arn = "arn:aws-us-gov:events:us-gov-west-1:111122223333:rule/mocked" }
+  }
+  mock_resource "aws_cloudwatch_event_api_destination" {
+    defaults = { arn = "arn:aws-us-gov:events:us-gov-west-1:111122223333:api-destination/mocked" }
+  }
+}
+
+variables {
+  name       = "ml"
+  gitlab_url = "https://gitlab.example.com"
+
+  runner = {
+    bucket         = "ci-exchange-7"
+    ami_id         = "ami-0123456789abcdef0"
+    executor       = { url = "https://downloads.example.com/sagemaker-executor", sha256 = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" }
+    gitlab_runner  = { url = "https://downloads.example.com/gitlab-runner", sha256 = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb" }
+    instance_types = ["ml.m5.xlarge", "ml.g5.*"]
+    several_nodes  = true
+    runners = {
+      sagemaker = { token_arn = "arn:aws-us-gov:ssm:us-gov-west-1:111122223333:parameter/gitlab/sagemaker" }
+      large     = { token_arn = "arn:aws-us-gov:secretsmanager:us-gov-west-1:111122223333:secret:gitlab-large-AbCdEf", output_limit = 65536 }
+    }
+  }
+
+  model_bucket          = "ci-models-7"
+  training_repositories = ["train"]
+  serving_repositories  = ["serve"]
+  model_groups          = { wine = "Tells wines apart" }
+  reader_accounts       = ["444455556666"]
+
+  environments = {
+    review = {
+      subjects = ["project_path:ml/wine-review"]
+      commands = ["validate-connect", "endpoint-deploy", "endpoint-deploy-package", "endpoint-delete", "endpoint-test", "package", "report"]
+      prefix   = "candidate"
+    }
+    production = {
+      subjects    = ["project_path:ml/wine:ref_type:branch:ref:main"]
+      commands    = ["endpoint-deploy", "endpoint-rollback", "endpoint-status", "endpoint-test", "model-latest", "gate", "model-register", "model-approve"]
+      endpoint    = "wine-production"
+      model_group = "wine"
+      watch       = { latency_p95_ms = 250 }
+    }
+  }
+
+  alarm_emails    = ["ml@example.com"]
+  approval_events = { project_id = 42, connection_arn = "arn:aws-us-gov:events:us-gov-west-1:111122223333:connection/gitlab/11111111-2222-3333-4444-555555555555" }
+  tags            = { Project = "wine" }
+}
+
+run "govcloud" {
+  assert {
+    condition     = alltrue([for text in concat(values(output.policies), values(output.command_policies)) : !strcontains(text, "arn:aws:") && !strcontains(text, "eu-west-1")])
+    error_message = "A policy names something of another partition or region."
+  }
+
+  assert {
+    condition     = length(regexall("(?m)^[^#]*(arn:aws:|eu-west-1)", output.operator_file)) == 0
+    error_message = "The operator's file names something of another partition or region."
+  }
+}

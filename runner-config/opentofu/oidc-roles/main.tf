@@ -1,0 +1,127 @@
+# GitLab as identity provider, and a role for each environment of the manifest, with a policy for each command that its jobs call.
+
+data "aws_partition" "current" {}
+data "aws_region" "current" {}
+data "aws_caller_identity" "current" {}
+
+locals {
+  partition = data.aws_partition.current.partition
+  region    = data.aws_region.current.id
+  account   = data.aws_caller_identity.current.account_id
+
+  # IAM names the claims of a provider by its address without https://.
+  issuer       = trimprefix(var.gitlab_url, "https://")
+  provider_arn = var.provider_arn == null ? aws_iam_openid_connect_provider.gitlab[0].arn : var.provider_arn
+
+  shipped  = "${path.module}/../../iam/lifecycle"
+  commands = toset([for file in fileset(local.shipped, "*.json") : trimsuffix(file, ".json") if !endswith(file, "-trust.json")])
+
+  pairs = {
+    for pair in flatten([
+      for name, environment in var.environments : [for command in distinct(environment.commands) : { environment = name, command = command }]
+    ]) : "${pair.environment}/${pair.command}" => pair
+  }
+  # SageMaker's names have lower-case letters in ARNs.
+  endpoints = { for name, environment in var.environments : name => environment.endpoint == null ? "*" : lower(environment.endpoint) }
+  of_both   = { for name, endpoint in local.endpoints : name => endpoint == "*" ? "*" : "${endpoint}-*" }
+  groups    = { for name, environment in var.environments : name => environment.model_group == null ? "*" : lower(environment.model_group) }
+  of_groups = { for name, group in local.groups : name => group == "*" ? "*" : "${group}/*" }
+  prefixes  = { for name, environment in var.environments : name => environment.prefix == "" ? "" : "${environment.prefix}/" }
+
+  # The policies as the project ships them for its sample account, with the names of the environment.
+  with_names = {
+    for key, pair in local.pairs : key => replace(replace(replace(replace(replace(replace(replace(replace(replace(
+      try(file("${local.shipped}/${pair.command}.json"), "{}"),
+      "example-models/deployments/example-endpoint/", "example-models/deployments/${local.endpoints[pair.environment]}/"),
+      "/example-models/([a-z*])/", "example-models/${local.prefixes[pair.environment]}$1"),
+      "example-models", var.environments[pair.environment].bucket),
+      "role/example-serving", "role/${coalesce(var.environments[pair.environment].serving_role, "no-serving-role")}"),
+      ":endpoint/*", ":endpoint/${local.endpoints[pair.environment]}"),
+      ":endpoint-config/*", ":endpoint-config/${local.of_both[pair.environment]}"),
+      ":model/*", ":model/${local.of_both[pair.environment]}"),
+      ":model-package/*", ":model-package/${local.of_groups[pair.environment]}"),
+      ":model-package-group/*", ":model-package-group/${local.groups[pair.environment]}",
+    )
+  }
+  policies = {
+    for key, text in local.with_names : key => replace(replace(replace(
+      text,
+      "arn:aws:", "arn:${local.partition}:"),
+      "eu-west-1", local.region),
+      "123456789012", local.account,
+    )
+  }
+}
+
+resource "aws_iam_openid_connect_provider" "gitlab" {
+  count = var.provider_arn == null ? 1 : 0
+
+  url            = var.gitlab_url
+  client_id_list = [var.audience]
+  tags           = var.tags
+}
+
+data "aws_iam_policy_document" "trust" {
+  for_each = var.environments
+
+  statement {
+    sid     = "JobsOfTheEnvironment"
+    actions = ["sts:AssumeRoleWithWebIdentity"]
+
+    principals {
+      type        = "Federated"
+      identifiers = [local.provider_arn]
+    }
+
+    condition {
+      test     = "StringEquals"
+      variable = "${local.issuer}:aud"
+      values   = [var.audience]
+    }
+
+    condition {
+      test     = "StringEquals"
+      variable = "${local.issuer}:sub"
+      values   = each.value.subjects
+    }
+  }
+}
+
+resource "aws_iam_role" "environment" {
+  for_each = var.environments
+
+  name                 = "${var.name}-${each.key}"
+  description          = "Jobs of GitLab in the environment ${each.key}"
+  assume_role_policy   = data.aws_iam_policy_document.trust[each.key].json
+  max_session_duration = each.value.session_hours * 3600
+  permissions_boundary = var.permissions_boundary
+  tags                 = var.tags
+}
+
+resource "aws_iam_policy" "command" {
+  for_each = local.pairs
+
+  name        = "${var.name}-${each.value.environment}-${each.value.command}"
+  description = "sagemaker-executor ${each.value.command} in ${each.value.environment}"
+  policy      = jsonencode(jsondecode(local.policies[each.key]))
+  tags        = var.tags
+
+  lifecycle {
+    precondition {
+      condition     = contains(local.commands, each.value.command)
+      error_message = "There is no command ${each.value.command}; there are ${join(", ", local.commands)}."
+    }
+
+    precondition {
+      condition     = !strcontains(local.policies[each.key], "no-serving-role")
+      error_message = "The command ${each.value.command} passes the role of the endpoint: give `serving_role` to the environment ${each.value.environment}."
+    }
+  }
+}
+
+resource "aws_iam_role_policy_attachment" "command" {
+  for_each = local.pairs
+
+  role       = aws_iam_role.environment[each.value.environment].name
+  policy_arn = aws_iam_policy.command[each.key].arn
+}

@@ -1,0 +1,16 @@
+# What the CI variables need.
+
+output "provider_arn" {
+  description = "ARN of the identity provider."
+  value       = local.provider_arn
+}
+
+output "role_arns" {
+  description = "Role of each environment: the CI variable AWS_ROLE_ARN with that environment as scope."
+  value       = { for name, role in aws_iam_role.environment : name => role.arn }
+}
+
+output "policies" {
+  description = "Policy of each command, by ENVIRONMENT/COMMAND."
+  value       = { for key, policy in aws_iam_policy.command : key => policy.policy }
+}
