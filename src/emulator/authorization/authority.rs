@@ -147,7 +147,7 @@ impl Authority {
             return;
         }
         let keys = with_caller(needed, caller, &self.principal_tags(identity));
-        let (arn, principal_arn) = (caller.arn(), identity.principal_arn(&caller.account));
+        let (arn, principal_arn) = (caller.arn(), identity.principal_arn(&caller.account, &caller.region));
         let role_arn = identity.session().map(|_| principal_arn.as_str());
         let principal = Principal { arn: &arn, role_arn, account: &caller.account, service: None };
         let question = Question { action: &needed.action, resource: &needed.resource, keys: &keys };
