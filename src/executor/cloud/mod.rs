@@ -12,7 +12,6 @@ mod endpoints;
 mod error;
 mod identity;
 mod image_scans;
-mod image_store;
 mod images;
 mod inference;
 mod input_data;
@@ -25,6 +24,7 @@ mod roles;
 mod scaling;
 mod source_objects;
 mod survey;
+mod tagged_images;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
@@ -39,7 +39,6 @@ pub use endpoints::{
 pub use error::{CloudError, CloudErrorKind, Parameter};
 pub use identity::CallerIdentity;
 pub use image_scans::{ImageScans, ScanFinding, ScanSight};
-pub use image_store::{ImageRepositorySight, ImageStore, RegistryLogin, StoredImage};
 pub use images::ImageRegistry;
 pub use inference::{AsynchronousPlaces, AsynchronousRequest, Inference, InferenceReply, InferenceRequest};
 pub use input_data::{InputData, InputPrefix};
@@ -59,3 +58,4 @@ pub use roles::{AccountRole, AccountRoles};
 pub use scaling::{EndpointScaling, ScalableTarget, ScaledQuantity, ScaledVariant, ScalingPolicy, ScalingPolicyKind};
 pub use source_objects::{SourceObject, SourceObjects};
 pub use survey::{ObjectSurvey, SurveyPage};
+pub use tagged_images::{ImageRepositorySight, RegistryLogin, StoredImage, TaggedImages};

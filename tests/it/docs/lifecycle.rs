@@ -55,7 +55,7 @@ const POLICIES: &[(&str, &[&str], &[&str])] = &[
     ("model-approve-trust.json", &["web_identity"], &[]),
     (
         "image-build.json",
-        &["image_store"],
+        &["tagged_images"],
         // Those of the builder.
         &[
             "ecr:BatchCheckLayerAvailability",

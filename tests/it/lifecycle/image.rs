@@ -377,7 +377,7 @@ fn trivy_of_the_job_scans_with_the_password_of_the_registry() {
     assert_eq!(ended.code, 10, "{}{}", ended.stdout, ended.stderr);
     assert!(ended.stdout.contains("CVE-2026-0003  zlib1g 1.2, fixed in 1.3"), "{}", ended.stdout);
     assert_eq!(std::fs::read_to_string(folder.join("scan.env")).unwrap(), "IMAGE_SCAN_RESULT=failed\n");
-    let seen = std::fs::read_to_string(seen).unwrap();
+    let seen = std::fs::read_to_string(&seen).unwrap();
     let line = seen.lines().last().unwrap();
     let host = emulator.endpoint.trim_start_matches("http://");
     assert!(line.contains(&format!("{host}/example-image@sha256:")), "{line}");

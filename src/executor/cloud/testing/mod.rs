@@ -30,8 +30,8 @@ pub use serving::{EndpointFate, MemoryServing, example_config, example_endpoint,
 
 use super::{
     Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, EndpointLogs, EndpointScaling, ImageRegistry,
-    ImageScans, ImageStore, Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore,
-    ObjectSurvey, SourceObjects, TrainingJobs,
+    ImageScans, Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore, ObjectSurvey,
+    SourceObjects, TaggedImages, TrainingJobs,
 };
 
 /// One fake of each port. Implements [`Connect`], and records which ports were created.
@@ -112,8 +112,8 @@ impl Connect for Memory {
         Ok(self.account.clone())
     }
 
-    async fn image_store(&self, _: &Access) -> anyhow::Result<Arc<dyn ImageStore>> {
-        self.make("image_store");
+    async fn tagged_images(&self, _: &Access) -> anyhow::Result<Arc<dyn TaggedImages>> {
+        self.make("tagged_images");
         Ok(self.images.clone())
     }
 
