@@ -319,8 +319,8 @@ fn findings_of_the_registry_stop_the_pipeline_unless_they_are_accepted() {
     }
     assert!(found.stderr.contains("the image has a finding of severity High or above"), "{}", found.stderr);
     let report = || {
-        let text = std::fs::read_to_string(work.join("project/gl-container-scanning-report.json")).unwrap();
-        serde_json::from_str::<Value>(&text).unwrap()
+        let made = std::fs::read(work.join("project/gl-container-scanning-report.json")).unwrap();
+        serde_json::from_slice::<Value>(&made).unwrap()
     };
     let made = report();
     assert_eq!(made["vulnerabilities"].as_array().unwrap().len(), 2);
