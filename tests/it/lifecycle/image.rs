@@ -239,7 +239,11 @@ fn a_user_without_subordinate_ids_is_told_what_to_add() {
         let mut call = Command::new(&program);
         call.args(["image", "build", "--repository", "example-image", "--build-arg", "BASE_IMAGE"]);
         call.args(["--secret", "id=pip,env=PIP_PASSWORD", "--tag", "1"]).env_clear().current_dir(place);
-        call.envs(builds.emulator.of_administrator()).envs([("PATH", path), ("PIP_PASSWORD", SECRET)]);
+        call.envs(builds.emulator.of_administrator()).envs([
+            ("PATH", path),
+            ("PIP_PASSWORD", SECRET),
+            ("AWS_REGION", "us-east-1"),
+        ]);
         call.env("AWS_ENDPOINT_URL", &builds.emulator.endpoint).env("BASE_IMAGE", &builds.base).env("TMPDIR", place);
         // No user of a system has this id, so no file gives it others.
         let ended = call.uid(65_533).gid(65_533).output().unwrap();

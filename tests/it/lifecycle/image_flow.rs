@@ -19,7 +19,7 @@ FROM ${BASE_IMAGE}
 COPY serve answer /bin/
 RUN echo 'made by the build' > /made
 ";
-const SERVE: &str = "#!/bin/sh\nexec busybox nc -ll -p 8080 -e /bin/answer\n";
+const SERVE: &str = "#!/bin/sh\ntrap 'exit 0' TERM\nbusybox nc -ll -p 8080 -e /bin/answer &\nwait\n";
 /// Answers one request.
 const ANSWER: &str = r#"#!/bin/sh
 length=0

@@ -17,7 +17,7 @@ use super::built::{BuiltImage, ImageStatus, ImageUse};
 use super::context::{self, CopiedContext};
 use super::dockerfile;
 use super::fingerprint::{self, BuildInputs};
-use super::spec::{BuildSecret, BuildSpec, SpecArgs};
+use super::spec::{BuildSecret, BuildSpec, SpecArgs, UNUSED_PARTS};
 use super::tag_format;
 use super::tagging::{self, TagPlan};
 use crate::base::failure::Failure;
@@ -52,7 +52,7 @@ pub(super) struct BuildArgs {
 }
 
 pub(super) async fn run(inputs: &CommandInputs, args: BuildArgs) -> anyhow::Result<()> {
-    let mut target = args.target.load_without(&super::UNUSED, inputs)?;
+    let mut target = args.target.load_without(&UNUSED_PARTS, inputs)?;
     let spec = BuildSpec::of(&args.spec, &target, &inputs.env)?;
     let tags = tag_format::tags(&spec.tags, |name| inputs.env.get(name))?;
     args.output.check(&[spec.dockerfile.clone(), args.target.manifest.clone()])?;

@@ -162,8 +162,8 @@ impl Buildah {
     /// Failures of the user: the Dockerfile does not build, or takes too long; of the system when a registry does not answer.
     pub(super) async fn build(&self, source: &ImageSource<'_>) -> anyhow::Result<String> {
         let mut command = self.transfer("bud");
-        // The format of Docker: SageMaker takes it everywhere, and it has `SHELL` and `HEALTHCHECK`.
-        command.args(["--isolation", "chroot", "--timestamp", "0", "--format", "docker", "--identity-label=false"]);
+        // In the format of OCI: that of Docker has the random name of the container in each image.
+        command.args(["--isolation", "chroot", "--timestamp", "0", "--format", "oci", "--identity-label=false"]);
         // Bases that were pulled by tag stay what the hash is of.
         command
             .arg("--pull=false")
@@ -195,7 +195,8 @@ impl Buildah {
     /// Pushes an image under a tag, and gives back its digest in the registry.
     pub(super) async fn push(&self, id: &str, tag: &str) -> anyhow::Result<String> {
         let mut command = self.transfer("push");
-        command.arg("--quiet").arg("--digestfile").arg(self.at("digest")).arg(id);
+        // The manifest of Docker: every part of SageMaker takes it.
+        command.args(["--quiet", "--format", "v2s2", "--digestfile"]).arg(self.at("digest")).arg(id);
         command.arg(format!("docker://{}/{}:{tag}", self.host.name, self.repository.name));
         self.run(command, BuilderStep::Push, false).await?;
         let digest = std::fs::read_to_string(self.at("digest")).context("buildah did not tell the image's digest")?;

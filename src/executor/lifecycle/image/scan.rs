@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::accepted::Accepted;
 use super::buildah::find;
 use super::findings::{self, Judged, KnownVulnerability, ScanResult, SeverityBar};
+use super::spec::UNUSED_PARTS;
 use super::{registry_scan, scan_report, trivy};
 use crate::base::exit_codes;
 use crate::base::failure::Failure;
@@ -148,7 +149,7 @@ fn verdict(uri: &str, scanner: &'static str, args: &ScanArgs, judged: Judged) ->
 }
 
 async fn scan(inputs: &CommandInputs, args: &ScanArgs, image: &ImageName<'_>) -> anyhow::Result<ScanResult> {
-    let mut target = args.target.load_without(&super::UNUSED, inputs)?;
+    let mut target = args.target.load_without(&UNUSED_PARTS, inputs)?;
     // The registry's region is in the image's name.
     target.access.region = Some(image.region.to_owned());
     if let Some(token) = args.identity.token(inputs)? {
