@@ -171,7 +171,7 @@ impl ImageBuilds for AwsBuilds {
             .send()
             .await
             .map_err(|error| call.failed(&error))?;
-        let id = reply.build.and_then(|build| build.id);
+        let id = reply.build_value.and_then(|build| build.id);
         id.ok_or_else(|| call.error(CloudErrorKind::Other, "the reply names no build"))
     }
 

@@ -25,7 +25,7 @@ use s3s::Body;
 use self::autoscaling::ApplicationAutoscaling;
 use self::cloudwatch::{CloudWatch, CloudWatchWire, WireFormat, cbor_operation};
 use self::codebuild::CodeBuild;
-use self::ecr::{Distribution, ImageStore, distribution_operation};
+use self::ecr::{Distribution, TaggedImages, distribution_operation};
 use self::endpoints::{Endpoints, Runtime, runtime_operation};
 use self::iam::Iam;
 use self::logs::Logs;
@@ -56,14 +56,14 @@ pub(crate) struct Services {
     unknown: Arc<dyn Service>,
     pub(crate) logs: Arc<Logs>,
     pub(crate) training: Arc<Training>,
-    pub(crate) images: Arc<ImageStore>,
+    pub(crate) images: Arc<TaggedImages>,
     pub(crate) store: Arc<Store>,
 }
 
 impl Services {
     pub(crate) fn new(shared: &Arc<Shared>, store: Arc<Store>) -> Self {
         let logs = Arc::new(Logs::new(shared.config.seed, &shared.config.quirks));
-        let images = Arc::new(ImageStore::new(shared));
+        let images = Arc::new(TaggedImages::new(shared));
         let training = Arc::new(Training::new(shared, &store, &logs, &images));
         let registry = Arc::new(Registry::new(shared));
         let cloudwatch = Arc::new(CloudWatch::new(shared));
@@ -177,7 +177,7 @@ mod tests {
             Endpoints::OPERATIONS.len(),
             Tagging::OPERATIONS.len(),
             Logs::OPERATIONS.len(),
-            ImageStore::OPERATIONS.len(),
+            TaggedImages::OPERATIONS.len(),
             ServiceQuotas::OPERATIONS.len(),
             CloudWatch::OPERATIONS.len(),
             ApplicationAutoscaling::OPERATIONS.len(),

@@ -91,6 +91,12 @@ impl TargetArgs {
 
     /// As [`TargetArgs::load`]; an empty manifest when none is named and there is none.
     pub(crate) fn load_if_present(&self, inputs: &CommandInputs) -> anyhow::Result<ProjectTarget> {
+        self.load_without(&[], inputs)
+    }
+
+    /// As [`TargetArgs::load_if_present`]; mistakes in parts that the command does not use do not count. Such parts may name by variables
+    /// what the command is yet to make.
+    pub(crate) fn load_without(&self, unused: &[&str], inputs: &CommandInputs) -> anyhow::Result<ProjectTarget> {
         if self.is_absent() {
             if let Some(environment) = self.environment(inputs) {
                 let environment = plain::line(&environment, 100);
@@ -102,7 +108,11 @@ impl TargetArgs {
             inputs.printer.line(format!("There is no {DEFAULT_MANIFEST}: what the command line says is used alone"));
             return Ok(self.target(Manifest::default(), None, inputs));
         }
-        self.load(inputs)
+        let environment = self.environment(inputs);
+        let text = ManifestText::read(&self.manifest)?;
+        let manifest = text.manifest_without(unused, environment.as_deref(), &inputs.env)?;
+        let folder = self.manifest.parent().unwrap_or(Path::new("")).to_owned();
+        Ok(ProjectTarget { folder, ..self.target(manifest, environment, inputs) })
     }
 
     /// As [`TargetArgs::load`]; an empty manifest when none is named and there is none, also where an environment is named.

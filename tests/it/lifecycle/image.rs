@@ -239,7 +239,11 @@ fn a_user_without_subordinate_ids_is_told_what_to_add() {
         let mut call = Command::new(&program);
         call.args(["image", "build", "--repository", "example-image", "--build-arg", "BASE_IMAGE"]);
         call.args(["--secret", "id=pip,env=PIP_PASSWORD", "--tag", "1"]).env_clear().current_dir(place);
-        call.envs(builds.emulator.of_administrator()).envs([("PATH", path), ("PIP_PASSWORD", SECRET)]);
+        call.envs(builds.emulator.of_administrator()).envs([
+            ("PATH", path),
+            ("PIP_PASSWORD", SECRET),
+            ("AWS_REGION", "us-east-1"),
+        ]);
         call.env("AWS_ENDPOINT_URL", &builds.emulator.endpoint).env("BASE_IMAGE", &builds.base).env("TMPDIR", place);
         // No user of a system has this id, so no file gives it others.
         let ended = call.uid(65_533).gid(65_533).output().unwrap();
@@ -319,8 +323,8 @@ fn findings_of_the_registry_stop_the_pipeline_unless_they_are_accepted() {
     }
     assert!(found.stderr.contains("the image has a finding of severity High or above"), "{}", found.stderr);
     let report = || {
-        let text = std::fs::read_to_string(work.join("project/gl-container-scanning-report.json")).unwrap();
-        serde_json::from_str::<Value>(&text).unwrap()
+        let made = std::fs::read(work.join("project/gl-container-scanning-report.json")).unwrap();
+        serde_json::from_slice::<Value>(&made).unwrap()
     };
     let made = report();
     assert_eq!(made["vulnerabilities"].as_array().unwrap().len(), 2);
@@ -377,7 +381,7 @@ fn trivy_of_the_job_scans_with_the_password_of_the_registry() {
     assert_eq!(ended.code, 10, "{}{}", ended.stdout, ended.stderr);
     assert!(ended.stdout.contains("CVE-2026-0003  zlib1g 1.2, fixed in 1.3"), "{}", ended.stdout);
     assert_eq!(std::fs::read_to_string(folder.join("scan.env")).unwrap(), "IMAGE_SCAN_RESULT=failed\n");
-    let seen = std::fs::read_to_string(seen).unwrap();
+    let seen = std::fs::read_to_string(&seen).unwrap();
     let line = seen.lines().last().unwrap();
     let host = emulator.endpoint.trim_start_matches("http://");
     assert!(line.contains(&format!("{host}/example-image@sha256:")), "{line}");

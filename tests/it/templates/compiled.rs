@@ -213,7 +213,7 @@ fn parts_deploy_nothing_for_forks_and_tags_and_in_freezes() {
             json!({"local": local, "inputs": example.inputs})
         })
         .collect();
-    assert_eq!(parts.len(), 6);
+    assert_eq!(parts.len(), 7);
     let pipeline = json!({"include": parts}).to_string();
     for (kind, variables) in KINDS {
         let mut set = BTreeMap::from([

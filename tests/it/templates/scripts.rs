@@ -243,7 +243,11 @@ fn what_is_missing_is_named() {
         if job["tags"] == json!(["sagemaker"]) || TO_FAIL.contains(&name) {
             continue;
         }
-        let named = if lines.contains("sagemaker-executor ") { "LIFECYCLE_IMAGE" } else { "PYTHON_IMAGE" };
+        let named = match lines.contains("sagemaker-executor ") {
+            true if name.ends_with("image-build") => "BUILDER_IMAGE",
+            true => "LIFECYCLE_IMAGE",
+            false => "PYTHON_IMAGE",
+        };
         let said = refused(name, &[], "");
         assert!(said.contains(named) && said.lines().count() == 1, "{name}: {said}");
     }

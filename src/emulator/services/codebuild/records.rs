@@ -15,7 +15,7 @@ use crate::clock;
 use crate::host::Isolation;
 use crate::package_names::partition;
 use crate::protocol::{ApiError, epoch_seconds, text};
-use crate::services::ecr::ImageStore;
+use crate::services::ecr::TaggedImages;
 use crate::services::logs::Logs;
 use crate::shared::Shared;
 use crate::store::Store;
@@ -183,13 +183,13 @@ pub(crate) struct CodeBuild {
     pub(super) shared: Arc<Shared>,
     pub(super) store: Arc<Store>,
     pub(super) logs: Arc<Logs>,
-    pub(super) images: Arc<ImageStore>,
+    pub(super) images: Arc<TaggedImages>,
     state: Mutex<BuildRecords>,
     isolation: OnceCell<Isolation>,
 }
 
 impl CodeBuild {
-    pub(crate) fn new(shared: &Arc<Shared>, store: &Arc<Store>, logs: &Arc<Logs>, images: &Arc<ImageStore>) -> Self {
+    pub(crate) fn new(shared: &Arc<Shared>, store: &Arc<Store>, logs: &Arc<Logs>, images: &Arc<TaggedImages>) -> Self {
         Self {
             shared: Arc::clone(shared),
             store: Arc::clone(store),

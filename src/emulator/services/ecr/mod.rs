@@ -20,11 +20,11 @@ mod scans;
 mod tokens;
 
 pub(crate) use self::distribution::{Distribution, operation as distribution_operation};
-pub(crate) use self::records::ImageStore;
+pub(crate) use self::records::TaggedImages;
 use crate::model::Model;
 use crate::service::{JsonService, Operation};
 
-impl JsonService for ImageStore {
+impl JsonService for TaggedImages {
     const SIGNING_NAME: &'static str = "ecr";
     const OPERATIONS: &'static [(&'static str, Operation<Self>)] = &[
         ("BatchCheckLayerAvailability", images::check_layers),

@@ -12,6 +12,8 @@ use crate::config::env::Environment;
 use crate::lifecycle::manifest::{ImageBuilder, ImageEntry, holds_secret, is_secret_name};
 use crate::lifecycle::target::ProjectTarget;
 
+/// Parts of the manifest that no command about images uses.
+pub(super) const UNUSED_PARTS: [&str; 3] = ["model", "endpoint", "package"];
 /// Fewest characters of a line of a secret, so that it can be masked.
 const SHORTEST_SECRET: usize = 4;
 
