@@ -103,6 +103,9 @@ impl Authority {
         let ask = if role.is_some() { assumes } else { evaluate };
         let allowed = caller.is_administrator() || self.ask(caller, needed, trust, ask) == Verdict::Allowed;
         self.count(caller, needed, allowed);
+        if allowed {
+            self.note_statements(caller, needed);
+        }
         allowed
     }
 

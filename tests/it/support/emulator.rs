@@ -31,8 +31,8 @@ pub(crate) struct Emulator {
     region: &'static str,
     /// Objects were deleted as by a lifecycle rule.
     expired: AtomicBool,
-    /// The files of `--iam`.
-    accounts: Vec<PathBuf>,
+    /// The accounts of `--iam`.
+    accounts: Vec<Value>,
 }
 
 impl Emulator {
@@ -73,7 +73,7 @@ impl Emulator {
             of_driver,
             region: "us-east-1",
             expired: AtomicBool::new(false),
-            accounts: args.windows(2).filter(|pair| pair[0] == "--iam").map(|pair| pair[1].clone().into()).collect(),
+            accounts: used_statements::accounts(args),
         }
     }
 

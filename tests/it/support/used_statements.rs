@@ -12,12 +12,16 @@ pub(crate) fn folder() -> Option<PathBuf> {
     Environment::of_process().get("IAM_RECORD").map(PathBuf::from)
 }
 
+/// The accounts in the files of `--iam` among an emulator's arguments.
+pub(crate) fn accounts(args: &[String]) -> Vec<Value> {
+    let files = args.windows(2).filter(|pair| pair[0] == "--iam").map(|pair| Path::new(&pair[1]));
+    files.filter_map(|file| serde_json::from_slice(&std::fs::read(file).ok()?).ok()).collect()
+}
+
 /// Keeps the roles of the accounts, and what the emulator's own path tells of them.
-pub(crate) fn record(accounts: &[PathBuf], statements: impl FnOnce() -> String) {
+pub(crate) fn record(accounts: &[Value], statements: impl FnOnce() -> String) {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let Some(folder) = folder() else { return };
-    let read = |file: &PathBuf| serde_json::from_slice::<Value>(&std::fs::read(file).ok()?).ok();
-    let accounts: Vec<_> = accounts.iter().filter_map(read).collect();
     let Ok(used) = serde_json::from_str::<Value>(&statements()) else { return };
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let file = folder.join(format!("{}-{number}.json", std::process::id()));

@@ -46,7 +46,8 @@ async fn prepare_reads_a_secret_and_keeps_no_value() {
     prepare::run(granted(&harness)).await.unwrap();
     assert_eq!(harness.memory.secrets.calls(), ["value ci/db"]);
     assert_eq!(harness.memory.jobs.names().len(), 1);
-    assert!(!holds(harness.dir.path(), VALUE) && holds(harness.dir.path(), "ci/db"));
+    // The payload has the path.
+    assert!(!holds(harness.dir.path(), VALUE) && holds(harness.dir.path(), "ml/churn"));
     let spec = format!("{:?}", harness.memory.jobs.spec(&harness.id().to_string()).unwrap());
     assert!(!spec.contains(VALUE) && !harness.captured.text().contains(VALUE), "{spec}");
 }
