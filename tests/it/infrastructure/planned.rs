@@ -119,7 +119,7 @@ fn tested(terraform: &Terraform, file: &str) -> BTreeMap<String, Value> {
     outputs(&state.unwrap())
 }
 
-/// Form, validity, and what `complete`, and with it each module, makes of a mocked provider. `INFRASTRUCTURE=all`: GovCloud, too, and each
+/// Form, validity, and what `complete`, and with it each module, makes of a mocked provider. `INFRASTRUCTURE=all`: in `GovCloud`, too, and each
 /// module and its own tests by itself.
 #[test]
 fn modules_are_valid_and_make_the_policies_of_their_files() {
