@@ -391,7 +391,7 @@ fn whole_pipelines_have_the_form_of_gitlab() {
             parts.push_str(pipeline.strip_prefix("include:\n").unwrap());
         }
     }
-    parts.push_str(&format!("api-image: {}\n", of_the_project()));
+    writeln!(parts, "api-image: {}", of_the_project()).unwrap();
     write("parts.yml", &project.whole(&parts).replace("\n  timeout: ''\n", "\n"));
     assert_eq!(written.len(), 5);
     scripts_are_posix(&written);
