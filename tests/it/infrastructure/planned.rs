@@ -129,8 +129,9 @@ fn modules_are_valid_and_make_the_policies_of_their_files() {
     let outputs = tested(&terraform, "commercial");
     assert_policies(&outputs);
     assert_command_policies(&outputs);
-    assert_linted(&texts(&outputs["policies"]));
-    assert_linted(&texts(&outputs["command_policies"]));
+    let mut policies = texts(&outputs["policies"]);
+    policies.extend(texts(&outputs["command_policies"]));
+    assert_linted(&policies);
     host::assert_set_up(&outputs);
     if Environment::of_process().get("INFRASTRUCTURE") != Some("all") {
         return skipped("GovCloud, and each module by itself", "INFRASTRUCTURE=all runs them");
