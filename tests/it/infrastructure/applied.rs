@@ -69,7 +69,7 @@ fn provider(endpoint: &str, region: &str) -> String {
         "sqs",
         "sts",
     ];
-    let endpoints: String = services.iter().map(|service| format!("    {service} = \"{endpoint}\"\n")).collect();
+    let endpoints = services.map(|service| format!("    {service} = \"{endpoint}\"\n")).concat();
     format!(
         "provider \"aws\" {{\n  region = \"{region}\"\n  access_key = \"testing\"\n  secret_key = \"testing\"\n  max_retries = 2\n  \
         skip_credentials_validation = true\n  skip_metadata_api_check = \"true\"\n  skip_region_validation = true\n  s3_use_path_style = true\n  \
@@ -112,8 +112,8 @@ fn inputs(partition: &str, region: &str) -> Value {
     })
 }
 
-/// What moto gives back otherwise than it got it, and what follows from that. It also lacks PutModelPackageGroupPolicy and
-/// DeleteModelPackageGroup; the mocked provider has them.
+/// What moto gives back otherwise than it got it, and what follows from that. It also lacks `PutModelPackageGroupPolicy`
+/// and `DeleteModelPackageGroup`; the mocked provider has them.
 const OTHERWISE: [(&str, &[&str]); 4] = [
     ("aws_launch_template", &["default_version", "latest_version", "tag_specifications"]),
     ("aws_autoscaling_group", &["capacity_reservation_specification", "launch_template"]),

@@ -89,7 +89,7 @@ pub(super) fn assert_set_up(outputs: &BTreeMap<String, Value>) {
     for (file, expected) in [("sagemaker-executor", "a"), ("gitlab-runner", "b")] {
         let content = format!("#!/bin/sh\necho {file}\n");
         std::fs::write(host.path("lib/served").join(file), &content).unwrap();
-        let hash: String = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
         script = script.replace(&expected.repeat(64), &hash);
     }
     let path = host.path("set-up.sh");

@@ -38,7 +38,7 @@ fn modules_are_the_folders() {
 /// those of the sample that it replaces.
 #[test]
 fn modules_keep_the_rules_of_the_house() {
-    let literal = Regex::new(r#"arn:aws[a-z-]*:|\b[0-9]{12}\b|\b[a-z]{2}(-gov)?-[a-z]+-[0-9]\b"#).unwrap();
+    let literal = Regex::new(r"arn:aws[a-z-]*:|\b[0-9]{12}\b|\b[a-z]{2}(-gov)?-[a-z]+-[0-9]\b").unwrap();
     let versions: BTreeSet<_> =
         MODULES.map(|module| std::fs::read_to_string(folder().join(module).join("versions.tf")).unwrap()).into();
     assert_eq!(versions.len(), 1, "the modules want different versions");

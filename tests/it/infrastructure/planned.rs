@@ -119,7 +119,7 @@ fn tested(terraform: &Terraform, file: &str) -> BTreeMap<String, Value> {
     outputs(&state.unwrap())
 }
 
-/// Form, validity, and what `complete`, and with it each module, makes of a mocked provider. `INFRASTRUCTURE=all`: GovCloud, too, and each
+/// Form, validity, and what `complete`, and with it each module, makes of a mocked provider. `INFRASTRUCTURE=all`: in `GovCloud`, too, and each
 /// module and its own tests by itself.
 #[test]
 fn modules_are_valid_and_make_the_policies_of_their_files() {
@@ -129,8 +129,9 @@ fn modules_are_valid_and_make_the_policies_of_their_files() {
     let outputs = tested(&terraform, "commercial");
     assert_policies(&outputs);
     assert_command_policies(&outputs);
-    assert_linted(&texts(&outputs["policies"]));
-    assert_linted(&texts(&outputs["command_policies"]));
+    let mut policies = texts(&outputs["policies"]);
+    policies.extend(texts(&outputs["command_policies"]));
+    assert_linted(&policies);
     host::assert_set_up(&outputs);
     if Environment::of_process().get("INFRASTRUCTURE") != Some("all") {
         return skipped("GovCloud, and each module by itself", "INFRASTRUCTURE=all runs them");

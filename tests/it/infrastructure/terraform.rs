@@ -1,4 +1,4 @@
-//! Terraform or OpenTofu with a provider of a local folder, in a copy of the modules. Nothing is downloaded.
+//! Terraform or `OpenTofu` with a provider of a local folder, in a copy of the modules. Nothing is downloaded.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 
 use crate::conformance::{shown, skipped};
+use crate::support::waiting::search_path;
 use executor::config::env::Environment;
 
 /// A copy of `runner-config` that commands run in.
@@ -54,7 +55,7 @@ impl Terraform {
             .args(arguments)
             .current_dir(self.module(module))
             .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("PATH", search_path())
             .env("HOME", self.copy.path())
             .env("TF_CLI_CONFIG_FILE", &self.settings)
             .env("CHECKPOINT_DISABLE", "1")

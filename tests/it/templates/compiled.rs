@@ -200,6 +200,11 @@ fn a_pipeline_without_images_has_a_job_that_says_so() {
     }
 }
 
+/// The project's job that builds the image of the client in the README's examples.
+fn of_the_project() -> Value {
+    json!({"stage": "build", "script": ["true"]})
+}
+
 /// The parts of the README's examples in one pipeline of each kind: none is refused, a fork, a tag and a freeze deploy nothing.
 #[test]
 fn parts_deploy_nothing_for_forks_and_tags_and_in_freezes() {
@@ -213,8 +218,8 @@ fn parts_deploy_nothing_for_forks_and_tags_and_in_freezes() {
             json!({"local": local, "inputs": example.inputs})
         })
         .collect();
-    assert_eq!(parts.len(), 7);
-    let pipeline = json!({"include": parts}).to_string();
+    assert_eq!(parts.len(), 10);
+    let pipeline = json!({"include": parts, "api-image": of_the_project()}).to_string();
     for (kind, variables) in KINDS {
         let mut set = BTreeMap::from([
             ("CI_PIPELINE_SOURCE", "push"),
@@ -232,7 +237,10 @@ fn parts_deploy_nothing_for_forks_and_tags_and_in_freezes() {
         for job in ["staging-plan", "staging-deploy", "staging-test", "staging-integration"] {
             assert_eq!(there.contains(&job), !is_outside && !is_frozen, "{kind}: {job}");
         }
-        assert_eq!(there.contains(&"release"), set["CI_COMMIT_BRANCH"] == "main" && !is_frozen, "{kind}");
+        for job in ["release", "deploy-kubernetes", "deploy-ecs"] {
+            assert_eq!(there.contains(&job), set["CI_COMMIT_BRANCH"] == "main" && !is_frozen, "{kind}: {job}");
+        }
+        assert_eq!(there.contains(&"monitor"), set["CI_PIPELINE_SOURCE"] == "schedule", "{kind}");
     }
 }
 
@@ -383,6 +391,7 @@ fn whole_pipelines_have_the_form_of_gitlab() {
             parts.push_str(pipeline.strip_prefix("include:\n").unwrap());
         }
     }
+    writeln!(parts, "api-image: {}", of_the_project()).unwrap();
     write("parts.yml", &project.whole(&parts).replace("\n  timeout: ''\n", "\n"));
     assert_eq!(written.len(), 5);
     scripts_are_posix(&written);

@@ -71,6 +71,8 @@ variables {
     gitlab_runner  = { url = "https://downloads.example.com/gitlab-runner", sha256 = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb" }
     instance_types = ["ml.m5.xlarge", "ml.g5.*"]
     several_nodes  = true
+    # One zone, because a mocked provider gives all subnets one id.
+    availability_zones = ["us-gov-west-1a"]
     runners = {
       sagemaker = { token_arn = "arn:aws-us-gov:ssm:us-gov-west-1:111122223333:parameter/gitlab/sagemaker" }
       large     = { token_arn = "arn:aws-us-gov:secretsmanager:us-gov-west-1:111122223333:secret:gitlab-large-AbCdEf", output_limit = 65536 }
