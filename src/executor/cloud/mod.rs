@@ -26,7 +26,7 @@ mod survey;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-pub use access::{Access, SettingsFile, TokenClaims, WebIdentity};
+pub use access::{Access, EndpointKind, SettingsFile, TokenClaims, WebIdentity};
 pub use alarms::{AlarmMetric, AlarmSight, AlarmState, EndpointAlarm, MetricAlarms};
 pub use connect::Connect;
 pub use endpoint_logs::EndpointLogs;

@@ -53,6 +53,9 @@ const POLICIES: &[(&str, &[&str], &[&str])] = &[
         ],
     ),
     ("model-approve-trust.json", &["web_identity"], &[]),
+    ("credentials-publish-issuer.json", &[], &["s3:GetObject", "s3:ListBucket", "s3:PutObject"]),
+    // Of a bucket: whom it lets read.
+    ("issuer-bucket-policy.json", &[], &["s3:GetObject"]),
     ("package.json", &[], &["s3:GetObject", "s3:ListBucket", "s3:PutObject", "sagemaker:DescribeModelPackage"]),
     ("model-latest.json", &[], &["sagemaker:DescribeModelPackage", "sagemaker:ListModelPackages"]),
     (
