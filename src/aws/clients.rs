@@ -14,7 +14,7 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, ConfigLoader, Region, SdkConfig};
 use aws_sdk_s3::config::{SharedCredentialsProvider, SharedHttpClient};
 use executor::base::failure::Failure;
-use executor::cloud::{Access, SettingsFile};
+use executor::cloud::{Access, EndpointKind, SettingsFile};
 
 use super::calls::CallLog;
 use super::errors::AwsCall;
@@ -235,8 +235,16 @@ pub(super) fn explicit(
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
         .region(region);
     config.set_endpoint_url(access.endpoint_url.clone());
+    let EndpointKind { fips, dual_stack } = kind(access);
+    config.set_use_fips(Some(fips));
+    config.set_use_dual_stack(Some(dual_stack));
     config.set_credentials_provider(credentials);
     Ok(config.build())
+}
+
+/// The kind of AWS's endpoints; an endpoint of one's own has none.
+fn kind(access: &Access) -> EndpointKind {
+    if access.endpoint_url.is_some() { EndpointKind::default() } else { access.endpoints }
 }
 
 /// Refuses a region that would change the host of an endpoint: `x.example/`.
@@ -293,8 +301,16 @@ pub(super) fn loader(access: &Access) -> anyhow::Result<ConfigLoader> {
             .or_else(ProfileFileRegionProvider::new());
         loader = loader.region(chain);
     }
+    let EndpointKind { fips, dual_stack } = kind(access);
     if let Some(endpoint_url) = &access.endpoint_url {
-        loader = loader.endpoint_url(endpoint_url);
+        loader = loader.endpoint_url(endpoint_url).use_fips(false).use_dual_stack(false);
+    }
+    // Otherwise a variable or a profile may still ask for it.
+    if fips {
+        loader = loader.use_fips(true);
+    }
+    if dual_stack {
+        loader = loader.use_dual_stack(true);
     }
     Ok(loader)
 }
@@ -310,7 +326,43 @@ pub(super) fn timeouts(attempt: Duration) -> TimeoutConfig {
 
 #[cfg(test)]
 mod tests {
+    use aws_smithy_runtime_api::client::http::{
+        HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
+    };
+    use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+    use aws_smithy_runtime_api::client::result::ConnectorError;
+    use test_case::test_case;
+
     use super::*;
+
+    /// Notes the addresses of requests, and sends none.
+    #[derive(Debug, Clone, Default)]
+    struct Addresses(Arc<parking_lot::Mutex<Vec<String>>>);
+
+    impl HttpConnector for Addresses {
+        fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+            self.0.lock().push(request.uri().to_owned());
+            HttpConnectorFuture::ready(Err(ConnectorError::user("nothing is sent".into())))
+        }
+    }
+
+    #[test_case("us-gov-west-1", false, false, "https://sts.us-gov-west-1.amazonaws.com/"; "of a partition")]
+    #[test_case("us-gov-west-1", true, false, "https://sts.us-gov-west-1.amazonaws.com/"; "that are FIPS by themselves")]
+    #[test_case("us-west-2", true, false, "https://sts-fips.us-west-2.amazonaws.com/"; "with FIPS")]
+    #[test_case("eu-west-1", false, true, "https://sts.eu-west-1.api.aws/"; "with IPv6")]
+    #[test_case("cn-north-1", false, false, "https://sts.cn-north-1.amazonaws.com.cn/"; "of China")]
+    #[tokio::test]
+    async fn the_sdk_knows_the_endpoints(region: &str, fips: bool, dual_stack: bool, expected: &str) {
+        let access = Access { endpoints: EndpointKind { fips, dual_stack }, ..Access::default() };
+        let addresses = Addresses::default();
+        let connector = SharedHttpConnector::new(addresses.clone());
+        let client = http_client_fn(move |_, _| connector.clone());
+        let config = explicit(&access, Region::new(region.to_owned()), client, None).unwrap();
+        let call = aws_sdk_sts::Client::new(&config).assume_role_with_web_identity();
+        let call = call.role_arn("arn:aws:iam::1:role/r").role_session_name("s").web_identity_token("t").send();
+        assert!(call.await.is_err());
+        assert_eq!(*addresses.0.lock(), [expected]);
+    }
 
     #[test]
     fn a_region_is_no_part_of_another_host() {

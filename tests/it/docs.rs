@@ -24,11 +24,11 @@ const OPERATOR_FILE: &str = "runner-config/sagemaker-executor.toml";
 /// Keys of the example that have no default; all its other keys have the default value.
 const EXAMPLE_ONLY: [&str; 3] = ["aws.region", "storage.bucket", "job.role_arn"];
 
-fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn read(path: &str) -> String {
+pub(crate) fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 

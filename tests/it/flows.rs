@@ -7,6 +7,7 @@
 mod bad_input;
 mod compiled;
 mod components;
+mod credentials;
 mod demonstrations;
 mod event;
 mod example;

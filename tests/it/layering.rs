@@ -3,6 +3,7 @@
 
 mod files;
 mod names;
+mod partitions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

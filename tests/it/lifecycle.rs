@@ -1,5 +1,6 @@
 //! Commands about models, through the program as a CI job calls it.
 
+mod credentials;
 mod deploy_package;
 mod endpoint_deploy;
 mod endpoint_flow;

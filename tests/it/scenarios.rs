@@ -86,6 +86,7 @@ mod sagemaker_model;
 mod sagemaker_nodes;
 mod sagemaker_one_path;
 mod sagemaker_orphans;
+mod sagemaker_partition;
 mod sagemaker_phases;
 mod sagemaker_policies;
 mod sagemaker_pool;

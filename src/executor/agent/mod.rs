@@ -37,7 +37,7 @@ use crate::base::clock::Clock;
 use crate::base::failure;
 use crate::base::process::Reaper;
 use crate::base::signals::{Cancellation, Signals};
-use crate::cloud::{Access, Connect, ObjectStore};
+use crate::cloud::{Access, Connect, EndpointKind, ObjectStore};
 use crate::config::env::Environment;
 use crate::protocol::agent_env::AgentEnv;
 use crate::protocol::bootstrap;
@@ -127,6 +127,7 @@ fn access(env: &AgentEnv, ca_bundle: Option<PathBuf>) -> Access {
     Access {
         region: env.region.clone(),
         endpoint_url: env.endpoint_url.clone(),
+        endpoints: EndpointKind { fips: env.use_fips, dual_stack: env.use_dual_stack },
         bucket: env.bucket.clone(),
         prefix: env.prefix.clone(),
         kms_key_id: env.kms_key_id.clone(),

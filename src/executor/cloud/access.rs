@@ -8,6 +8,8 @@ pub struct Access {
     pub region: Option<String>,
     /// One endpoint for all services (an emulator; path-style S3); AWS's own when `None`.
     pub endpoint_url: Option<String>,
+    /// The kind of AWS's own endpoints.
+    pub endpoints: EndpointKind,
     /// The bucket for everything that the executor stores, and the key prefix in it (without leading or trailing
     /// slash).
     pub bucket: String,
@@ -20,6 +22,15 @@ pub struct Access {
     pub settings: SettingsFile,
     /// Credentials come from this token, in place of the SDK's default chain.
     pub web_identity: Option<WebIdentity>,
+}
+
+/// A kind of AWS's endpoints. The SDK knows their names in each partition.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EndpointKind {
+    /// Their cryptography is validated by FIPS 140.
+    pub fips: bool,
+    /// They have IPv6 addresses, too.
+    pub dual_stack: bool,
 }
 
 /// A file with settings for reaching AWS.

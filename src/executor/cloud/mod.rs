@@ -30,7 +30,7 @@ mod tagged_images;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-pub use access::{Access, SettingsFile, TokenClaims, WebIdentity};
+pub use access::{Access, EndpointKind, SettingsFile, TokenClaims, WebIdentity};
 pub use alarms::{AlarmMetric, AlarmSight, AlarmState, EndpointAlarm, MetricAlarms};
 pub use builds::{
     BuildLog, BuildLogPage, BuildNetwork, BuildPhase, BuildProject, BuildRequest, BuildSight, BuildState,

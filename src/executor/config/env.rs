@@ -153,6 +153,11 @@ impl Environment {
         self.0.iter().filter(move |(name, _)| !hidden(name))
     }
 
+    /// A switch of the AWS SDK, as `AWS_USE_FIPS_ENDPOINT`.
+    pub fn is_on(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|value| value.trim().eq_ignore_ascii_case("true"))
+    }
+
     /// Every variable.
     pub fn all(&self) -> impl Iterator<Item = (String, String)> {
         self.0.clone().into_iter()

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::base::destination::DestinationPattern;
-use crate::cloud::{Access, Network, VpcRegistry};
+use crate::cloud::{Access, EndpointKind, Network, VpcRegistry};
 use crate::config::env::Environment;
 use crate::config::iam_patterns::OwnPlace;
 use crate::config::rules::{PolicyRule, SecretGrant};
@@ -60,6 +60,10 @@ pub struct AwsSettings {
     pub endpoint_url: Option<String>,
     /// The endpoint as seen from the container, when it differs.
     pub container_endpoint_url: Option<String>,
+    #[serde(default)]
+    pub use_fips_endpoint: bool,
+    #[serde(default)]
+    pub use_dualstack_endpoint: bool,
     pub ca_bundle: Option<PathBuf>,
     /// The role that alone creates training jobs, in place of the driver's own identity.
     pub creator_role_arn: Option<String>,
@@ -291,6 +295,8 @@ impl Settings {
         if self.aws.endpoint_url.is_some() {
             return;
         }
+        self.aws.use_fips_endpoint |= env.is_on("AWS_USE_FIPS_ENDPOINT");
+        self.aws.use_dualstack_endpoint |= env.is_on("AWS_USE_DUALSTACK_ENDPOINT");
         let services = [
             "AWS_ENDPOINT_URL_SAGEMAKER",
             "AWS_ENDPOINT_URL_S3",
@@ -317,12 +323,18 @@ impl Settings {
         Access {
             region: self.aws.region.clone(),
             endpoint_url: self.aws.endpoint_url.clone(),
+            endpoints: self.endpoints(),
             bucket: self.storage.bucket.clone(),
             prefix: self.storage.prefix.clone(),
             kms_key_id: self.storage.kms_key_id.clone(),
             ca_bundle: self.aws.ca_bundle.clone(),
             ..Access::default()
         }
+    }
+
+    /// The kind of AWS's endpoints, for driver and container.
+    pub fn endpoints(&self) -> EndpointKind {
+        EndpointKind { fips: self.aws.use_fips_endpoint, dual_stack: self.aws.use_dualstack_endpoint }
     }
 
     /// The VPC of the training instances, if the operator set one.
@@ -376,6 +388,14 @@ mod tests {
             adopted(MINIMAL, &[("AWS_ENDPOINT_URL", "http://a"), ("AWS_ENDPOINT_URL_S3", "http://s3")]),
             (None, url("http://s3"))
         );
+        let kind = |pairs: &[(&str, &str)]| {
+            let mut settings: Settings = toml::from_str(MINIMAL).unwrap();
+            settings.adopt_endpoint(&Environment::from_pairs(pairs.iter().map(|(k, v)| (k.into(), v.into()))));
+            settings.access().endpoints
+        };
+        assert_eq!(kind(&[("AWS_USE_FIPS_ENDPOINT", "True")]), EndpointKind { fips: true, dual_stack: false });
+        assert_eq!(kind(&[("AWS_USE_DUALSTACK_ENDPOINT", "true")]), EndpointKind { fips: false, dual_stack: true });
+        assert_eq!(kind(&[("AWS_USE_FIPS_ENDPOINT", "false")]), EndpointKind::default());
         let named = format!("{MINIMAL}[aws]\nendpoint_url = \"http://file\"\n");
         assert_eq!(adopted(&named, &[("AWS_ENDPOINT_URL", "http://a")]), (url("http://file"), None));
     }

@@ -11,9 +11,18 @@ const PARTITIONS: [(&str, &str); 7] = [
     ("eusc-", "aws-eusc"),
 ];
 
+/// A region of each partition that has a public console.
+const HOMES: [(&str, &str); 4] =
+    [("aws", "us-east-1"), ("aws-us-gov", "us-gov-west-1"), ("aws-cn", "cn-north-1"), ("aws-eusc", "eusc-de-east-1")];
+
 /// The partition of a region: the second part of the ARNs in it.
 pub(crate) fn partition(region: &str) -> &'static str {
     PARTITIONS.iter().find(|(start, _)| region.starts_with(start)).map_or("aws", |(_, partition)| partition)
+}
+
+/// A region of a partition, for requests that any region of it answers.
+pub(crate) fn any_of(partition: &str) -> Option<&'static str> {
+    HOMES.iter().find(|(known, _)| *known == partition).map(|(_, region)| *region)
 }
 
 /// The region of an image in ECR.
@@ -65,6 +74,14 @@ mod tests {
     #[test_case("us-isob-east-1" => "aws-iso-b")]
     fn a_region_is_in(region: &str) -> &'static str {
         partition(region)
+    }
+
+    #[test]
+    fn each_home_is_in_its_partition() {
+        for (of, region) in HOMES {
+            assert_eq!(partition(region), of);
+        }
+        assert_eq!(any_of("aws-iso"), None);
     }
 
     #[test_case("ml.m5.large" => "amd64")]

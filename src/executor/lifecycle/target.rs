@@ -13,7 +13,7 @@ use super::tier;
 use crate::base::arn::Arn;
 use crate::base::failure::Failure;
 use crate::base::plain;
-use crate::cloud::{Access, SettingsFile};
+use crate::cloud::{Access, EndpointKind, SettingsFile};
 use crate::config::env::Environment;
 
 const CI_ENVIRONMENT_TIER: &str = "CI_ENVIRONMENT_TIER";
@@ -49,6 +49,10 @@ impl ConnectionArgs {
         Access {
             endpoint_url: self.endpoint_url.clone().or_else(|| variable("AWS_ENDPOINT_URL")),
             ca_bundle: self.ca_bundle.clone().or_else(|| variable("AWS_CA_BUNDLE").map(PathBuf::from)),
+            endpoints: EndpointKind {
+                fips: inputs.env.is_on("AWS_USE_FIPS_ENDPOINT"),
+                dual_stack: inputs.env.is_on("AWS_USE_DUALSTACK_ENDPOINT"),
+            },
             settings: SettingsFile::Manifest,
             ..Access::default()
         }
@@ -136,12 +140,19 @@ impl TargetArgs {
         environment: Option<String>,
         inputs: &CommandInputs,
     ) -> ProjectTarget {
+        let connection = self.connection.access(inputs);
+        let EndpointKind { fips, dual_stack } = connection.endpoints;
+        let endpoints = EndpointKind {
+            fips: fips || manifest.target.use_fips_endpoint,
+            dual_stack: dual_stack || manifest.target.use_dualstack_endpoint,
+        };
         let access = Access {
+            endpoints,
             region: manifest.target.region.clone(),
             bucket: manifest.target.bucket.clone().unwrap_or_default(),
             prefix: manifest.target.prefix.clone().unwrap_or_default(),
             kms_key_id: manifest.target.key.clone(),
-            ..self.connection.access(inputs)
+            ..connection
         };
         ProjectTarget { manifest, folder: PathBuf::new(), environment, pipeline: Pipeline::of(&inputs.env), access }
     }

@@ -20,6 +20,8 @@ const LEASE_SECONDS: &str = "SAGEMAKER_EXECUTOR_LEASE_SECONDS";
 const RERUN: &str = "SAGEMAKER_EXECUTOR_RERUN";
 const INSTANCE_STAYS: &str = "SAGEMAKER_EXECUTOR_INSTANCE_STAYS";
 const CHECKPOINTS: &str = "SAGEMAKER_EXECUTOR_CHECKPOINTS";
+const FIPS: &str = "SAGEMAKER_EXECUTOR_USE_FIPS_ENDPOINT";
+const DUAL_STACK: &str = "SAGEMAKER_EXECUTOR_USE_DUALSTACK_ENDPOINT";
 const ISOLATED: &str = "SAGEMAKER_EXECUTOR_ISOLATED";
 
 /// The variables, which the driver sets in `CreateTrainingJob`.
@@ -34,6 +36,10 @@ pub struct AgentEnv {
     pub prefix: String,
     pub region: Option<String>,
     pub endpoint_url: Option<String>,
+    /// AWS's endpoints with FIPS 140 validated cryptography.
+    pub use_fips: bool,
+    /// AWS's endpoints with IPv6 addresses, too.
+    pub use_dual_stack: bool,
     pub kms_key_id: Option<String>,
     pub lease_seconds: u64,
     /// A script that an interruption of the instance has ended may run again.
@@ -64,6 +70,8 @@ impl AgentEnv {
             (INSTANCE_STAYS, self.instance_stays),
             (CHECKPOINTS, self.checkpoints),
             (ISOLATED, self.isolated),
+            (FIPS, self.use_fips),
+            (DUAL_STACK, self.use_dual_stack),
         ];
         let on = switches.into_iter().filter(|(_, is_on)| *is_on);
         environment.extend(on.map(|(name, _)| (name.to_owned(), "true".to_owned())));
@@ -90,6 +98,8 @@ impl AgentEnv {
             prefix: required(STORE_PREFIX)?,
             region,
             endpoint_url: get(ENDPOINT_URL).map(str::to_owned),
+            use_fips: is_on(FIPS),
+            use_dual_stack: is_on(DUAL_STACK),
             kms_key_id: get(KMS_KEY_ID).map(str::to_owned),
             lease_seconds: required(LEASE_SECONDS)?
                 .parse()
@@ -115,6 +125,8 @@ mod tests {
             prefix: "p".into(),
             region: Some("eu-west-1".into()),
             endpoint_url: Some("http://127.0.0.1:1".into()),
+            use_fips: true,
+            use_dual_stack: true,
             kms_key_id: None,
             lease_seconds: 900,
             rerun: true,
@@ -135,6 +147,8 @@ mod tests {
             ("SAGEMAKER_EXECUTOR_REGION", "eu-west-1"),
             ("SAGEMAKER_EXECUTOR_RERUN", "true"),
             ("SAGEMAKER_EXECUTOR_ROOT", "sessions/gitlab-1-2-abcdef12/00ff"),
+            ("SAGEMAKER_EXECUTOR_USE_DUALSTACK_ENDPOINT", "true"),
+            ("SAGEMAKER_EXECUTOR_USE_FIPS_ENDPOINT", "true"),
         ];
         assert!(variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).eq(expected), "{variables:?}");
         assert_eq!(AgentEnv::read(|name| variables.get(name).map(String::as_str)).unwrap(), env);

@@ -188,6 +188,8 @@ fn environment(agent: AgentInputs<'_>, decision: &Decision, settings: &Settings)
         prefix: settings.storage.prefix.clone(),
         region: settings.aws.region.clone(),
         endpoint_url: endpoint.cloned(),
+        use_fips: endpoint.is_none() && settings.aws.use_fips_endpoint,
+        use_dual_stack: endpoint.is_none() && settings.aws.use_dualstack_endpoint,
         kms_key_id: settings.storage.kms_key_id.clone(),
         lease_seconds: if isolated { NO_LEASE } else { settings.limits.lease_seconds },
         rerun: decision.capacity.rerun,

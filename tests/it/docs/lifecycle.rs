@@ -91,6 +91,9 @@ const POLICIES: &[(&str, &[&str], &[&str])] = &[
         &["image_scans"],
         &["ecr:BatchGetImage", "ecr:GetAuthorizationToken", "ecr:GetDownloadUrlForLayer"],
     ),
+    ("credentials-publish-issuer.json", &[], &["s3:GetObject", "s3:ListBucket", "s3:PutObject"]),
+    // Of a bucket: whom it lets read.
+    ("issuer-bucket-policy.json", &[], &["s3:GetObject"]),
     ("package.json", &[], &["s3:GetObject", "s3:ListBucket", "s3:PutObject", "sagemaker:DescribeModelPackage"]),
     ("model-latest.json", &[], &["sagemaker:DescribeModelPackage", "sagemaker:ListModelPackages"]),
     (

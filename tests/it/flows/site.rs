@@ -28,8 +28,10 @@ use crate::support::waiting::find_program;
 use crate::support::world::{Runner, Settings, World};
 use crate::templates::compiler::Compiler;
 
-/// The role that all jobs of the lifecycle assume.
+/// The role that the jobs of the lifecycle assume, but for those of production.
 pub(crate) const LIFECYCLE_ROLE: &str = "lifecycle";
+/// The role of the environment of production, with the trust policy that `credentials trust-policy` makes.
+pub(crate) const PRODUCTION_ROLE: &str = "production";
 /// The policies that it has: those of the commands that pipelines call.
 const POLICIES: [(&str, &str); 12] = [
     ("image-build", include_str!("../../../runner-config/iam/lifecycle/image-build.json")),
@@ -283,9 +285,34 @@ fn image(name: &str) -> String {
     format!("000000000000.dkr.ecr.us-east-1.amazonaws.com/{name}@{DIGEST}")
 }
 
-/// The role with the shipped policies, for jobs of every branch of the project; and that of the containers.
+/// The trust policy of the role of production.
+fn production_trust() -> Value {
+    let mut program = Command::new(executor());
+    let words = [
+        "credentials",
+        "trust-policy",
+        "--account",
+        "000000000000",
+        "--project",
+        PROJECT_PATH,
+        "--branch",
+        "main",
+        "--issuer-url",
+    ];
+    program.args(words).arg(format!("https://{}", id_tokens::ISSUER)).env_clear().current_dir("/");
+    let ended = program.output().unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    serde_json::from_slice(&ended.stdout).unwrap()
+}
+
+/// The roles with the shipped policies, for jobs of every branch of the project and for production; and that of the containers.
 fn roles(name: &str) -> Vec<Value> {
-    let roles = json!([shipped_role_with(LIFECYCLE_ROLE, &POLICIES), serving_role(SERVING_ROLE)]).to_string();
+    let roles = json!([
+        shipped_role_with(LIFECYCLE_ROLE, &POLICIES),
+        serving_role(SERVING_ROLE),
+        shipped_role_with(PRODUCTION_ROLE, &POLICIES),
+    ])
+    .to_string();
     // The manifest has the name of the project as prefix of all objects, and an endpoint in each environment.
     let roles = roles.replace(&format!(":s3:::{BUCKET}/"), &format!(":s3:::{BUCKET}/{name}/"));
     let roles = roles.replace(&format!("deployments/{NAME}/*"), &format!("deployments/{name}-*"));
@@ -296,6 +323,7 @@ fn roles(name: &str) -> Vec<Value> {
     let of_subject = format!("{}:sub", id_tokens::ISSUER);
     equals.remove(&of_subject).expect("the trust policy names a branch");
     conditions["StringLike"] = json!({of_subject: format!("project_path:{PROJECT_PATH}:*")});
+    roles[2]["AssumeRolePolicyDocument"] = production_trust();
     roles
 }
 
@@ -325,6 +353,13 @@ fn variables() -> Vec<ProjectVariable> {
     let scoped = ["development", "staging", "stable", "production", "review/*"]
         .into_iter()
         .flat_map(|scope| of_aws.map(|(name, value)| ProjectVariable { variable: Variable::new(name, value), scope }));
+    let scoped = scoped.map(|known| match known.variable.key.as_str() {
+        "AWS_ROLE_ARN" if known.scope == "production" => ProjectVariable {
+            variable: Variable::new("AWS_ROLE_ARN", &role.replace(LIFECYCLE_ROLE, PRODUCTION_ROLE)),
+            ..known
+        },
+        _ => known,
+    });
     let token = Variable::new("GITLAB_TOKEN", ACCESS_TOKEN).masked();
     everywhere.chain(scoped).chain([ProjectVariable { variable: token, scope: "*" }]).collect()
 }

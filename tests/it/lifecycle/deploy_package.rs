@@ -1,5 +1,5 @@
-//! `endpoint deploy --package`: the same bytes in two accounts and regions, the second of which knows nothing of the first, under the
-//! shipped policies.
+//! `endpoint deploy --package`: the same bytes in two accounts and partitions, the second of which knows nothing of the first, under the
+//! shipped policies. No request to the second one names another partition than its own.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,8 @@ use super::{Ended, run};
 use crate::conformance::{can_run_containers, skipped};
 use crate::support::emulator::{BUCKET, Emulator};
 use crate::support::id_tokens::{self, TokenKey};
+use crate::support::partition::{REGION, assert_own_names};
+use crate::support::proxy::Proxy;
 use crate::support::serving::serving_role;
 use crate::support::shipped_roles::{of_test_account, shipped_role};
 use crate::support::waiting::find_program;
@@ -28,7 +30,14 @@ const POLICIES: [(&str, &str); 3] = [
 struct Place {
     name: &'static str,
     account: &'static str,
+    partition: &'static str,
     emulator: Emulator,
+    /// Keeps the requests to it.
+    proxy: Proxy,
+}
+
+fn partition(region: &str) -> &'static str {
+    if region == REGION { "aws-us-gov" } else { "aws" }
 }
 
 /// A project, and what its pipeline has.
@@ -45,7 +54,7 @@ fn manifest() -> Value {
     let environment = |account: &str, region: &str| {
         json!({
             "region": region, "account": account, "bucket": BUCKET,
-            "role": format!("arn:aws:iam::{account}:role/example-serving"),
+            "role": format!("arn:{}:iam::{account}:role/example-serving", partition(region)),
             "patch": {"model": {"image": image(account, region)}},
         })
     };
@@ -58,7 +67,7 @@ fn manifest() -> Value {
         },
         "environments": {
             "dev": environment("000000000000", "us-east-1"),
-            "prod": environment("111111111111", "eu-west-1"),
+            "prod": environment("111111111111", REGION),
         },
     })
 }
@@ -69,7 +78,8 @@ fn account(account: &str, region: &str) -> String {
     let second = json!({"PolicyName": "package", "PolicyDocument": of_test_account(PACKAGE)});
     roles[0]["RolePolicyList"].as_array_mut().unwrap().push(second);
     let roles = [&roles[..], &[serving_role("example-serving")]].concat();
-    json!({ "RoleDetailList": roles }).to_string().replace("000000000000", account).replace("us-east-1", region)
+    let text = json!({ "RoleDetailList": roles }).to_string().replace("000000000000", account);
+    text.replace("us-east-1", region).replace("arn:aws:", &format!("arn:{}:", partition(region)))
 }
 
 impl Desk {
@@ -122,7 +132,9 @@ impl Desk {
             ("--quota", "endpoint:ml.m5.large=4".to_owned()),
         ];
         let args: Vec<_> = args.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
-        Place { name, account: account_id, emulator: Emulator::start(&file("-data"), &args) }
+        let emulator = Emulator::start(&file("-data"), &args);
+        let proxy = Proxy::keeping(&emulator.endpoint);
+        Place { name, account: account_id, partition: partition(region), emulator, proxy }
     }
 
     /// Runs a command in a folder as a user, whose token is exchanged for the role of the place.
@@ -134,7 +146,8 @@ impl Desk {
         variables: &[(&str, &str)],
         words: &[&str],
     ) -> Ended {
-        let (token, role) = (self.key.token(user), format!("arn:aws:iam::{}:role/{role}", place.account));
+        let (token, role) =
+            (self.key.token(user), format!("arn:{}:iam::{}:role/{role}", place.partition, place.account));
         let own = [
             ("CI_ENVIRONMENT_NAME", place.name),
             ("CI_PROJECT_PATH", "group/project"),
@@ -144,7 +157,7 @@ impl Desk {
             ("AWS_ROLE_ARN", role.as_str()),
             ("PATH", path()),
         ];
-        run(folder, &[&own[..], variables].concat(), &[words, &["--endpoint-url", &place.emulator.endpoint]].concat())
+        run(folder, &[&own[..], variables].concat(), &[words, &["--endpoint-url", &place.proxy.url]].concat())
     }
 }
 
@@ -173,7 +186,7 @@ fn the_same_bytes_go_from_one_account_to_the_next() {
     drop(dev);
 
     // A job of the next environment has the package alone.
-    let prod = desk.place("prod", "111111111111", "eu-west-1");
+    let prod = desk.place("prod", "111111111111", REGION);
     let job = desk.path().join("job");
     std::fs::create_dir(&job).unwrap();
     std::fs::copy(project.join(name), job.join(name)).unwrap();
@@ -185,7 +198,7 @@ fn the_same_bytes_go_from_one_account_to_the_next() {
     let promote = |words: &[&str]| deploy(&prod, &job, &variables, &[&["--package", name], words].concat());
     let waits = promote(&[]);
     assert_eq!(waits.code, 30, "{}", waits.stderr);
-    let arn = "arn:aws:sagemaker:eu-west-1:111111111111:model-package/wine/1";
+    let arn = "arn:aws-us-gov:sagemaker:us-gov-west-1:111111111111:model-package/wine/1";
     let command = format!("sagemaker-executor model approve --model-package {arn} --environment prod");
     assert!(waits.stderr.contains(&command), "{}", waits.stderr);
     let words: Vec<_> = command.split(' ').skip(1).collect();
@@ -206,9 +219,12 @@ fn the_same_bytes_go_from_one_account_to_the_next() {
     assert_eq!(prod.emulator.objects(), objects);
     assert_eq!(prod.emulator.requests("CreateModelPackage"), 1);
     for role in ["deploy", "approve"] {
-        let arn = format!("arn:aws:iam::111111111111:role/{role}");
+        let arn = format!("arn:aws-us-gov:iam::111111111111:role/{role}");
         assert_eq!(prod.emulator.decided_of(&arn)["denied"], json!({}), "{role}");
     }
+
+    // The package has the manifest with both environments.
+    assert_own_names(&prod.proxy.kept(), |first| first.starts_with("PUT ") && first.contains("/packages/"));
 
     let mut bytes = std::fs::read(job.join(name)).unwrap();
     let middle = bytes.len() / 2;

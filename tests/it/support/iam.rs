@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::driver::Driver;
 use super::emulator::Emulator;
+use super::partition;
 
 /// The role of the runner host, as the operator's file of the tests names it.
 pub(crate) const HOST_ROLE: &str = "host";
@@ -23,11 +24,15 @@ const ACCOUNT: &str = "account.json";
 pub(crate) fn start_emulator(root: &Path, driver: &Driver, operator_file: &str, args: &[String]) -> Emulator {
     let policies = policies(root, &driver.program, operator_file);
     let file = root.join(ACCOUNT);
-    let mut account = account(&policies);
+    let is_elsewhere = operator_file.contains(partition::REGION);
+    let mut account = account(&policies, if is_elsewhere { "aws-us-gov" } else { "aws" });
     account["RoleDetailList"].as_array_mut().unwrap().extend(driver.roles.iter().cloned());
     std::fs::write(&file, account.to_string()).unwrap();
     let iam = ["--iam".to_owned(), file.to_string_lossy().into_owned()];
     let mut emulator = Emulator::start(&root.join("emulator"), &[args, &iam].concat());
+    if is_elsewhere {
+        emulator = emulator.in_region(partition::REGION);
+    }
     emulator.call_driver_as(&format!("role/{HOST_ROLE}"));
     emulator.put_bucket_policy(&policies["bucket-policy.json"]);
     emulator
@@ -50,12 +55,12 @@ fn policies(root: &Path, program: &Path, operator_file: &str) -> Value {
 }
 
 /// The account, in the form of `aws iam get-account-authorization-details`.
-fn account(policies: &Value) -> Value {
+fn account(policies: &Value, partition: &str) -> Value {
     let role = |name: &str, trust: &Value, policy: &Value| {
         json!({
             "RoleName": name,
             "RoleId": format!("AROA{}", name.to_uppercase()),
-            "Arn": format!("arn:aws:iam::000000000000:role/{name}"),
+            "Arn": format!("arn:{partition}:iam::000000000000:role/{name}"),
             "AssumeRolePolicyDocument": trust,
             "RolePolicyList": [{"PolicyName": name, "PolicyDocument": policy}],
         })

@@ -19,10 +19,16 @@ pub(crate) struct TokenKey {
     key: PathBuf,
     /// The file with its public half.
     pub(crate) jwks: PathBuf,
+    id: &'static str,
 }
 
 impl TokenKey {
     pub(crate) fn new(folder: &Path) -> Self {
+        Self::named(folder, "one")
+    }
+
+    /// A key with this id.
+    pub(crate) fn named(folder: &Path, id: &'static str) -> Self {
         let (key, jwks) = (folder.join("token.pem"), folder.join("jwks.json"));
         openssl(&["genrsa", "-out", key.to_str().unwrap(), "2048"], b"");
         let modulus = openssl(&["rsa", "-in", key.to_str().unwrap(), "-noout", "-modulus"], b"");
@@ -30,9 +36,9 @@ impl TokenKey {
         let digits = modulus.trim().strip_prefix("Modulus=").unwrap().as_bytes().to_vec();
         let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
         let modulus: Vec<u8> = digits.chunks(2).map(byte).collect();
-        let public = json!({"keys": [{"kty": "RSA", "kid": "one", "n": base64url(&modulus), "e": "AQAB"}]});
+        let public = json!({"keys": [{"kty": "RSA", "kid": id, "n": base64url(&modulus), "e": "AQAB"}]});
         std::fs::write(&jwks, public.to_string()).unwrap();
-        Self { key, jwks }
+        Self { key, jwks, id }
     }
 
     /// The token of a job of the user, on the main branch.
@@ -49,16 +55,21 @@ impl TokenKey {
     }
 
     /// A token of the issuer with these claims, for an hour.
-    pub(crate) fn token_with(&self, mut claims: Value) -> String {
+    pub(crate) fn token_with(&self, claims: Value) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        self.token_until(claims, now + 3600)
+    }
+
+    /// A token of the issuer with these claims, until a time in seconds since 1970.
+    pub(crate) fn token_until(&self, mut claims: Value, expires: u64) -> String {
         claims["iss"] = format!("https://{ISSUER}").into();
-        claims["nbf"] = (now - 60).into();
-        claims["exp"] = (now + 3600).into();
+        claims["nbf"] = expires.saturating_sub(7200).into();
+        claims["exp"] = expires.into();
         self.sign(&claims)
     }
 
     fn sign(&self, claims: &Value) -> String {
-        let header = json!({"alg": "RS256", "kid": "one", "typ": "JWT"}).to_string();
+        let header = json!({"alg": "RS256", "kid": self.id, "typ": "JWT"}).to_string();
         let signed = format!("{}.{}", base64url(header.as_bytes()), base64url(claims.to_string().as_bytes()));
         let key = self.key.to_str().unwrap();
         let signature = openssl(&["dgst", "-sha256", "-sign", key, "-binary"], signed.as_bytes());

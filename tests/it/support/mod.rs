@@ -25,6 +25,7 @@ pub(crate) mod id_tokens;
 pub(crate) mod images;
 pub(crate) mod job;
 pub(crate) mod outcome;
+pub(crate) mod partition;
 pub(crate) mod pipeline;
 pub(crate) mod program;
 pub(crate) mod proxy;

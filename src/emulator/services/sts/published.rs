@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::Sts;
-use crate::authorization::{NeededAction, s3_arn};
+use crate::authorization::NeededAction;
 use crate::caller::Caller;
 use crate::protocol::text;
 use crate::services::s3::bucket_policy;
@@ -13,22 +13,22 @@ use crate::services::s3::bucket_policy;
 const MOST_BYTES: u64 = 1 << 20;
 
 /// The key set; `None` when a document is absent, private or odd, or names another issuer.
-pub(super) fn keys(sts: &Sts, issuer: &str, bucket: &str, prefix: &str) -> Option<Value> {
+pub(super) fn keys(sts: &Sts, issuer: &str, partition: &str, (bucket, prefix): (&str, &str)) -> Option<Value> {
     let address = format!("https://{issuer}");
-    let discovery = document(sts, bucket, &format!("{prefix}.well-known/openid-configuration"))?;
+    let document = |key: String| document(sts, partition, bucket, &key);
+    let discovery = document(format!("{prefix}.well-known/openid-configuration"))?;
     if text(&discovery, "issuer") != Some(&address) {
         return None;
     }
     let path = text(&discovery, "jwks_uri")?.strip_prefix(&address)?.strip_prefix('/')?;
-    document(sts, bucket, &format!("{prefix}{path}")).filter(|keys| keys["keys"].is_array())
+    document(format!("{prefix}{path}")).filter(|keys| keys["keys"].is_array())
 }
 
 /// A document that everybody may read.
-fn document(sts: &Sts, bucket: &str, key: &str) -> Option<Value> {
+fn document(sts: &Sts, partition: &str, bucket: &str, key: &str) -> Option<Value> {
     let account = &sts.shared.config.account;
-    let region = sts.store.settings(bucket).ok()?.location.unwrap_or_default();
-    let caller = Caller { region, ..Caller::anonymous(account) };
-    let read = NeededAction::new("s3:GetObject", s3_arn(&caller.region, &format!("{bucket}/{key}"))).owned_by(account);
+    let caller = Caller::anonymous(account);
+    let read = NeededAction::new("s3:GetObject", format!("arn:{partition}:s3:::{bucket}/{key}")).owned_by(account);
     let policy = bucket_policy(&sts.store, bucket).ok()?;
     sts.shared.authority.decide(&caller, &read, policy.as_ref()).ok()?;
     let stored = sts.store.get(bucket, key, None).ok()?;

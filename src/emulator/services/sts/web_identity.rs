@@ -27,10 +27,11 @@ pub(super) fn assume_role(sts: &Sts, caller: &Caller, form: &Form) -> Result<Str
     let keys = shared.config.oidc.get(issuer).ok_or_else(|| {
         token::invalid(&format!("No OpenIDConnect provider found in your account for https://{issuer}"))
     })?;
+    let partition = arn.split(':').nth(1).unwrap_or_default();
     let jwks = match keys {
         ProviderKeys::Given(jwks) => Cow::Borrowed(jwks),
         ProviderKeys::Published { bucket, prefix } => {
-            Cow::Owned(published::keys(sts, issuer, bucket, prefix).ok_or_else(token::unknown_key)?)
+            Cow::Owned(published::keys(sts, issuer, partition, (bucket, prefix)).ok_or_else(token::unknown_key)?)
         }
     };
     let claims = token.verify(&jwks, clock::now_ms() / 1000)?;
@@ -46,7 +47,6 @@ pub(super) fn assume_role(sts: &Sts, caller: &Caller, form: &Form) -> Result<Str
     let role = shared.authority.role(arn).ok_or_else(refused)?;
     // Each account has the same providers.
     let owner = account_of(arn).unwrap_or_default();
-    let partition = arn.split(':').nth(1).unwrap_or_default();
     let provider = format!("arn:{partition}:iam::{owner}:oidc-provider/{issuer}");
     let needed = NeededAction::new(format!("sts:{OPERATION}"), arn)
         .owned_by(owner)

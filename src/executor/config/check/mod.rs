@@ -71,6 +71,12 @@ fn check_aws(settings: &Settings) -> Checked {
         let change = "set `aws.region` to the name of a region, such as `eu-west-1`, or remove it";
         need(is_region(region), "aws.region", &format!("is `{region}`, which is not the name of a region"), change)?;
     }
+    for (key, is_on) in
+        [("aws.use_fips_endpoint", aws.use_fips_endpoint), ("aws.use_dualstack_endpoint", aws.use_dualstack_endpoint)]
+    {
+        let change = format!("remove `{key}`, or `aws.endpoint_url` to use AWS's own endpoints");
+        need(!is_on || aws.endpoint_url.is_none(), key, "does not go together with `aws.endpoint_url`", &change)?;
+    }
     check_role("aws.creator_role_arn", aws.creator_role_arn.as_deref(), settings)?;
     for (key, url) in
         [("aws.endpoint_url", &aws.endpoint_url), ("aws.container_endpoint_url", &aws.container_endpoint_url)]

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use super::deployed_package::DeployedPackage;
 use super::packaged_model::{PackageBucket, unregistered};
 use super::plan::Unmade;
+use crate::base::arn::Arn;
 use crate::base::failure::Failure;
 use crate::base::human::human_bytes;
 use crate::base::plain;
@@ -26,12 +27,12 @@ use crate::lifecycle::model::{self, MOST_BYTES, PackageOrigin, PackagedVersion, 
 use crate::lifecycle::package::{self, PackageMetadata, UnpackedPackage};
 use crate::lifecycle::pipeline::Pipeline;
 use crate::lifecycle::target::{ProjectTarget, TargetArgs};
-use crate::lifecycle::{CommandInputs, fetching, tier, version_arn};
+use crate::lifecycle::{CommandInputs, fetching, region, tier, version_arn};
 
 /// The hash of a package, as `package --dotenv` leaves it for later jobs.
 const PACKAGE_SHA256: &str = "PACKAGE_SHA256";
-/// Where to look for a bucket when nothing names a region: S3 tells the bucket's own.
-const ANY_REGION: &str = "us-east-1";
+/// The partition where neither a region nor a role says which.
+const COMMERCIAL: &str = "aws";
 
 #[derive(Debug, Args)]
 pub(super) struct PackageSourceArgs {
@@ -169,10 +170,14 @@ async fn fetch(
     let (bucket, key) = fetching::place(uri).ok_or_else(|| refused("is no object of S3"))?;
     // The manifest, which names the region, is in the package.
     let variable = |name: &str| inputs.env.get(name).filter(|text| !text.is_empty()).map(str::to_owned);
-    let region = variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION"));
+    let named = variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION"));
     let mut target = target.target(Manifest::default(), None, inputs);
-    target.access.region = region.or_else(|| Some(ANY_REGION.to_owned()));
-    if let Some(token) = identity.token(inputs, &target)? {
+    let token = identity.token(inputs, &target)?;
+    let role = token.as_ref().and_then(|token| Arn::parse(&token.exchanged().role_arn));
+    // Any region of the partition will do: S3 tells the bucket's own.
+    let any = region::any_of(role.map_or(COMMERCIAL, |role| role.partition));
+    target.access.region = named.or_else(|| any.map(str::to_owned));
+    if let Some(token) = token {
         token.work_as(&mut target.access);
     }
     let access: Access = target.access;

@@ -492,6 +492,10 @@ pub struct EnvironmentEntry {
     pub security_groups: Vec<String>,
     /// Containers that serve the model have no network.
     pub network_isolation: bool,
+    /// Commands use AWS's endpoints with FIPS 140 validated cryptography, as `AWS_USE_FIPS_ENDPOINT=true` does.
+    pub use_fips_endpoint: bool,
+    /// Commands use AWS's endpoints with IPv6 addresses, too, as `AWS_USE_DUALSTACK_ENDPOINT=true` does.
+    pub use_dualstack_endpoint: bool,
     /// Changes to `model`, `endpoint`, `image`, `package` and `tags`, as a JSON merge patch (RFC 7386): `null` removes a key.
     #[schemars(extend(
         "additionalProperties" = false,
