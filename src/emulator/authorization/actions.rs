@@ -10,7 +10,7 @@ use super::monitoring::{autoscaling_actions, cloudwatch_actions};
 use super::packages::package_actions;
 use super::serving::serving_actions;
 use crate::caller::Caller;
-use crate::package_names::partition;
+use crate::partition::partition;
 use crate::protocol::text;
 use crate::tags::{TagMap, Tags, tag_map};
 
