@@ -69,13 +69,13 @@ pub(crate) enum Command {
     Image(ImageArgs),
     /// Compare a model's metrics with their bars and with an earlier model
     Gate(GateArgs),
-    /// Use GitLab's id tokens for AWS: in other programs, in trust policies, and where AWS cannot reach GitLab
+    /// Use GitLab's id tokens in other programs, in trust policies, and by published keys
     Credentials(Box<CredentialsArgs>),
     /// Register a model, approve or reject it, and find the latest one
     Model(ModelArgs),
     /// Deploy a model to an endpoint, watch it, test it, and roll it back
     Endpoint(EndpointArgs),
-    /// Pack the commit, its model and what a deployment needs into one zip file
+    /// Pack the commit, model and what a deployment needs into one zip file
     ///
     /// The same commit, model and pipeline give the same bytes.
     #[command(visible_alias = "bundle")]

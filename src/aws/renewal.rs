@@ -49,8 +49,8 @@ impl Renewal {
     }
 
     /// Keeps the words for the call that finds no credentials: the SDK passes no text on.
-    pub(super) fn tell_refusal(&self, text: String) {
-        *self.refusal.lock() = Some(text);
+    pub(super) fn tell_refusal(&self, text: Option<String>) {
+        *self.refusal.lock() = text;
     }
 
     /// Why there are no credentials, where a token was refused.

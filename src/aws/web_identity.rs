@@ -9,8 +9,9 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, future};
 use aws_sdk_s3::config::Credentials;
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
+use executor::base::clock::{Clock as _, HostClock};
 use executor::base::failure::{Failure, render};
-use executor::cloud::{CloudErrorKind, SettingsFile, WebIdentity};
+use executor::cloud::{CloudError, CloudErrorKind, SettingsFile, WebIdentity};
 use parking_lot::Mutex;
 
 use super::calls::CallLog;
@@ -51,10 +52,11 @@ impl RoleByToken {
         }
         let made = credentials(&self.unsigned, self.settings, &self.identity).await;
         made.map_err(|error| {
-            // The SDK keeps the kind of this error alone.
-            self.renewal
-                .tell_refusal(render(&error).trim_start_matches("error: ").trim_end().replace("\n  hint: ", "; "));
-            CredentialsError::provider_error("the id token was refused")
+            // The SDK passes the kind of this error on, and no text. What may pass, such as a lost connection, is told as for other credentials.
+            let is_refused = error.downcast_ref::<CloudError>().is_none();
+            let text = || render(&error).trim_start_matches("error: ").trim_end().replace("\n  hint: ", "; ");
+            self.renewal.tell_refusal(is_refused.then(text));
+            CredentialsError::provider_error("the id token was not exchanged")
         })
     }
 }
@@ -108,7 +110,7 @@ async fn credentials(
 /// The failure of a token that AWS has read and refuses, with AWS's own words.
 fn refused(call: &AwsCall, code: &str, message: &str, identity: &WebIdentity) -> Failure {
     let message = message.replace(&identity.token, "[MASKED]");
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let now = HostClock.now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let failure = Failure::system(format!("failed to {}: {code}: {message}", call.operation));
     let hints = token_refusal::hints(code, &message, &identity.role_arn, &identity.claims, now);
     hints.into_iter().fold(failure, Failure::hint)
@@ -117,6 +119,7 @@ fn refused(call: &AwsCall, code: &str, message: &str, identity: &WebIdentity) ->
 #[cfg(test)]
 mod tests {
     use aws_config::Region;
+    use aws_config::retry::RetryConfig;
     use executor::cloud::{Access, TokenClaims};
 
     use super::*;
@@ -192,7 +195,7 @@ mod tests {
         let stub = Stub::start().await;
         stub.push(reply(200, ASSUMED));
         let renewal = Arc::<Renewal>::default();
-        let config = unsigned(&stub.access);
+        let config = unsigned(&stub.access).into_builder().retry_config(RetryConfig::disabled()).build();
         let role = RoleByToken::new(config, SettingsFile::Manifest, identity(), Arc::clone(&renewal)).await.unwrap();
         assert_eq!(role.provide_credentials().await.unwrap().access_key_id(), "ASIAJOB");
         assert_eq!(stub.seen().len(), 1);
@@ -202,5 +205,8 @@ mod tests {
         assert!(role.provide_credentials().await.is_err());
         let told = renewal.refusal().unwrap();
         assert!(told.starts_with("failed to assume the role") && told.contains("1970-01-01T00:16:40Z"), "{told}");
+        stub.push(reply(503, ""));
+        assert!(role.provide_credentials().await.is_err());
+        assert_eq!(renewal.refusal(), None, "it may pass");
     }
 }

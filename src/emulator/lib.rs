@@ -22,6 +22,7 @@ mod iam;
 mod model;
 mod package_names;
 mod paging;
+mod partition;
 mod protocol;
 mod quirks;
 mod secret_names;

@@ -1,6 +1,7 @@
 //! Names and ARNs of model package groups and model packages, for their service and its authorization.
 
 use super::caller::Caller;
+use super::partition::partition;
 
 const GROUP: &str = "model-package-group";
 const PACKAGE: &str = "model-package";
@@ -94,13 +95,6 @@ impl PackageName {
     pub(crate) fn tagged_arn(&self) -> String {
         if self.version.is_some() { self.of.group_arn() } else { self.arn() }
     }
-}
-
-/// The partition of a region.
-pub(crate) fn partition(region: &str) -> &'static str {
-    const PARTITIONS: &[(&str, &str)] =
-        &[("us-gov-", "aws-us-gov"), ("cn-", "aws-cn"), ("us-isob-", "aws-iso-b"), ("us-iso-", "aws-iso")];
-    PARTITIONS.iter().find(|(prefix, _)| region.starts_with(prefix)).map_or("aws", |(_, partition)| partition)
 }
 
 #[cfg(test)]

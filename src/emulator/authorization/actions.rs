@@ -12,7 +12,7 @@ use super::packages::package_actions;
 use super::secrets::secret_action;
 use super::serving::serving_actions;
 use crate::caller::Caller;
-use crate::package_names::partition;
+use crate::partition::partition;
 use crate::protocol::text;
 use crate::tags::{TagMap, Tags, tag_map};
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::iam::Document;
-use crate::package_names::partition;
+use crate::partition::partition;
 use crate::tags::TagMap;
 
 /// The identity behind an access key.

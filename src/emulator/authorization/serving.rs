@@ -5,7 +5,8 @@ use serde_json::Value;
 use super::context::{NeededAction, SAGEMAKER};
 use super::monitoring::alarms_of_deployment;
 use crate::caller::Caller;
-use crate::package_names::{PackageName, partition};
+use crate::package_names::PackageName;
+use crate::partition::partition;
 use crate::protocol::text;
 use crate::tags::{Tags, tag_map};
 

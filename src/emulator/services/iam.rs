@@ -7,7 +7,7 @@ use s3s::Body;
 use super::form::Form;
 use crate::authorization::{Identity, NeededAction, RoleSession, SAGEMAKER, account_of};
 use crate::caller::{Caller, Signing, WireProtocol};
-use crate::package_names::partition;
+use crate::partition::partition;
 use crate::protocol::{ApiError, Reply, escape_xml, reply, xml_error};
 use crate::service::{ApiCall, Service, read};
 use crate::shared::Shared;

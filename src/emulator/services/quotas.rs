@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::caller::Caller;
 use crate::model::Model;
-use crate::package_names::partition;
+use crate::partition::partition;
 use crate::protocol::{Answer, ApiError, text};
 use crate::service::{JsonService, Operation};
 use crate::shared::Shared;

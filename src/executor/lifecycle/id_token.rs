@@ -5,7 +5,6 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::hex::hex;
-use super::identity::JobUser;
 use crate::base::plain;
 use crate::cloud::TokenClaims;
 
@@ -16,13 +15,33 @@ const MOST_SESSION_NAME: usize = 64;
 /// Longest claim in a message.
 const MOST_SHOWN: usize = 300;
 
+/// The user of a job, as GitLab says in its token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct JobUser {
+    /// Digits. Names can be changed, and taken by others.
+    pub(crate) id: String,
+    /// The begin of the hash of the token's issuer: users of two GitLab servers can have one id.
+    pub(crate) issuer: String,
+    pub(crate) login: String,
+    pub(crate) project: String,
+    pub(crate) pipeline: String,
+    pub(crate) job: String,
+}
+
+impl JobUser {
+    /// Tells the user from every other one.
+    pub(crate) fn key(&self) -> String {
+        format!("{}@{}", self.id, self.issuer)
+    }
+}
+
 /// The header and the claims of a token.
-pub(crate) struct IdToken {
+pub(crate) struct JobIdToken {
     header: Value,
     claims: Value,
 }
 
-impl IdToken {
+impl JobIdToken {
     /// Takes a token apart; `None` when it is none.
     pub(crate) fn parse(token: &str) -> Option<Self> {
         let mut parts = token.trim().split('.').filter(|_| token.len() <= MOST_BYTES);
@@ -109,7 +128,7 @@ mod tests {
     }
 
     fn user_of(text: &str) -> Option<JobUser> {
-        IdToken::parse(text)?.user()
+        JobIdToken::parse(text)?.user()
     }
 
     #[test]
@@ -169,7 +188,7 @@ mod tests {
     fn claims_are_shown_without_control_characters() {
         let claims =
             json!({"iss": "https://g.example", "sub": "project_path:g/p\u{1b}[2J\n", "aud": ["a", "b"], "exp": 100});
-        let shown = IdToken::parse(&token(&claims)).unwrap().shown();
+        let shown = JobIdToken::parse(&token(&claims)).unwrap().shown();
         assert_eq!((shown.audience.as_str(), shown.expires), ("a, b", Some(100)));
         assert!(!shown.subject.contains(['\u{1b}', '\n']), "{:?}", shown.subject);
     }

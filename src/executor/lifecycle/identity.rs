@@ -5,8 +5,10 @@
 
 use clap::Args;
 
+pub(crate) use super::id_token::JobUser;
+
 use super::CommandInputs;
-use super::id_token::{IdToken, session_name};
+use super::id_token::{JobIdToken, session_name};
 use super::region;
 use super::target::ProjectTarget;
 use crate::base::arn::Arn;
@@ -38,19 +40,6 @@ pub(crate) struct JobToken {
     user: JobUser,
 }
 
-/// The user of a job, as GitLab says in its token.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct JobUser {
-    /// Digits. Names can be changed, and taken by others.
-    pub(crate) id: String,
-    /// The begin of the hash of the token's issuer: users of two GitLab servers can have one id.
-    pub(crate) issuer: String,
-    pub(crate) login: String,
-    pub(crate) project: String,
-    pub(crate) pipeline: String,
-    pub(crate) job: String,
-}
-
 impl IdentityArgs {
     /// The variable of the token, and its value where it is set.
     fn variable<'a>(&'a self, env: &'a Environment) -> (&'a str, Option<&'a str>) {
@@ -60,8 +49,8 @@ impl IdentityArgs {
     }
 
     /// What the job's token says, without a role to use it for; `None` when the job has none.
-    pub(crate) fn claims(&self, env: &Environment) -> Option<IdToken> {
-        self.variable(env).1.and_then(IdToken::parse)
+    pub(crate) fn claims(&self, env: &Environment) -> Option<JobIdToken> {
+        self.variable(env).1.and_then(JobIdToken::parse)
     }
 
     /// The job's token; `None` when it has none.
@@ -71,7 +60,7 @@ impl IdentityArgs {
     /// another server.
     pub(crate) fn token(&self, inputs: &CommandInputs, target: &ProjectTarget) -> anyhow::Result<Option<JobToken>> {
         let (name, Some(text)) = self.variable(&inputs.env) else { return Ok(None) };
-        let read = IdToken::parse(text).and_then(|token| Some((token.user()?, token.shown())));
+        let read = JobIdToken::parse(text).and_then(|token| Some((token.user()?, token.shown())));
         let Some((user, claims)) = read else {
             let failure = Failure::user(format!("`{name}` holds no id token of GitLab"));
             return Err(failure.hint(example(name)).into());
@@ -147,13 +136,6 @@ fn example(name: &str) -> String {
     format!(
         "add to the job: `id_tokens: {{{name}: {{aud: sts.amazonaws.com}}}}`, with the audience that the role trusts"
     )
-}
-
-impl JobUser {
-    /// Tells the user from every other one.
-    pub(crate) fn key(&self) -> String {
-        format!("{}@{}", self.id, self.issuer)
-    }
 }
 
 impl JobToken {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::records::{ApplicationAutoscaling, is_asked_for, not_found, page, words};
 use crate::caller::Caller;
 use crate::clock;
-use crate::package_names::partition;
+use crate::partition::partition;
 use crate::protocol::{Answer, ApiError};
 use crate::services::scalable_targets::{CONCURRENCY, RemovedTarget, ScalableTargetRecord, TargetKey};
 use crate::tags::tag_map;

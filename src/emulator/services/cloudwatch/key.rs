@@ -1,6 +1,6 @@
 //! Names and ARNs of alarms.
 
-use crate::package_names::partition;
+use crate::partition::partition;
 
 /// An alarm by its name within an account and a region.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -12,7 +12,7 @@ use super::passwords::Passwords;
 use super::scan::Scan;
 use crate::caller::Caller;
 use crate::clock;
-use crate::package_names::partition;
+use crate::partition::partition;
 use crate::protocol::{ApiError, text};
 use crate::shared::Shared;
 

@@ -19,7 +19,7 @@ use super::response_stream::streamed;
 use super::routing::{Chosen, RoutingRefusal, route};
 use crate::authorization::NeededAction;
 use crate::caller::{Caller, Signing, WireProtocol};
-use crate::package_names::partition;
+use crate::partition::partition;
 use crate::protocol::{ApiError, Reply, json_reply, reply};
 use crate::service::{ApiCall, Service, read};
 use crate::services::training::LogPlace;

@@ -1,7 +1,7 @@
 //! Names and ARNs of models, endpoint configurations and endpoints.
 
 use crate::caller::Caller;
-use crate::package_names::partition;
+use crate::partition::partition;
 use crate::protocol::ApiError;
 
 /// The three kinds of resources of this service.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::groups::{Logs, invalid_token, limit, named_group_and_name};
 use crate::caller::Caller;
-use crate::package_names::partition;
+use crate::partition::partition;
 use crate::protocol::{Answer, ApiError, text};
 
 pub(super) fn describe_streams(logs: &Arc<Logs>, request: &Value, caller: &Caller) -> Answer {

@@ -49,7 +49,7 @@ impl Service for Sts {
                 caller.account
             )),
             "AssumeRole" => assume_role::assume_role(&self.shared, caller, &form),
-            web_identity::OPERATION => web_identity::assume_role(self, caller, &form),
+            web_identity::OPERATION => web_identity::assume_role(&self.shared, &self.store, caller, &form),
             action => Err(ApiError::new("InvalidAction", format!("Could not find operation {action}"))),
         };
         let (operation, request_id) = (&call.operation, &call.request_id);

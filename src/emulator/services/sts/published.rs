@@ -3,19 +3,25 @@
 
 use serde_json::Value;
 
-use super::Sts;
 use crate::authorization::NeededAction;
 use crate::caller::Caller;
 use crate::protocol::text;
 use crate::services::s3::bucket_policy;
+use crate::shared::Shared;
+use crate::store::Store;
 
 /// Most bytes of a document.
 const MOST_BYTES: u64 = 1 << 20;
 
 /// The key set; `None` when a document is absent, private or odd, or names another issuer.
-pub(super) fn keys(sts: &Sts, issuer: &str, partition: &str, (bucket, prefix): (&str, &str)) -> Option<Value> {
+pub(super) fn keys(
+    (shared, store): (&Shared, &Store),
+    issuer: &str,
+    partition: &str,
+    (bucket, prefix): (&str, &str),
+) -> Option<Value> {
     let address = format!("https://{issuer}");
-    let document = |key: String| document(sts, partition, bucket, &key);
+    let document = |key: String| document((shared, store), partition, bucket, &key);
     let discovery = document(format!("{prefix}.well-known/openid-configuration"))?;
     if text(&discovery, "issuer") != Some(&address) {
         return None;
@@ -25,13 +31,13 @@ pub(super) fn keys(sts: &Sts, issuer: &str, partition: &str, (bucket, prefix): (
 }
 
 /// A document that everybody may read.
-fn document(sts: &Sts, partition: &str, bucket: &str, key: &str) -> Option<Value> {
-    let account = &sts.shared.config.account;
+fn document((shared, store): (&Shared, &Store), partition: &str, bucket: &str, key: &str) -> Option<Value> {
+    let account = &shared.config.account;
     let caller = Caller::anonymous(account);
     let read = NeededAction::new("s3:GetObject", format!("arn:{partition}:s3:::{bucket}/{key}")).owned_by(account);
-    let policy = bucket_policy(&sts.store, bucket).ok()?;
-    sts.shared.authority.decide(&caller, &read, policy.as_ref()).ok()?;
-    let stored = sts.store.get(bucket, key, None).ok()?;
+    let policy = bucket_policy(store, bucket).ok()?;
+    shared.authority.decide(&caller, &read, policy.as_ref()).ok()?;
+    let stored = store.get(bucket, key, None).ok()?;
     let files = stored.files();
     let is_small = files.iter().map(|(_, bytes)| bytes).sum::<u64>() <= MOST_BYTES;
     let parts =

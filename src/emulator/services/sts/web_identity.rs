@@ -3,21 +3,22 @@
 use std::borrow::Cow;
 
 use super::assume_role::{check_duration, duration, invalid, issued, session_name, session_policy};
+use super::published;
 use super::token::{self, IdToken};
-use super::{Sts, published};
 use crate::authorization::{NeededAction, RoleSession, account_of};
 use crate::caller::Caller;
 use crate::clock;
 use crate::config::ProviderKeys;
 use crate::protocol::{ApiError, escape_xml};
 use crate::services::form::Form;
+use crate::shared::Shared;
+use crate::store::Store;
 
 /// Its requests have no signature: the token proves the caller.
 pub(super) const OPERATION: &str = "AssumeRoleWithWebIdentity";
 
 /// Begins a session; the text is the result in XML.
-pub(super) fn assume_role(sts: &Sts, caller: &Caller, form: &Form) -> Result<String, ApiError> {
-    let shared = &sts.shared;
+pub(super) fn assume_role(shared: &Shared, store: &Store, caller: &Caller, form: &Form) -> Result<String, ApiError> {
     let member = |name: &str, shown: &str| form.text(name).ok_or_else(|| invalid(shown, "", "Member must not be null"));
     let arn = member("RoleArn", "roleArn")?;
     let text = member("WebIdentityToken", "webIdentityToken")?;
@@ -30,9 +31,9 @@ pub(super) fn assume_role(sts: &Sts, caller: &Caller, form: &Form) -> Result<Str
     let partition = arn.split(':').nth(1).unwrap_or_default();
     let jwks = match keys {
         ProviderKeys::Given(jwks) => Cow::Borrowed(jwks),
-        ProviderKeys::Published { bucket, prefix } => {
-            Cow::Owned(published::keys(sts, issuer, partition, (bucket, prefix)).ok_or_else(token::unknown_key)?)
-        }
+        ProviderKeys::Published { bucket, prefix } => Cow::Owned(
+            published::keys((shared, store), issuer, partition, (bucket, prefix)).ok_or_else(token::unknown_key)?,
+        ),
     };
     let claims = token.verify(&jwks, clock::now_ms() / 1000)?;
     let audiences = &shared.config.oidc_audiences;

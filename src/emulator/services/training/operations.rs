@@ -17,7 +17,7 @@ use super::state::{JobHandle, Training};
 use super::warm_hosts::keep_alive;
 use crate::caller::Caller;
 use crate::model::Model;
-use crate::package_names::partition;
+use crate::partition::partition;
 use crate::protocol::{Answer, ApiError, milliseconds, text};
 use crate::service::{JsonService, Operation};
 use crate::tags::tag_map;

@@ -10,7 +10,7 @@ use super::location::S3Location;
 use super::state::JobHandle;
 use crate::authorization::{Identity, NeededAction, RoleSession, s3_arn};
 use crate::caller::Caller;
-use crate::package_names::partition;
+use crate::partition::partition;
 use crate::protocol::text;
 use crate::services::logs::JOB_GROUP;
 use crate::services::s3::bucket_policy;
