@@ -7,7 +7,7 @@ use super::failure::Kind;
 pub const DONE: u8 = 0;
 pub const MISTAKE: u8 = 1;
 pub const TROUBLE: u8 = 2;
-/// The model's metrics are below the bar of the gate, or the endpoint does not answer its samples as expected.
+/// The model's metrics are below the bar of the gate, the endpoint does not answer its samples as expected, or the image has a grave vulnerability.
 pub const BELOW_BAR: u8 = 10;
 /// AWS rolled a deployment back: the endpoint answers as before.
 pub const ROLLED_BACK: u8 = 20;
@@ -29,7 +29,7 @@ pub const TABLE: &[(u8, &str)] = &[
     (TROUBLE, "AWS, GitLab, the network, the operator file, a bug; also a wrong command line"),
     (
         BELOW_BAR,
-        "`gate`: a metric is below its bar, missing, doubled, or no number; `endpoint`: its answers or its health are not as they must be",
+        "`gate`: a metric is below its bar, missing, doubled, or no number; `endpoint`: its answers or its health are not as they must be; `image scan`: a finding of the severity or above",
     ),
     (ROLLED_BACK, "AWS rolled a deployment back"),
     (ROLLED_BACK_BY_US, "The samples were answered wrongly, and the old configuration is in service again"),

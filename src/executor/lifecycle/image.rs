@@ -1,5 +1,6 @@
-//! `sagemaker-executor image`: builds the image that a project trains or serves with.
+//! `sagemaker-executor image`: builds the image that a project trains or serves with, and looks for known vulnerabilities in it.
 
+mod accepted;
 mod build;
 mod buildah;
 mod buildah_errors;
@@ -7,19 +8,24 @@ mod built;
 mod codebuild;
 mod context;
 mod dockerfile;
+mod findings;
 mod fingerprint;
 mod ignore_file;
 mod registry_access;
+mod registry_scan;
 mod remote;
+mod scan;
+mod scan_report;
 mod shown_lines;
 mod source_zip;
 mod spec;
 mod tag_format;
 mod tagging;
+mod trivy;
 
 use clap::{Args, Subcommand};
 
-use super::CommandInputs;
+use super::{CommandInputs, until_canceled};
 use crate::base::signals::Cancellation;
 
 #[derive(Debug, Args)]
@@ -34,10 +40,15 @@ enum ImageCommand {
     ///
     /// With buildah, without a daemon, or in CodeBuild, which gets the files that git tracks. Where the repository has the image of the same files, Dockerfile, arguments and bases, nothing is built.
     Build(Box<build::BuildArgs>),
+    /// Look for known vulnerabilities in an image, and end with 10 at a grave one
+    ///
+    /// With trivy, else with ECR's own scan, which is awaited. The report for GitLab is written in both cases.
+    Scan(Box<scan::ScanArgs>),
 }
 
 pub async fn run(inputs: &CommandInputs, args: ImageArgs, cancellation: Cancellation) -> anyhow::Result<()> {
     match args.command {
         ImageCommand::Build(args) => Box::pin(build::run(inputs, *args, cancellation)).await,
+        ImageCommand::Scan(args) => until_canceled(cancellation, Box::pin(scan::run(inputs, *args))).await,
     }
 }

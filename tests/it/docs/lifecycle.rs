@@ -74,6 +74,23 @@ const POLICIES: &[(&str, &[&str], &[&str])] = &[
         ],
     ),
     ("codebuild-role-trust.json", &[], &["sts:AssumeRole"]),
+    (
+        "image-build.json",
+        &["image_store"],
+        // Those of the builder.
+        &[
+            "ecr:BatchCheckLayerAvailability",
+            "ecr:CompleteLayerUpload",
+            "ecr:GetDownloadUrlForLayer",
+            "ecr:InitiateLayerUpload",
+            "ecr:UploadLayerPart",
+        ],
+    ),
+    (
+        "image-scan.json",
+        &["image_scans"],
+        &["ecr:BatchGetImage", "ecr:GetAuthorizationToken", "ecr:GetDownloadUrlForLayer"],
+    ),
     ("package.json", &[], &["s3:GetObject", "s3:ListBucket", "s3:PutObject", "sagemaker:DescribeModelPackage"]),
     ("model-latest.json", &[], &["sagemaker:DescribeModelPackage", "sagemaker:ListModelPackages"]),
     (

@@ -22,7 +22,8 @@ const POLICIES: [(&str, &str); 2] = [
 ];
 const SERVICE: &str = include_str!("../../../runner-config/iam/lifecycle/codebuild-role.json");
 const SERVICE_TRUST: &str = include_str!("../../../runner-config/iam/lifecycle/codebuild-role-trust.json");
-const OWN_BUILDSPEC: &str = "version: 0.2\nphases:\n  build:\n    commands:\n      - echo \"begun $IMAGE_TAG\"; COMMAND\n";
+const OWN_BUILDSPEC: &str =
+    "version: 0.2\nphases:\n  build:\n    commands:\n      - echo \"begun $IMAGE_TAG\"; COMMAND\n";
 
 /// The role of the builds.
 fn service_role() -> Value {
@@ -57,7 +58,8 @@ impl Desk {
         let roles = json!({"RoleDetailList": [shipped_role_with("job", &POLICIES), service_role()]});
         std::fs::write(path("account.json"), roles.to_string()).unwrap();
         let image = format!("build-image=overlay:{}", path("build-image").display());
-        let args = ["--iam", path("account.json").to_str().unwrap(), "--image", &image, "--no-delays"].map(str::to_owned);
+        let args =
+            ["--iam", path("account.json").to_str().unwrap(), "--image", &image, "--no-delays"].map(str::to_owned);
         let mut emulator = Emulator::start(&path("data"), &args);
         let base = push_base(&emulator, folder.path());
         create_repository(&emulator, "example-image", "IMMUTABLE");
@@ -65,7 +67,11 @@ impl Desk {
         let project = path("project");
         std::fs::create_dir(&project).unwrap();
         git(&project, &["init", "-q", "-b", "main"]);
-        put(&project, "Dockerfile", "ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\nARG NAME\nCOPY data.txt /data.txt\nRUN echo \"$NAME\" > /name\n");
+        put(
+            &project,
+            "Dockerfile",
+            "ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\nARG NAME\nCOPY data.txt /data.txt\nRUN echo \"$NAME\" > /name\n",
+        );
         put(&project, "data.txt", "data\n");
         let desk = Self { emulator, folder, base };
         desk.manifest(&json!({}));

@@ -377,7 +377,11 @@ impl Emulator {
     /// One awsJson call; tried again while it is throttled.
     pub(crate) fn call(&self, target: &str, body: &Value) -> Value {
         let answer = poll(Duration::from_secs(30), || {
-            let service = if target.starts_with("SageMaker.") { "sagemaker" } else { "logs" };
+            let service = match target.split(['.', '_']).next() {
+                Some("SageMaker") => "sagemaker",
+                Some("AmazonEC2ContainerRegistry") => "ecr",
+                _ => "logs",
+            };
             let headers = [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", target)];
             let (status, text) = self.request("POST", "/", service, &headers, &body.to_string());
             if text.contains("ThrottlingException") {

@@ -22,6 +22,7 @@ pub(crate) mod gitlab;
 pub(crate) mod gitlab_api;
 pub(crate) mod iam;
 pub(crate) mod id_tokens;
+pub(crate) mod images;
 pub(crate) mod job;
 pub(crate) mod outcome;
 pub(crate) mod pipeline;

@@ -13,7 +13,7 @@ use crate::support::program::executor;
 #[test]
 fn components_have_no_findings() {
     let all = components();
-    let parts = ["job", "validate", "train", "model", "deploy", "release", "report"];
+    let parts = ["job", "validate", "image", "train", "model", "deploy", "release", "report"];
     let flows = ["training-project", "inference-project", "full-project"];
     for name in parts.iter().chain(&flows) {
         assert!(all.contains_key(*name), "{name} is missing");

@@ -12,9 +12,11 @@ use super::shell::calls;
 use super::yaml::{all_texts, documents, texts};
 
 /// Commands that need credentials of AWS, by their first words; `release` has the job's token.
-const WITH_CREDENTIALS: [&str; 4] = ["model", "endpoint", "package", "report"];
+const WITH_CREDENTIALS: [&str; 5] = ["image", "model", "endpoint", "package", "report"];
 /// Variables that the `--dotenv` of a command has, and that scripts of later jobs name. `docs/LIFECYCLE.md` lists them.
-const WRITTEN: [(&str, &[&str]); 6] = [
+const WRITTEN: [(&str, &[&str]); 8] = [
+    ("image build", &["IMAGE_URI", "IMAGE_DIGEST", "IMAGE_TAG", "TRAINING_IMAGE", "SERVING_IMAGE"]),
+    ("image scan", &["IMAGE_SCAN_RESULT"]),
     ("model register", &["MODEL_PACKAGE_ARN", "MODEL_DATA_URL", "IMAGE"]),
     ("model latest", &["MODEL_PACKAGE_ARN", "MODEL_DATA_URL", "IMAGE"]),
     ("package", &["PACKAGE_FILE", "PACKAGE_NAME", "PACKAGE_SHA256", "PACKAGE_URI"]),
@@ -23,7 +25,8 @@ const WRITTEN: [(&str, &[&str]); 6] = [
     ("release", &["RELEASE_TAG", "RELEASE_URL"]),
 ];
 /// Commands that read a variable without naming it.
-const READ: [(&str, &str); 2] = [("model approve", "MODEL_PACKAGE_ARN"), ("model reject", "MODEL_PACKAGE_ARN")];
+const READ: [(&str, &str); 3] =
+    [("image scan", "IMAGE_URI"), ("model approve", "MODEL_PACKAGE_ARN"), ("model reject", "MODEL_PACKAGE_ARN")];
 /// Options that write a file, and the report of the job that takes it.
 const REPORTS: [(&str, &str); 3] = [("--dotenv", "dotenv"), ("--junit", "junit"), ("--openmetrics", "metrics")];
 

@@ -74,8 +74,8 @@ impl Accepted {
     }
 
     /// The ids of entries that are not among the used ones.
-    pub(super) fn unused<'a>(&self, used: impl Iterator<Item = &'a AcceptedFinding> + Clone) -> Vec<String> {
-        let is_unused = |entry: &&AcceptedFinding| !used.clone().any(|one| one == *entry);
+    pub(super) fn unused(&self, used: &[&AcceptedFinding]) -> Vec<String> {
+        let is_unused = |entry: &&AcceptedFinding| !used.contains(entry);
         self.accepted.iter().filter(is_unused).map(|entry| plain::line(&entry.id, 100)).collect()
     }
 }

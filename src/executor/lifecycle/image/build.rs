@@ -69,7 +69,8 @@ pub(super) async fn run(inputs: &CommandInputs, args: BuildArgs, cancellation: C
         let bases: Vec<_> = bases.collect();
         remote.run(&dockerfile, &bases, tags.clone(), &cancellation).await?
     } else {
-        let build = Build { inputs, spec, secrets, store: &**store, repository };
+        let output = args.output.dotenv.as_deref();
+        let build = Build { inputs, spec, secrets, store: &**store, repository, output };
         until_canceled(cancellation, build.run(args.timeout, tags.clone())).await?
     };
     let BuiltParts { status, digest, tags, context_tag } = done;
@@ -137,6 +138,8 @@ struct Build<'a> {
     secrets: &'a [BuildSecret],
     store: &'a dyn ImageStore,
     repository: &'a ImageRepositorySight,
+    /// The file that the command writes.
+    output: Option<&'a Path>,
 }
 
 impl Build<'_> {
@@ -160,7 +163,8 @@ impl Build<'_> {
     async fn copy(&self, folder: &Path) -> anyhow::Result<CopiedContext> {
         std::fs::create_dir(folder).context("failed to make a folder for the context")?;
         let (from, into, limits) = (self.spec.context.clone(), folder.to_owned(), self.spec.limits());
-        let copied = tokio::task::spawn_blocking(move || context::copy(&from, &into, limits));
+        let output = self.output.map(Path::to_owned);
+        let copied = tokio::task::spawn_blocking(move || context::copy(&from, &into, limits, output.as_deref()));
         let copied = copied.await.context("failed to copy the context")??;
         let files = if copied.files == 1 { "a file".to_owned() } else { format!("{} files", copied.files) };
         self.inputs.printer.line(format!("The context has {files}, {}", human_bytes(copied.bytes)));
@@ -185,7 +189,7 @@ impl Work<'_> {
         (dockerfile_copy, context): (&Path, &Path),
         tags: Vec<String>,
     ) -> anyhow::Result<BuiltParts> {
-        let Build { spec, store, repository, inputs, secrets } = *self.build;
+        let Build { spec, store, repository, inputs, secrets, .. } = *self.build;
         let bases = self.digests(bases).await?;
         let parts = BuildInputs {
             dockerfile: dockerfile.as_bytes(),

@@ -40,22 +40,34 @@ pub(super) struct CopiedContext {
     pub(super) files: u64,
 }
 
-/// Copies the files of `folder` that the context has into `copy`, an empty folder. Blocks.
+/// Copies the files of `folder` that the context has into `copy`, an empty folder. Blocks. `output` is a file that the command writes itself,
+/// so that it belongs to no context.
 ///
 /// # Errors
 /// Failures of the user: the folder cannot be read, has more than the limits, or has something that is no file, folder or link.
-pub(super) fn copy(folder: &Path, copy: &Path, limits: ContextLimits) -> anyhow::Result<CopiedContext> {
+pub(super) fn copy(
+    folder: &Path,
+    copy: &Path,
+    limits: ContextLimits,
+    output: Option<&Path>,
+) -> anyhow::Result<CopiedContext> {
     if !folder.is_dir() {
         return Err(Failure::user(format!("the context {} is no folder", folder.display()))
             .hint("change `image.context` in the manifest, or `--context`")
             .into());
     }
     let ignored = ignore_file(folder)?;
+    let below = |file: &Path| {
+        let (name, above) = (file.file_name()?, file.parent().filter(|above| !above.as_os_str().is_empty()));
+        let above = above.unwrap_or(Path::new(".")).canonicalize().ok()?;
+        Some(above.strip_prefix(folder.canonicalize().ok()?).ok()?.join(name))
+    };
     let mut copying = Copying {
         folder,
         copy,
         limits,
         ignored,
+        output: output.and_then(below),
         done: CopiedContext { hash: FilesHash::default(), bytes: 0, files: 0 },
         buffer: vec![0; CHUNK],
     };
@@ -82,6 +94,8 @@ struct Copying<'a> {
     copy: &'a Path,
     limits: ContextLimits,
     ignored: IgnoreFile,
+    /// Relative to the folder.
+    output: Option<PathBuf>,
     done: CopiedContext,
     buffer: Vec<u8>,
 }
@@ -102,7 +116,7 @@ impl Copying<'_> {
                 if path != Path::new(".git") && (!is_out || self.ignored.has_exceptions()) {
                     open.push(self.names(&path)?);
                 }
-            } else if !is_out {
+            } else if !is_out && self.output.as_ref() != Some(&path) {
                 self.entry(&path, &source, &metadata)?;
             }
         }
@@ -211,7 +225,7 @@ mod tests {
 
     fn copied(folder: &Path, limits: ContextLimits) -> anyhow::Result<(tempfile::TempDir, CopiedContext)> {
         let place = tempfile::tempdir().unwrap();
-        let done = copy(folder, place.path(), limits)?;
+        let done = copy(folder, place.path(), limits, Some(&folder.join("data/../image.env")))?;
         Ok((place, done))
     }
 
@@ -247,6 +261,7 @@ mod tests {
         let first = hash();
         write(folder.path(), ".git/index", "1");
         write(folder.path(), "data/b.csv", "1");
+        write(folder.path(), "image.env", "1");
         fs::set_permissions(folder.path().join("run.sh"), Permissions::from_mode(0o777)).unwrap();
         assert_eq!(hash(), first, "nothing of the context changed");
         fs::set_permissions(folder.path().join("run.sh"), Permissions::from_mode(0o644)).unwrap();

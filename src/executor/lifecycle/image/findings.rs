@@ -136,7 +136,7 @@ pub(super) fn judge(mut findings: Vec<Finding>, bar: Severity, accepted: &Accept
             None => judged.below.push(finding),
         }
     }
-    judged.unused = accepted.unused(judged.accepted.iter().map(|(_, entry)| entry));
+    judged.unused = accepted.unused(&judged.accepted.iter().map(|(_, entry)| entry).collect::<Vec<_>>());
     judged
 }
 
@@ -179,9 +179,8 @@ mod tests {
             finding("CVE-4", "UNTRIAGED", "a"),
         ];
         let judged = judge(findings, Severity::High, &accepted);
-        let ids = |findings: &[Finding]| {
-            findings.iter().map(|one| format!("{} {}", one.id, one.package)).collect::<Vec<_>>()
-        };
+        let ids =
+            |findings: &[Finding]| findings.iter().map(|one| format!("{} {}", one.id, one.package)).collect::<Vec<_>>();
         assert_eq!(ids(&judged.stopping), ["CVE-1 other", "CVE-2 a"]);
         assert_eq!(ids(&judged.below), ["CVE-3 a", "CVE-4 a"]);
         assert_eq!(judged.accepted[0].1.reason, "not called");

@@ -79,11 +79,8 @@ impl Data for ImageVerdict {
     fn text(&self) -> String {
         let counts: Vec<_> = self.counts.iter().rev().map(|(name, number)| format!("{number} {name}")).collect();
         let counts = if counts.is_empty() { "none".to_owned() } else { counts.join(", ") };
-        let mut lines = vec![
-            self.image.clone(),
-            format!("  scanner   {}", self.scanner),
-            format!("  findings  {counts}"),
-        ];
+        let mut lines =
+            vec![self.image.clone(), format!("  scanner   {}", self.scanner), format!("  findings  {counts}")];
         if !self.accepted.is_empty() {
             lines.push(format!("  accepted  {}", self.accepted.join(", ")));
         }
@@ -107,8 +104,9 @@ pub(super) async fn run(inputs: &CommandInputs, args: ScanArgs) -> anyhow::Resul
     let accepted = args.accept.as_deref().map(|file| read_accepted(file, today)).transpose()?.unwrap_or_default();
     let uri = args.image.clone().or_else(|| inputs.env.get("IMAGE_URI").map(str::to_owned));
     let uri = uri.ok_or_else(|| {
-        Failure::user("no image is named")
-            .hint("let the job need the one that built the image, whose dotenv report has `IMAGE_URI`, or give `--image`")
+        Failure::user("no image is named").hint(
+            "let the job need the one that built the image, whose dotenv report has `IMAGE_URI`, or give `--image`",
+        )
     })?;
     let image = ImageName::parse(&uri).filter(|image| image.digest.starts_with("sha256:")).ok_or_else(|| {
         Failure::user(format!("{} is no image of ECR by its digest", plain::line(&uri, 300)))

@@ -145,7 +145,10 @@ mod tests {
     fn a_report_has_what_the_schema_requires() {
         let report = made(vec![finding("CVE-1"), finding(""), finding("CVE-3")]);
         let scan = &report["scan"];
-        assert_eq!((&scan["start_time"], &scan["end_time"]), (&json!("2026-11-29T12:00:00"), &json!("2026-11-29T12:00:05")));
+        assert_eq!(
+            (&scan["start_time"], &scan["end_time"]),
+            (&json!("2026-11-29T12:00:00"), &json!("2026-11-29T12:00:05"))
+        );
         for program in ["analyzer", "scanner"] {
             for key in ["id", "name", "version"] {
                 assert!(scan[program][key].as_str().is_some_and(|text| !text.is_empty()), "{program} {key}");
@@ -158,7 +161,11 @@ mod tests {
         assert!(scan["messages"][0]["value"].as_str().unwrap().contains("CVE-3 in p is accepted until 2027-01-01"));
         for one in found {
             let identifier = &one["identifiers"][0];
-            assert!(["type", "name", "value"].iter().all(|key| identifier[key].as_str().is_some_and(|text| !text.is_empty())));
+            assert!(
+                ["type", "name", "value"]
+                    .iter()
+                    .all(|key| identifier[key].as_str().is_some_and(|text| !text.is_empty()))
+            );
             assert!(identifier["url"].is_null() && one["links"].is_null(), "{one}");
             assert!(one["description"].as_str().unwrap().len() <= LONGEST_DESCRIPTION);
             assert_eq!(one["location"]["operating_system"], "unknown");

@@ -36,8 +36,8 @@ pub(super) struct SpecArgs {
     /// Secret of the Dockerfile's `RUN --mount=type=secret`, from a variable, besides `image.secrets` of the manifest: `id=NAME,env=VARIABLE`
     #[arg(long, value_name = "SECRET")]
     pub(super) secret: Vec<String>,
-    /// Tag by format, such as `build-{pipeline}-{short_sha}`, in place of `image.tags` of the manifest
-    #[arg(long, value_name = "FORMAT")]
+    /// Tags by format, such as `build-{pipeline}-{short_sha}`, separated by commas, in place of `image.tags` of the manifest
+    #[arg(long, value_name = "FORMAT", value_delimiter = ',')]
     pub(super) tag: Vec<String>,
     /// Builder; `image.builder` of the manifest, else buildah
     #[arg(long, value_name = "BUILDER")]

@@ -160,10 +160,12 @@ struct Vulnerability {
 }
 
 fn parse(text: &[u8]) -> Result<ScanResult, Failure> {
-    let report: Report =
-        serde_json::from_slice(text).map_err(|error| failed("its report is not one that trivy writes").caused_by(error))?;
+    let report: Report = serde_json::from_slice(text)
+        .map_err(|error| failed("its report is not one that trivy writes").caused_by(error))?;
     if report.schema_version != 2 {
-        return Err(failed("its report has an unknown version").hint("use another version of trivy, or `--scanner ecr`"));
+        return Err(
+            failed("its report has an unknown version").hint("use another version of trivy, or `--scanner ecr`")
+        );
     }
     let some = |text: String| Some(text).filter(|text| !text.is_empty());
     let all = report.results.unwrap_or_default().into_iter().flat_map(|one| one.vulnerabilities.unwrap_or_default());
@@ -211,7 +213,13 @@ mod tests {
 
     #[test]
     fn another_text_is_no_report_without_findings() {
-        for text in ["", "{}", "[]", r#"{"SchemaVersion": 1}"#, r#"{"SchemaVersion": 2, "Results": [{"Vulnerabilities": [{}]}]}"#] {
+        for text in [
+            "",
+            "{}",
+            "[]",
+            r#"{"SchemaVersion": 1}"#,
+            r#"{"SchemaVersion": 2, "Results": [{"Vulnerabilities": [{}]}]}"#,
+        ] {
             assert!(parse(text.as_bytes()).is_err(), "{text}");
         }
     }

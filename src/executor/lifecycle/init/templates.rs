@@ -20,6 +20,7 @@ impl Template {
 /// A project that trains a model.
 pub(super) const TRAINING: Template = Template {
     files: &[
+        (".dockerignore", include_str!("training/dockerignore")),
         (".gitignore", include_str!("training/gitignore")),
         (".gitlab-ci.yml", include_str!("training/gitlab-ci.yml")),
         ("Dockerfile", include_str!("training/Dockerfile")),
@@ -35,6 +36,7 @@ pub(super) const TRAINING: Template = Template {
 /// A project that serves a model. Its endpoint is named after the project, a hyphen, and at most 24 letters of an environment.
 pub(super) const ENDPOINT: Template = Template {
     files: &[
+        (".dockerignore", include_str!("endpoint/dockerignore")),
         (".gitignore", include_str!("endpoint/gitignore")),
         (".gitlab-ci.yml", include_str!("endpoint/gitlab-ci.yml")),
         ("Dockerfile", include_str!("endpoint/Dockerfile")),

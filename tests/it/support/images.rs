@@ -1,0 +1,112 @@
+//! Images for tests: a base made from programs of this machine, in the emulator's registry.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+use super::emulator::Emulator;
+use super::waiting::find_program;
+
+/// The host in the names of images in the emulator's account and region.
+pub(crate) const REGISTRY: &str = "000000000000.dkr.ecr.us-east-1.amazonaws.com";
+
+/// What a test of builds needs, in words; `None` when all is there.
+pub(crate) fn missing_builder() -> Option<&'static str> {
+    let is_missing =
+        find_program("buildah").is_none() || find_program("busybox").is_none() || !rustix::process::geteuid().is_root();
+    is_missing.then_some(
+        "no buildah or busybox (packages buildah, busybox-static), or another user than root, for whom it needs /etc/subuid",
+    )
+}
+
+/// A call of ECR.
+#[track_caller]
+pub(crate) fn ecr(emulator: &Emulator, operation: &str, body: &Value) -> Value {
+    emulator.call(&format!("AmazonEC2ContainerRegistry_V20150921.{operation}"), body)
+}
+
+pub(crate) fn create_repository(emulator: &Emulator, name: &str, mutability: &str) {
+    ecr(emulator, "CreateRepository", &json!({"repositoryName": name, "imageTagMutability": mutability}));
+}
+
+/// Images and tags of a repository, as `DIGEST TAG`; without a tag the digest alone.
+pub(crate) fn images(emulator: &Emulator, repository: &str) -> BTreeSet<String> {
+    let listed = ecr(emulator, "ListImages", &json!({"repositoryName": repository}));
+    let text = |id: &Value, key: &str| id[key].as_str().unwrap_or_default().to_owned();
+    let ids = listed["imageIds"].as_array().unwrap().iter();
+    ids.map(|id| format!("{} {}", text(id, "imageDigest"), text(id, "imageTag")).trim_end().to_owned()).collect()
+}
+
+/// buildah, with a storage of its own in a folder.
+pub(crate) fn buildah(folder: &Path, arguments: &[&str]) -> Output {
+    let mut buildah = Command::new("buildah");
+    buildah.args(["--storage-driver", "vfs", "--root"]).arg(folder.join("root"));
+    buildah.arg("--runroot").arg(folder.join("run")).args(arguments);
+    buildah.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", folder).env("TMPDIR", folder);
+    buildah.output().unwrap()
+}
+
+/// Pushes an image with busybox alone into the repository `example-base`, and gives back its name by digest.
+#[track_caller]
+pub(crate) fn push_base(emulator: &Emulator, folder: &Path) -> String {
+    create_repository(emulator, "example-base", "MUTABLE");
+    let context = folder.join("base");
+    let bin = context.join("bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    std::fs::copy(find_program("busybox").unwrap(), bin.join("busybox")).unwrap();
+    for name in ["sh", "cat", "echo", "sleep", "wc", "ls", "mkdir", "chmod", "tee"] {
+        symlink("busybox", bin.join(name)).unwrap();
+    }
+    std::fs::create_dir_all(context.join("tmp")).unwrap();
+    std::fs::write(context.join("Containerfile"), "FROM scratch\nCOPY bin /bin\nENV PATH=/bin\n").unwrap();
+    push(emulator, folder, &context, "example-base")
+}
+
+/// Builds a folder and pushes the image under the tag `1`.
+#[track_caller]
+pub(crate) fn push(emulator: &Emulator, folder: &Path, context: &Path, repository: &str) -> String {
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let data = ecr(emulator, "GetAuthorizationToken", &json!({}))["authorizationData"][0].take();
+    let host = data["proxyEndpoint"].as_str().unwrap().trim_start_matches("http://").to_owned();
+    let auth = json!({"auths": {host.as_str(): {"auth": data["authorizationToken"]}}});
+    std::fs::write(path("auth.json"), auth.to_string()).unwrap();
+    let run = |arguments: &[&str]| {
+        let ended = buildah(folder, arguments);
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    };
+    let context = context.to_str().unwrap();
+    let build = ["bud", "--isolation", "chroot", "--timestamp", "0", "--format", "docker"];
+    run(&[&build[..], &["--iidfile", &path("id"), context]].concat());
+    let id = std::fs::read_to_string(path("id")).unwrap();
+    let place = format!("docker://{host}/{repository}:1");
+    let to = ["--tls-verify=false", "--authfile", &path("auth.json"), "--digestfile", &path("digest"), &id, &place];
+    run(&[&["push", "--quiet"], &to[..]].concat());
+    format!("{REGISTRY}/{repository}@{}", std::fs::read_to_string(path("digest")).unwrap())
+}
+
+/// The configuration of an image, as its registry has it.
+pub(crate) fn configuration(emulator: &Emulator, data_dir: &Path, repository: &str, digest: &str) -> Value {
+    let ids = json!({"repositoryName": repository, "imageIds": [{"imageDigest": digest}]});
+    let found = ecr(emulator, "BatchGetImage", &ids);
+    let manifest: Value = serde_json::from_str(found["images"][0]["imageManifest"].as_str().unwrap()).unwrap();
+    let digest = manifest["config"]["digest"].as_str().unwrap().trim_start_matches("sha256:").to_owned();
+    let file = files(&data_dir.join("ecr")).into_iter().find(|file| file.ends_with(&digest)).expect("it was pushed");
+    serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
+}
+
+/// All files below a folder.
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            found.extend(files(&entry.path()));
+        } else if kind.is_file() {
+            found.push(entry.path());
+        }
+    }
+    found
+}
