@@ -14,7 +14,8 @@ use aws_smithy_types::config_bag::{Storable, StoreReplace};
 use serde_json::Value;
 
 /// Members of requests that name an object.
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 14] = [
+    "SecretId",
     "repositoryName",
     "TrainingJobName",
     "ModelPackageGroupName",

@@ -30,6 +30,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_mins(1);
 /// Time limit of one attempt of a call with a large body: the agent's executable is the largest.
 pub(super) const TRANSFER_ATTEMPT_TIMEOUT: Duration = Duration::from_mins(10);
+/// Time limit of one attempt to read a secret, of 64 KiB at most.
+const SECRET_TIMEOUT: Duration = Duration::from_secs(15);
 /// Time limit of a request to an endpoint, of which the container has 60 seconds.
 const INVOCATION_TIMEOUT: Duration = Duration::from_secs(70);
 
@@ -46,6 +48,7 @@ pub(super) struct Clients {
     sts: OnceLock<aws_sdk_sts::Client>,
     ecr: OnceLock<aws_sdk_ecr::Client>,
     iam: OnceLock<aws_sdk_iam::Client>,
+    secrets: OnceLock<aws_sdk_secretsmanager::Client>,
     quotas: OnceLock<aws_sdk_servicequotas::Client>,
     runtime: OnceLock<aws_sdk_sagemakerruntime::Client>,
     scaling: OnceLock<aws_sdk_applicationautoscaling::Client>,
@@ -83,6 +86,7 @@ impl Clients {
             sts: OnceLock::new(),
             ecr: OnceLock::new(),
             iam: OnceLock::new(),
+            secrets: OnceLock::new(),
             quotas: OnceLock::new(),
             runtime: OnceLock::new(),
             scaling: OnceLock::new(),
@@ -139,6 +143,15 @@ impl Clients {
         self.iam.get_or_init(|| {
             let config = aws_sdk_iam::config::Builder::from(&self.config).interceptor(CallLog::default());
             aws_sdk_iam::Client::from_conf(config.build())
+        })
+    }
+
+    pub(super) fn secrets(&self) -> &aws_sdk_secretsmanager::Client {
+        self.secrets.get_or_init(|| {
+            let config = aws_sdk_secretsmanager::config::Builder::from(&self.config)
+                .timeout_config(timeouts(SECRET_TIMEOUT))
+                .interceptor(CallLog::default());
+            aws_sdk_secretsmanager::Client::from_conf(config.build())
         })
     }
 

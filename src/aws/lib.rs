@@ -25,6 +25,7 @@ mod registry;
 mod renewal;
 mod roles;
 mod scaling;
+mod secrets;
 mod settings;
 mod source_objects;
 #[cfg(test)]
@@ -40,7 +41,7 @@ use async_trait::async_trait;
 use executor::cloud::{
     Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, EndpointLogs, EndpointScaling, ImageBuilds,
     ImageRegistry, ImageScans, ImageStore, Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry,
-    ObjectStore, ObjectSurvey, SourceObjects, TrainingJobs,
+    ObjectStore, ObjectSurvey, SecretStore, SourceObjects, TrainingJobs,
 };
 use tokio::sync::Mutex;
 
@@ -107,6 +108,10 @@ impl Connect for Aws {
 
     async fn roles(&self, access: &Access) -> anyhow::Result<Arc<dyn AccountRoles>> {
         Ok(Arc::new(roles::AwsRoles::new(self.shared(access).await?)))
+    }
+
+    async fn secrets(&self, access: &Access) -> anyhow::Result<Arc<dyn SecretStore>> {
+        Ok(Arc::new(secrets::AwsSecrets::new(self.shared(access).await?)))
     }
 
     async fn quotas(&self, access: &Access) -> anyhow::Result<Arc<dyn AccountQuotas>> {

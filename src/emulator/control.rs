@@ -82,6 +82,7 @@ async fn administrators(gate: &Gate, request: Request<Body>) -> anyhow::Result<R
     Ok(match (request.method(), path.as_str()) {
         (&Method::GET, "/_emulator/requests") => answer(StatusCode::OK, json!(gate.counts())),
         (&Method::GET, "/_emulator/iam") => answer(StatusCode::OK, gate.shared.authority.decided()),
+        (&Method::GET, "/_emulator/statements") => answer(StatusCode::OK, gate.shared.authority.statements()),
         (&Method::GET, "/_emulator/logs") => {
             let query = query_pairs(request.uri().query().unwrap_or_default());
             let prefix = query.into_iter().find_map(|(name, value)| (name == "prefix").then_some(value));

@@ -24,6 +24,7 @@ mod package_names;
 mod paging;
 mod protocol;
 mod quirks;
+mod secret_names;
 mod server;
 mod service;
 mod services;

@@ -160,16 +160,28 @@ impl Model {
         &MODEL
     }
 
+    pub(crate) fn secrets() -> &'static Self {
+        static MODEL: LazyLock<Model> = LazyLock::new(|| Model::parse(include_str!("model/secretsmanager.json")));
+        &MODEL
+    }
+
     pub(crate) fn codebuild() -> &'static Self {
         static MODEL: LazyLock<Model> = LazyLock::new(|| Model::parse(include_str!("model/codebuild.json")));
         &MODEL
     }
 
     #[cfg(test)]
-    pub(crate) fn all() -> [&'static Self; 7] {
-        let of_sagemaker = [Self::sagemaker(), Self::logs(), Self::ecr(), Self::quotas()];
-        let [sagemaker, logs, ecr, quotas] = of_sagemaker;
-        [sagemaker, logs, ecr, quotas, Self::cloudwatch(), Self::autoscaling(), Self::codebuild()]
+    pub(crate) fn all() -> [&'static Self; 8] {
+        [
+            Self::sagemaker(),
+            Self::logs(),
+            Self::ecr(),
+            Self::quotas(),
+            Self::cloudwatch(),
+            Self::autoscaling(),
+            Self::secrets(),
+            Self::codebuild(),
+        ]
     }
 
     pub(crate) fn parse(json: &str) -> Self {

@@ -15,6 +15,7 @@ pub mod operate;
 pub mod protocol;
 pub mod report;
 pub mod sandbox;
+pub mod secrets;
 pub mod session;
 pub mod stages;
 pub mod trace;

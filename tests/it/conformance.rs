@@ -7,6 +7,7 @@ mod builds;
 mod endpoints;
 mod images;
 mod registry;
+mod secrets;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

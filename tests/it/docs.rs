@@ -6,6 +6,7 @@ mod explain;
 mod jobs;
 mod lifecycle;
 mod policies;
+mod statements;
 mod units;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -15,6 +15,7 @@ mod model;
 mod package;
 mod release;
 mod report;
+mod token_secret;
 mod validate;
 
 use std::path::Path;

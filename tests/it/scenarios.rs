@@ -98,6 +98,7 @@ mod sagemaker_resume;
 mod sagemaker_rules;
 mod sagemaker_sandbox;
 mod sagemaker_sandbox_network;
+mod sagemaker_secret_values;
 mod sagemaker_secrets;
 mod sagemaker_spot;
 mod sagemaker_trace;

@@ -9,6 +9,7 @@ use super::context::{NeededAction, SAGEMAKER, training_job};
 use super::identity::account_of;
 use super::monitoring::{autoscaling_actions, cloudwatch_actions};
 use super::packages::package_actions;
+use super::secrets::secret_action;
 use super::serving::serving_actions;
 use crate::caller::Caller;
 use crate::protocol::text;
@@ -27,6 +28,7 @@ pub(crate) fn json_actions(
         "ecr" => return vec![image_action(operation, request, caller, tags)],
         // Quotas are no resources that a policy names.
         "servicequotas" => return vec![NeededAction::new(action, "*")],
+        "secretsmanager" => return vec![secret_action(operation, request, caller, tags)],
         "monitoring" => return cloudwatch_actions(operation, request, caller, tags),
         "codebuild" => return build_actions(operation, request, caller, tags),
         "application-autoscaling" => return autoscaling_actions(operation, request, caller),

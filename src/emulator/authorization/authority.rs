@@ -1,6 +1,6 @@
 //! The policies of all accounts, and whether a caller may do what a request needs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
 use parking_lot::Mutex;
@@ -21,6 +21,9 @@ const TRAINING_JOB: &str = include_str!("../../../runner-config/iam/training-job
 /// Number of requests by action.
 type Counts = BTreeMap<String, u64>;
 
+/// Actions by the number of the policy in a role and the `Sid` of the statement that allowed them.
+type Statements = BTreeMap<(usize, String), BTreeSet<String>>;
+
 /// All policies of the accounts, and what was decided by them so far.
 #[derive(Debug)]
 pub(crate) struct Authority {
@@ -30,6 +33,8 @@ pub(crate) struct Authority {
     training: Vec<Document>,
     /// Allowed and denied actions, by principal.
     decided: Mutex<BTreeMap<String, [Counts; 2]>>,
+    /// The statements that allowed something, by principal.
+    used: Mutex<BTreeMap<String, Statements>>,
 }
 
 impl Authority {
@@ -43,6 +48,7 @@ impl Authority {
             everything: vec![document(&everything).context("failed to read the administrator's policy")?],
             training: vec![document(&training_policy()?).context("failed to read the training jobs' policy")?],
             decided: Mutex::default(),
+            used: Mutex::default(),
         })
     }
 
@@ -65,6 +71,9 @@ impl Authority {
     ) -> Result<(), String> {
         let verdict = self.decide(caller, needed, resource_policy);
         self.count(caller, needed, verdict.is_ok());
+        if verdict.is_ok() {
+            self.note_statements(caller, needed);
+        }
         verdict
     }
 
@@ -129,6 +138,35 @@ impl Authority {
             across: needed.owner.as_ref().is_some_and(|owner| *owner != caller.account),
         };
         decide(&principal, &question, &policies)
+    }
+
+    /// Notes which statements of the caller's own policies allow an action.
+    fn note_statements(&self, caller: &Caller, needed: &NeededAction) {
+        let identity = &caller.identity;
+        if self.entity(identity).is_none() {
+            return;
+        }
+        let keys = with_caller(needed, caller, &self.principal_tags(identity));
+        let (arn, principal_arn) = (caller.arn(), identity.principal_arn(&caller.account));
+        let role_arn = identity.session().map(|_| principal_arn.as_str());
+        let principal = Principal { arn: &arn, role_arn, account: &caller.account, service: None };
+        let question = Question { action: &needed.action, resource: &needed.resource, keys: &keys };
+        let mut used = self.used.lock();
+        let used = used.entry(principal_arn.clone()).or_default();
+        for (number, policy) in self.policies(identity).iter().enumerate() {
+            for sid in policy.allowing(&principal, &question) {
+                used.entry((number, sid.to_owned())).or_default().insert(needed.action.clone());
+            }
+        }
+    }
+
+    /// The statements that allowed something so far, by principal.
+    pub(crate) fn statements(&self) -> Value {
+        let of = |((policy, sid), actions): (&(usize, String), &BTreeSet<String>)| json!({"policy": policy, "statement": sid, "actions": actions});
+        let used = self.used.lock();
+        let of_principal =
+            used.iter().map(|(principal, all)| (principal.clone(), all.iter().map(of).collect::<Value>()));
+        Value::Object(of_principal.collect())
     }
 
     fn count(&self, caller: &Caller, needed: &NeededAction, allowed: bool) {

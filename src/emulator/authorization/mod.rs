@@ -11,6 +11,7 @@ mod context;
 pub(crate) mod identity;
 mod monitoring;
 mod packages;
+mod secrets;
 mod serving;
 
 pub(crate) use self::account::{IamAccount, IamEntity};
@@ -19,3 +20,4 @@ pub(crate) use self::authority::Authority;
 pub(crate) use self::building::sent_tags;
 pub(crate) use self::context::{NeededAction, SAGEMAKER};
 pub(crate) use self::identity::{Identity, RoleSession, account_of};
+pub(crate) use self::secrets::secret_action;

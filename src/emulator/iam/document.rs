@@ -42,6 +42,8 @@ pub(super) enum Effect {
 
 #[derive(Debug)]
 struct Statement {
+    /// `Sid`, empty without one.
+    sid: String,
     effect: Effect,
     principals: Option<Principals>,
     actions: Listed,
@@ -87,6 +89,13 @@ impl Document {
     /// Closest match of the caller by the statements that allow a request; `None` when no statement allows it.
     pub(super) fn allows(&self, principal: &Principal, question: &Question) -> Option<Naming> {
         self.naming(Effect::Allow, principal, question)
+    }
+
+    /// `Sid` of each statement that allows a request.
+    pub(crate) fn allowing(&self, principal: &Principal, question: &Question) -> impl Iterator<Item = &str> {
+        let statements = self.statements.iter().filter(|statement| statement.effect == Effect::Allow);
+        let found = statements.filter(|statement| statement.naming(principal, question).is_some());
+        found.map(|statement| statement.sid.as_str())
     }
 
     fn naming(&self, effect: Effect, principal: &Principal, question: &Question) -> Option<Naming> {
@@ -148,7 +157,8 @@ impl Statement {
             Some(element) => conditions::parse(element, variables)?,
             None => Vec::new(),
         };
-        Ok(Self { effect, principals, actions, resources, conditions })
+        let sid = statement.get("Sid").and_then(Value::as_str).unwrap_or_default().to_owned();
+        Ok(Self { sid, effect, principals, actions, resources, conditions })
     }
 
     /// Closeness of the statement's match of the caller when it is about the request; that of a policy without principals, as itself.

@@ -84,6 +84,11 @@ const SINGLE: &[&str] = &[
     "sagemaker:resourcetag/",
     "sagemaker:taggingaction",
     "sagemaker:volumekmskey",
+    "secretsmanager:name",
+    "secretsmanager:resourcetag/",
+    "secretsmanager:secretid",
+    "secretsmanager:versionid",
+    "secretsmanager:versionstage",
     "sts:externalid",
     "sts:rolesessionname",
 ];

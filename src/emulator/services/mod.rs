@@ -12,6 +12,7 @@ mod quotas;
 mod registry;
 mod s3;
 mod scalable_targets;
+mod secrets;
 mod sts;
 mod tagging;
 mod training;
@@ -31,6 +32,7 @@ use self::logs::Logs;
 use self::quotas::ServiceQuotas;
 use self::registry::Registry;
 use self::s3::S3;
+use self::secrets::SecretVault;
 use self::sts::Sts;
 use self::tagging::Tagging;
 use self::training::Training;
@@ -68,7 +70,8 @@ impl Services {
         let endpoints = Arc::new(Endpoints::new(shared, &store, &logs, &images, &registry, &cloudwatch));
         let autoscaling = ApplicationAutoscaling::new(shared, &endpoints, &cloudwatch);
         let wire = |format| CloudWatchWire { service: Arc::clone(&cloudwatch), format };
-        let builds = CodeBuild::new(shared, &store, &logs, &images);
+        let secrets = Arc::new(SecretVault::new(shared));
+        let builds = CodeBuild::new(shared, &store, &logs, &images, &secrets);
         let tagging = Arc::new(Tagging(Arc::clone(shared)));
         Self {
             json: vec![
@@ -81,6 +84,7 @@ impl Services {
                 Arc::new(Arc::new(ServiceQuotas(Arc::clone(shared)))),
                 Arc::new(wire(WireFormat::Json)),
                 Arc::new(Arc::new(autoscaling)),
+                Arc::new(Arc::clone(&secrets)),
                 Arc::new(Arc::new(builds)),
             ],
             s3: Arc::new(S3::new(shared, Arc::clone(&store))),
@@ -178,6 +182,7 @@ mod tests {
             ServiceQuotas::OPERATIONS.len(),
             CloudWatch::OPERATIONS.len(),
             ApplicationAutoscaling::OPERATIONS.len(),
+            SecretVault::OPERATIONS.len(),
             CodeBuild::OPERATIONS.len(),
         ];
         assert_eq!(handled, listed.iter().sum::<usize>());

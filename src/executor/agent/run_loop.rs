@@ -2,7 +2,7 @@
 
 mod results;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -416,7 +416,7 @@ impl<'s> RunLoop<'s> {
             seal: self.mailbox.keys.seal().of_node(self.node.id),
             stage: order.stage,
             script: path,
-            env: self.env.all().filter(|(name, _)| !name.starts_with(PREFIX)).collect(),
+            env: script_env(self.env.all(), order.variables),
             cwd: project.order.trees.project.clone(),
             masks: order.masks.into_iter().map(String::into_bytes).collect(),
             mask_prefixes: order.mask_prefixes,
@@ -445,6 +445,17 @@ impl<'s> RunLoop<'s> {
             Err(_) => tracing::warn!("no time was left to send what was measured"),
         }
     }
+}
+
+/// The environment of a script: that of the container and the node, and the order's variables.
+fn script_env(
+    container: impl Iterator<Item = (String, String)>,
+    ordered: BTreeMap<String, String>,
+) -> Vec<(String, String)> {
+    let of_container = container.filter(|(name, _)| !name.starts_with(PREFIX) && !ordered.contains_key(name));
+    let mut env: Vec<_> = of_container.collect();
+    env.extend(ordered);
+    env
 }
 
 fn never_began() -> ExitReport {

@@ -22,6 +22,7 @@ use super::quotas::AccountQuotas;
 use super::registry::ModelRegistry;
 use super::roles::AccountRoles;
 use super::scaling::EndpointScaling;
+use super::secrets::SecretStore;
 use super::source_objects::SourceObjects;
 use super::survey::ObjectSurvey;
 
@@ -42,6 +43,7 @@ pub trait Connect: Send + Sync {
     async fn image_store(&self, access: &Access) -> anyhow::Result<Arc<dyn ImageStore>>;
     async fn image_scans(&self, access: &Access) -> anyhow::Result<Arc<dyn ImageScans>>;
     async fn roles(&self, access: &Access) -> anyhow::Result<Arc<dyn AccountRoles>>;
+    async fn secrets(&self, access: &Access) -> anyhow::Result<Arc<dyn SecretStore>>;
     async fn quotas(&self, access: &Access) -> anyhow::Result<Arc<dyn AccountQuotas>>;
     async fn source_objects(&self, access: &Access) -> anyhow::Result<Arc<dyn SourceObjects>>;
     async fn registry(&self, access: &Access) -> anyhow::Result<Arc<dyn ModelRegistry>>;

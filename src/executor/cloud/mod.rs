@@ -24,6 +24,7 @@ mod quotas;
 mod registry;
 mod roles;
 mod scaling;
+mod secrets;
 mod source_objects;
 mod survey;
 #[cfg(any(test, feature = "testing"))]
@@ -62,5 +63,6 @@ pub use registry::{
 };
 pub use roles::{AccountRole, AccountRoles};
 pub use scaling::{EndpointScaling, ScalableTarget, ScaledQuantity, ScaledVariant, ScalingPolicy, ScalingPolicyKind};
+pub use secrets::{SecretContent, SecretStore, StoredSecret};
 pub use source_objects::{SourceObject, SourceObjects};
 pub use survey::{ObjectSurvey, SurveyPage};

@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::base::failure::{ExitCodes, Failure};
 use crate::config::job_variables::{
-    CONTAINER_ENV_PREFIX, INPUT_PREFIX, JOB_VARIABLES, JobVariable, JobVariables, number, truth,
+    CONTAINER_ENV_PREFIX, INPUT_PREFIX, JOB_VARIABLES, JobVariable, JobVariables, SECRET_PREFIX, number, truth,
 };
 
 /// Prefix that GitLab Runner puts before each job variable.
@@ -97,6 +97,8 @@ impl Environment {
         })?;
         variables.environment = self.with_prefix(CONTAINER_ENV_PREFIX);
         variables.inputs = self.with_prefix(INPUT_PREFIX);
+        variables.secrets = self.with_prefix(SECRET_PREFIX);
+        variables.secrets.retain(|_, value| !value.trim().is_empty());
         variables.inputs.retain(|_, value| !value.trim().is_empty());
         Ok(variables)
     }

@@ -66,6 +66,19 @@ pub fn name_of_plans(pattern: &str) -> Option<&str> {
     (is_form && is_region && is_account && !names.is_empty()).then_some(names)
 }
 
+/// A pattern of ARNs of secrets, `arn:<partition>:secretsmanager:<region>:<account>:secret:<names>`, as the part before the names, and
+/// the pattern of names; the account has no wildcard. `None` for every other form.
+pub fn arn_of_secrets(pattern: &str) -> Option<(&str, &str)> {
+    let at = pattern.find(":secret:")? + ":secret:".len();
+    let (place, names) = pattern.split_at(at);
+    let parts: Vec<_> = place.split(':').collect();
+    let ["arn", partition, "secretsmanager", region, account, "secret", ""] = parts[..] else { return None };
+    let is_word = |word: &str| word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let is_account = account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
+    let is_form = partition.starts_with("aws") && is_word(partition) && !region.is_empty() && is_word(region);
+    (is_form && is_account && !names.is_empty() && !names.contains(':')).then_some((place, names))
+}
+
 /// The folder in which the executor keeps its own objects. No job reads it as data or stores a model there.
 #[derive(Debug, Clone, Copy)]
 pub struct OwnPlace<'a> {
@@ -228,6 +241,22 @@ mod tests {
             ("arn:aws:sagemaker:eu-west-1:123456789012:training-plan/", None),
         ] {
             assert_eq!(name_of_plans(pattern), names, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_of_secrets_names_region_and_account() {
+        let place = "arn:aws-cn:secretsmanager:cn-north-1:123456789012:secret:";
+        assert_eq!(arn_of_secrets(&format!("{place}ci/{{a,b}}*")), Some((place, "ci/{a,b}*")));
+        for other in [
+            "ci/*",
+            "arn:aws:secretsmanager:*:123456789012:secret:x",
+            "arn:aws:secretsmanager:eu-west-1:*:secret:x",
+            "arn:aws:secretsmanager:eu-west-1:123456789012:secret:",
+            "arn:aws:s3:eu-west-1:123456789012:secret:x",
+            "**:secret:x",
+        ] {
+            assert_eq!(arn_of_secrets(other), None, "{other}");
         }
     }
 

@@ -11,6 +11,9 @@ pub const CONTAINER_ENV_PREFIX: &str = "SAGEMAKER_ENV_";
 /// Job variables with this prefix become input channels of the training job.
 pub const INPUT_PREFIX: &str = "SAGEMAKER_INPUT_";
 
+/// Job variables with this prefix name secrets for the script.
+pub const SECRET_PREFIX: &str = "SAGEMAKER_SECRET_";
+
 /// One row of the variables table in `docs/CONFIG.md`.
 #[derive(Debug, Clone, Copy)]
 pub struct JobVariable {
@@ -234,6 +237,14 @@ pub const JOB_VARIABLES: &[JobVariable] = &[
         policy: Some("environment"),
         example: "/tmp/huggingface",
     },
+    JobVariable {
+        name: "SAGEMAKER_SECRET_*",
+        meaning: "`SAGEMAKER_SECRET_NAME` gives the script `NAME` from AWS Secrets Manager: name or ARN of a secret, `#` and a field of its JSON object; the operator's `secrets.allow` grants it, and the value is masked",
+        kind: "text",
+        default: "none",
+        policy: None,
+        example: "ci/churn/database#password",
+    },
 ];
 
 impl JobVariable {
@@ -314,6 +325,9 @@ pub struct JobVariables {
     /// From `SAGEMAKER_ENV_*`, without the prefix.
     #[serde(skip)]
     pub environment: BTreeMap<String, String>,
+    /// From `SAGEMAKER_SECRET_*`, without the prefix.
+    #[serde(skip)]
+    pub secrets: BTreeMap<String, String>,
 }
 
 fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {

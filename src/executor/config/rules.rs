@@ -88,6 +88,18 @@ pub struct Allowance {
     pub model_outputs: Option<Vec<String>>,
 }
 
+/// One entry of `secrets.allow`: which jobs may read which secrets of AWS Secrets Manager.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretGrant {
+    /// Projects or namespaces are named; merge requests of forks match only with `fork = true`.
+    #[serde(rename = "match")]
+    pub jobs: JobMatch,
+    /// Globs on names of secrets, or on their ARNs.
+    #[serde(deserialize_with = "filled")]
+    pub ids: Vec<String>,
+}
+
 /// Whether jobs choose something, all have it, or none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -13,7 +13,7 @@ use crate::base::destination::DestinationPattern;
 use crate::cloud::{Access, Network, VpcRegistry};
 use crate::config::env::Environment;
 use crate::config::iam_patterns::OwnPlace;
-use crate::config::rules::PolicyRule;
+use crate::config::rules::{PolicyRule, SecretGrant};
 
 /// Path of the file without `--config`.
 pub const DEFAULT_PATH: &str = "/etc/sagemaker-executor/sagemaker-executor.toml";
@@ -47,6 +47,8 @@ pub struct Settings {
     pub allows_all: bool,
     #[serde(default)]
     pub sandbox: SandboxSettings,
+    #[serde(default)]
+    pub secrets: SecretsSettings,
     #[serde(default)]
     pub iam: IamSettings,
 }
@@ -195,6 +197,14 @@ pub struct SandboxSettings {
     pub max_files: u64,
 }
 
+/// Secrets of AWS Secrets Manager for the containers of jobs.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SecretsSettings {
+    /// Jobs get no secret that no entry grants.
+    pub allow: Vec<SecretGrant>,
+}
+
 /// Names that only the policies of `policy iam` hold.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -204,6 +214,8 @@ pub struct IamSettings {
     pub input_kms_key_ids: Vec<String>,
     /// Keys of the buckets of models.
     pub model_kms_key_ids: Vec<String>,
+    /// Keys of the secrets of jobs, where it is not `aws/secretsmanager`.
+    pub secret_kms_key_ids: Vec<String>,
     /// Endpoints for S3 in the VPC of the training instances.
     pub vpc_endpoint_ids: Vec<String>,
 }
@@ -284,6 +296,7 @@ impl Settings {
             "AWS_ENDPOINT_URL_S3",
             "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS",
             "AWS_ENDPOINT_URL_STS",
+            "AWS_ENDPOINT_URL_SECRETS_MANAGER",
         ];
         let url = env.get("AWS_ENDPOINT_URL").map(str::to_owned);
         if services.iter().all(|name| env.get(name).is_none()) {

@@ -25,6 +25,7 @@ pub(super) struct Account<'a> {
     pub volume_key: Option<String>,
     pub input_keys: Vec<String>,
     pub model_keys: Vec<String>,
+    pub secret_keys: Vec<String>,
 }
 
 impl<'a> Account<'a> {
@@ -64,11 +65,13 @@ impl<'a> Account<'a> {
             volume_key: None,
             input_keys: Vec::new(),
             model_keys: Vec::new(),
+            secret_keys: Vec::new(),
         };
         account.storage_key = account.key("storage.kms_key_id", settings.storage.kms_key_id.as_deref())?;
         account.volume_key = account.key("job.volume_kms_key_id", settings.job.volume_kms_key_id.as_deref())?;
         account.input_keys = account.keys("iam.input_kms_key_ids", &settings.iam.input_kms_key_ids)?;
         account.model_keys = account.keys("iam.model_kms_key_ids", &settings.iam.model_kms_key_ids)?;
+        account.secret_keys = account.keys("iam.secret_kms_key_ids", &settings.iam.secret_kms_key_ids)?;
         Ok(account)
     }
 
@@ -113,6 +116,11 @@ impl<'a> Account<'a> {
 
     pub(super) fn training_plan(&self, name: &str) -> String {
         format!("arn:{}:sagemaker:{}:{}:training-plan/{name}", self.partition, self.region, self.id)
+    }
+
+    /// The common part of the ARNs of secrets.
+    pub(super) fn secrets(&self) -> String {
+        format!("arn:{}:secretsmanager:{}:{}:secret:", self.partition, self.region, self.id)
     }
 
     /// The log group, in both forms that CloudWatch's actions take.

@@ -13,6 +13,7 @@ mod own_keys;
 mod own_objects;
 mod remote_debug;
 mod runner_host;
+mod secrets;
 mod session_tag;
 mod training_job;
 mod wall;

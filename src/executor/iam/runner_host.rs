@@ -2,7 +2,7 @@
 
 use super::account::Account;
 use super::document::{PolicyDocument, PolicyStatement};
-use super::{creation, data, keys};
+use super::{creation, data, keys, secrets};
 
 /// Pattern of the names of our training jobs, and of their sessions' ids.
 pub(super) const OURS: &str = "gitlab-*";
@@ -39,6 +39,7 @@ pub(super) fn policy(account: &Account<'_>) -> PolicyDocument {
         PolicyStatement::allow("JobLogs", ["logs:DescribeLogStreams", "logs:FilterLogEvents"]).on(account.log_group()),
     ]);
     statements.extend(data::of_the_host(account));
+    statements.extend(secrets::of_the_host(account));
     statements.extend(account.storage_key.clone().map(|key| keys::for_the_hosts_objects(account, key)));
     PolicyDocument::of(statements)
 }

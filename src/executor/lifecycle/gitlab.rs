@@ -72,6 +72,18 @@ impl GitLabProject {
         Ok(Some(Self::new(env, token, variable)))
     }
 
+    /// The project with an access token of a secret; errors name `variable`, which names the secret.
+    ///
+    /// # Errors
+    /// Failures of the user that name the absent variables of the project.
+    pub fn with_secret_token(env: &Environment, token: String, variable: &str) -> Result<Self, Failure> {
+        let absent = absent(env);
+        if !absent.is_empty() {
+            return Err(no_job(&absent));
+        }
+        Ok(Self::new(env, GitLabToken::Access(token), variable))
+    }
+
     fn new(env: &Environment, token: GitLabToken, token_variable: &str) -> Self {
         let text = |name: &str| env.get(name).unwrap_or_default().trim().to_owned();
         let access = GitLabAccess {

@@ -22,6 +22,7 @@ pub mod release;
 pub mod report;
 mod target;
 mod tier;
+mod token_secret;
 pub mod validate;
 mod version_arn;
 

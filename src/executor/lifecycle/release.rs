@@ -22,6 +22,7 @@ use super::CommandInputs;
 use super::gitlab::{GitLabProject, GitLabWork};
 use super::output::{Data, OutputArgs};
 use super::package::{OpenedPackage, PackageKind, PackageMetadata};
+use super::token_secret::{self, TOKEN_SECRET_VARIABLE, TokenSecretArgs};
 use crate::base::failure::Failure;
 use crate::base::plain;
 use crate::base::signals::Cancellation;
@@ -41,6 +42,8 @@ pub struct ReleaseArgs {
     /// Name of the generic package in the package registry; the model's group when absent
     #[arg(long, value_name = "NAME")]
     registry_package: Option<String>,
+    #[command(flatten)]
+    token_secret: TokenSecretArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -131,7 +134,10 @@ pub async fn run(inputs: &CommandInputs, args: ReleaseArgs, _: Cancellation) -> 
             .hint("name it with `--package`, or run after a job that leaves `PACKAGE_FILE`, as `package --dotenv` does")
     })?;
     args.output.check(std::slice::from_ref(&file))?;
-    let project = GitLabProject::with_job_token(env)?;
+    let project = match args.token_secret.token(inputs, &token_secret::access(env)).await? {
+        Some(token) => GitLabProject::with_secret_token(env, token, TOKEN_SECRET_VARIABLE)?,
+        None => GitLabProject::with_job_token(env)?,
+    };
     let path = file.clone();
     let package = tokio::task::spawn_blocking(move || verify(&path)).await.context("failed to read the package")??;
     let metadata = &package.metadata;

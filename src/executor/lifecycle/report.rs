@@ -23,6 +23,7 @@ use super::gitlab::TOKEN_VARIABLE;
 use super::identity::IdentityArgs;
 use super::output::{self, Data, OutputArgs};
 use super::target::TargetArgs;
+use super::token_secret::TokenSecretArgs;
 use crate::base::failure::Failure;
 use crate::base::plain;
 use crate::base::signals::Cancellation;
@@ -90,6 +91,8 @@ struct PublishingArgs {
     /// Variable with a project access token for the note: scope `api`, role Reporter
     #[arg(long, value_name = "VARIABLE", default_value = TOKEN_VARIABLE)]
     token_env: String,
+    #[command(flatten)]
+    secret: TokenSecretArgs,
 }
 
 pub async fn run(inputs: &CommandInputs, args: ReportArgs, _: Cancellation) -> anyhow::Result<()> {
@@ -135,8 +138,10 @@ pub async fn run(inputs: &CommandInputs, args: ReportArgs, _: Cancellation) -> a
         let marker = note_marker(&name);
         let pipeline = target.pipeline.id.as_deref().and_then(|id| id.parse().ok());
         let body = model_note(&report, &marker, pipeline);
+        let PublishingArgs { token_env, secret, .. } = &publishing;
+        let access = &target.access;
         let publishing =
-            Publishing { inputs, token_variable: &publishing.token_env, marker: &marker, body: &body, pipeline };
+            Publishing { inputs, token_variable: token_env, secret, access, marker: &marker, body: &body, pipeline };
         publishing.run().await;
     }
     inputs.printer.line(if report.has_metrics {

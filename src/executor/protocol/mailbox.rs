@@ -2,6 +2,8 @@
 //!
 //! The driver writes orders and renews the lease; each node's agent writes reports. [`keys`](super::keys) has their keys.
 
+use std::collections::BTreeMap;
+
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
@@ -82,6 +84,9 @@ pub struct RunOrder {
     /// Seconds that the container is kept when the script fails.
     #[serde(default)]
     pub keep_on_failure: u64,
+    /// Variables of the script that nothing else holds: values of secrets.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub variables: BTreeMap<String, String>,
     /// Measure the use of the machine.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub samples: bool,
@@ -417,12 +422,13 @@ mod tests {
             metrics: vec![MetricDefinition { name: "loss".into(), regex: "(x)".into() }],
             progress_rate: 1,
             keep_on_failure: 60,
+            variables: [("DB".to_owned(), "m".to_owned())].into(),
             samples: true,
         });
         let orders = [workspace, run, Order::Finish { collect: true }];
         insta::assert_snapshot!(orders.map(|order| body(encode_order(&keys(), 1, &order))).join("\n"), @r#"
         {"workspace":{"attempt":1,"packs":"projects/1-0/packs","selection":{"every_node":false,"everything":false,"nested_repositories":false,"outside_links":false,"rules":[{"exclude":[],"follow":false,"include":["out"],"untracked":false,"variables":[]}]},"trees":{"project":"/b/p","tmp":"/b/p.tmp"}}}
-        {"run":{"grace":10,"keep_on_failure":60,"live_copy":false,"mask_prefixes":["glpat-"],"masks":["m"],"metrics":[{"name":"loss","regex":"(x)"}],"progress_rate":1,"run":1,"samples":true,"script":"00ff","stage":"step_script"}}
+        {"run":{"grace":10,"keep_on_failure":60,"live_copy":false,"mask_prefixes":["glpat-"],"masks":["m"],"metrics":[{"name":"loss","regex":"(x)"}],"progress_rate":1,"run":1,"samples":true,"script":"00ff","stage":"step_script","variables":{"DB":"m"}}}
         {"finish":{"collect":true}}
         "#);
         let exit = ExitReport {

@@ -67,6 +67,7 @@ fn line(context: &Context, id: &SessionId, job: &JobContext, decided: &Result<De
             "environment": decision.environment.keys().collect::<Vec<_>>(),
             "capacity": decision.capacity,
             "data": decision.data,
+            "secrets": decision.secrets,
         }),
         Err(failure) => json!({
             "decision": if failure.kind == Kind::User { "refused" } else { "failed" },
@@ -78,7 +79,7 @@ fn line(context: &Context, id: &SessionId, job: &JobContext, decided: &Result<De
     let mut secrets = job.masked_values(|name| context.env.job_variable(name).map(str::to_owned));
     // One value may begin with another.
     secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-    for name in ["reason", "image", "instance_types", "instance_groups", "capacity", "data"] {
+    for name in ["reason", "image", "instance_types", "instance_groups", "capacity", "data", "secrets"] {
         if let Some(value) = more.get_mut(name) {
             mask(value, &secrets);
         }

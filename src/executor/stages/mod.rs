@@ -12,6 +12,7 @@ pub mod cleanup;
 pub mod config;
 mod context;
 mod host_script;
+mod job_secrets;
 pub mod prepare;
 pub mod run;
 mod shared_token;

@@ -24,6 +24,7 @@ use crate::session::{
     self, Session, SessionId, agent_delivery, create, input_check, isolated, job_limit, left_over, project_scope,
     queue, retention, spec,
 };
+use crate::stages::job_secrets::{self, JobSecrets};
 use crate::stages::{Context, announcement, audit, host_script, shared_token};
 use crate::workspace::{self, Base};
 
@@ -55,6 +56,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     tell_about_variables(&context, &job);
     tell_about_proxies(&context, &job);
     tell_about_decision(&context, &job, &decision);
+    check_secrets(&context, &decision).await?;
     look_for_data(&context, &mut decision).await?;
     let new = SessionState::new(session::job_key(&job), decision.instance_count as usize)
         .with_runner_slot(shared_token::runner_slot(&context.env));
@@ -135,6 +137,14 @@ fn decide(context: &Context, job: &JobContext) -> Result<Decision, Failure> {
     policy::refuse_secrets(&wishes, &job.masked_values(value))?;
     policy::refuse_cache_keys(job, value)?;
     policy::decide(job, &wishes, &context.settings)
+}
+
+/// Reads the job's secrets and drops them: their mistakes are told before a training job costs money.
+async fn check_secrets(context: &Context, decision: &Decision) -> anyhow::Result<()> {
+    let secrets = JobSecrets::read(context, &decision.secrets).await?;
+    secrets.check(context, &context.env.job_variables()?)?;
+    job_secrets::tell(context, &decision.secrets);
+    Ok(())
 }
 
 /// Looks for what SageMaker reads and for the bucket of the model, before a training job costs money.

@@ -1,6 +1,7 @@
 //! Runs every stage on fakes: `config`, `prepare`, a host stage, a container stage with a scripted agent, `cleanup`.
 
 mod credentials;
+mod secrets;
 mod simulation;
 
 use std::collections::BTreeMap;

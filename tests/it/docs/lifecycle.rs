@@ -142,6 +142,7 @@ const POLICIES: &[(&str, &[&str], &[&str])] = &[
             "sagemaker:UpdateModelPackage",
         ],
     ),
+    ("token-secret.json", &[], &["secretsmanager:GetSecretValue"]),
     (
         "endpoint-test.json",
         &["inference"],

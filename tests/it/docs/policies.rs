@@ -50,19 +50,25 @@ const WITH_DATA: [(&str, &str); 7] = [
     ("# inputs = {", "inputs = {"),
 ];
 
+/// Secrets for jobs, with a key of their own.
+const WITH_SECRETS: [(&str, &str); 2] =
+    [("# allow = [{ match", "allow = [{ match"), ("# secret_kms_key_ids", "secret_kms_key_ids")];
+
 const WITH_A_CREATOR: [(&str, &str); 1] = [("# creator_role_arn", "creator_role_arn")];
+
+/// Each partition, and what makes the sample one of it.
+const PARTITIONS: [(&str, &[(&str, &str)]); 3] = [
+    ("aws", &[]),
+    ("aws-us-gov", &[("arn:aws:", "arn:aws-us-gov:"), ("eu-west-1", "us-gov-west-1")]),
+    ("aws-cn", &[("arn:aws:", "arn:aws-cn:"), ("eu-west-1", "cn-north-1")]),
+];
 
 /// The kinds of files that lead to different policies.
 fn variants() -> Vec<(String, Settings)> {
     let features: [(&str, &[(&str, &str)]); 3] =
         [("vpc", &IN_A_VPC), ("keys", &WITH_KEYS), ("creator", &WITH_A_CREATOR)];
-    let partitions: [(&str, &[(&str, &str)]); 3] = [
-        ("aws", &[]),
-        ("aws-us-gov", &[("arn:aws:", "arn:aws-us-gov:"), ("eu-west-1", "us-gov-west-1")]),
-        ("aws-cn", &[("arn:aws:", "arn:aws-cn:"), ("eu-west-1", "cn-north-1")]),
-    ];
     let mut variants = Vec::new();
-    for (partition, names) in partitions {
+    for (partition, names) in PARTITIONS {
         for set in 0..1 << features.len() {
             let chosen = features.iter().enumerate().filter(|(at, _)| set & (1 << at) != 0);
             let (mut name, mut changes) = (partition.to_owned(), Vec::new());
@@ -176,6 +182,33 @@ fn the_policies_allow_what_the_adapter_calls_and_no_more() {
     }
 }
 
+/// The runner host alone reads secrets: those of the file, and their keys through Secrets Manager.
+#[test]
+fn the_policies_allow_the_secrets_of_the_file_alone() {
+    let without = sample(&[]);
+    for (partition, names) in PARTITIONS {
+        let with = sample(&[&WITH_SECRETS[..], names].concat());
+        let (with, region) = (made(&with), names.last().map_or("eu-west-1", |(_, region)| *region));
+        let host = statements(&with, "runner-host.json");
+        let of = |action: &str| host.iter().find(|one| texts(&one["Action"]) == [action]).unwrap();
+        let secrets = format!("arn:{partition}:secretsmanager:{region}:123456789012:secret:ci/churn/*-??????");
+        assert_eq!(texts(&of("secretsmanager:GetSecretValue")["Resource"]), [secrets]);
+        let key = of("kms:Decrypt");
+        assert!(texts(&key["Resource"])[0].starts_with(&format!("arn:{partition}:kms:{region}:123456789012:key/")));
+        let via = texts(&key["Condition"]["StringEquals"]["kms:ViaService"]);
+        assert!(
+            !via.is_empty() && via.iter().all(|via| via.starts_with(&format!("secretsmanager.{region}."))),
+            "{via:?}"
+        );
+        let more: Vec<_> =
+            allowed(&host).difference(&allowed(&statements(&made(&without), "runner-host.json"))).cloned().collect();
+        assert_eq!(more, ["kms:Decrypt", "secretsmanager:GetSecretValue"]);
+        for file in with.keys().filter(|file| *file != "runner-host.json") {
+            assert!(!with[file].contains("secretsmanager"), "{file}");
+        }
+    }
+}
+
 /// With a creator, the objects, names and streams of a training job are those that its tags name, and without a tag it has none.
 #[test]
 fn tags_keep_the_training_jobs_of_a_creator_apart() {
@@ -224,7 +257,8 @@ fn the_linter_finds_nothing() {
     }
     let folder = tempfile::tempdir().unwrap();
     let mut files = Vec::new();
-    for (name, settings) in variants() {
+    let with_secrets = ("secrets".to_owned(), sample(&WITH_SECRETS));
+    for (name, settings) in variants().into_iter().chain([with_secrets]) {
         let folder = folder.path().join(name.replace(' ', "-"));
         std::fs::create_dir(&folder).unwrap();
         for (file, text) in made(&settings) {

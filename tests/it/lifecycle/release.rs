@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use regex::Regex;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::package::{git, package, project, put, without_hashes};
+use super::token_secret::Site;
 use super::{Ended, run};
 use crate::support::gitlab_api::{ApiFault, EXPIRED_TOKEN, FaultEffect, GitLabDouble, JOB_TOKEN, ProjectSettings};
 use crate::support::snapshot::assert_snapshot;
@@ -92,6 +93,20 @@ impl Desk {
         let links: Vec<_> = releases[0].links.iter().map(|link| (&*link.name, &*link.link_type)).collect();
         assert_eq!(links, [(&*format!("{TAG}.zip"), "package")]);
     }
+}
+
+/// Of a pipeline whose user may not release: the token is a project's.
+#[test]
+fn a_package_is_released_with_the_token_of_a_secret() {
+    let (desk, site) = (Desk::new(), Site::new());
+    site.store("ci/gitlab", &json!({}));
+    let package = format!("out/{TAG}.zip");
+    let words = ["release", "--package", &package, "--token-secret", "ci/gitlab#gitlab_token"];
+    let variables = [&DEFAULT_BRANCH[..], &[("CI_PROJECT_PATH", "g/p")]].concat();
+    let ended = site.run(&desk.folder(), &variables, &words);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert_eq!((site.gitlab.files().len(), site.gitlab.releases().len()), (1, 1));
+    assert!(site.gitlab.requests().iter().all(|request| request.token_header == "PRIVATE-TOKEN"));
 }
 
 #[test]

@@ -1,9 +1,11 @@
-//! The trail of secrets: a job with thirty of them, every request that AWS gets meanwhile, and what its host keeps afterwards.
+//! The trail of secrets: a job with thirty of them and two of Secrets Manager, every request that AWS gets meanwhile, and what its host keeps afterwards.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use crate::support::driver::sagemaker;
+use serde_json::json;
+
+use crate::support::driver::sagemaker_with;
 use crate::support::job::{Artifacts, Cache, Job, Variable};
 use crate::support::outcome::Outcome;
 use crate::support::scenario::{Scenario, With, play};
@@ -45,7 +47,9 @@ const KEPT: [(&str, &[Of], &str); 2] = [
 /// Not the driver's: AWS, GitLab, and the runner with its log.
 const OTHERS: [&str; 6] = ["emulator", "gitlab", "repositories", "config.toml", "runner.log", "runner"];
 
-const SECRETS: [(&str, Of); 30] = [
+const SECRETS: [(&str, Of); 32] = [
+    ("managed", Of::Job),
+    ("managed-whole", Of::Job),
     ("masked", Of::Job),
     ("unmasked", Of::Job),
     ("masked-file", Of::Job),
@@ -78,6 +82,10 @@ const SECRETS: [(&str, Of); 30] = [
     ("report-content", Of::Results),
 ];
 
+/// The end of the operator's file: what jobs of the project get from Secrets Manager.
+pub(super) const GRANT: &str =
+    "[[secrets.allow]]\nmatch = { projects = [\"ml/churn\"], protected = true }\nids = [\"ci/*\"]";
+
 /// A secret that nothing else resembles.
 fn secret(name: &str) -> String {
     format!("{name}-{}", &blake3::hash(name.as_bytes()).to_hex()[..16])
@@ -92,6 +100,8 @@ fn job(world: &World) -> Job {
     artifacts.name = secret("artifact-name");
     Job::new()
         .sources(&repository, "main", &sha)
+        .set("SAGEMAKER_SECRET_MANAGED", "ci/trail#password")
+        .set("SAGEMAKER_SECRET_WHOLE", "ci/whole")
         .variable(plain("MASKED", "masked").masked())
         .variable(plain("UNMASKED", "unmasked"))
         .variable(plain("MASKED_FILE", "masked-file").masked().file())
@@ -112,7 +122,7 @@ fn job(world: &World) -> Job {
         .variable(plain("CI_COMMIT_AUTHOR", "commit-author"))
         .hook("pre_get_sources_script", [&*format!(": {}", secret("hook"))])
         .script([&*script()])
-        .after_script([&*format!("true\n: {}", secret("after-script"))])
+        .after_script([&*format!("true\necho \"after <$MANAGED>\"\n: {}", secret("after-script"))])
         .artifacts(artifacts)
         .artifacts(Artifacts::dotenv("v.env"))
         .artifacts(Artifacts::paths(["report.xml"]))
@@ -129,6 +139,10 @@ fn script() -> String {
             .to_owned(),
         format!("echo {} > out/{}", secret("artifact-content"), secret("artifact-path")),
         format!("echo {} > kept/x; echo V={} > v.env", secret("cache-content"), secret("dotenv-value")),
+        "echo \"managed <$MANAGED> $WHOLE end\"".to_owned(),
+        // The command line of `grep` itself has neither.
+        "if grep -qsF -f <(printenv MANAGED WHOLE) /proc/[0-9]*/cmdline; then echo 'in the'' list of processes'; fi"
+            .to_owned(),
         format!("echo {} > report.xml", secret("report-content")),
     ]
     .join("\n")
@@ -171,7 +185,12 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 }
 
 fn leaves_no_trail(world: &World, outcome: &Outcome) {
-    outcome.succeeded().shows("<[MASKED]> [MASKED] ");
+    outcome
+        .succeeded()
+        .shows("<[MASKED]> [MASKED] ")
+        .shows("managed <[MASKED]> [MASKED] end")
+        .shows("after <[MASKED]>");
+    outcome.hides("in the list of processes").hides(&secret("managed")).hides(&secret("managed-whole"));
     let mut secrets: Vec<(String, Of)> = SECRETS.iter().map(|(name, of)| (secret(name), *of)).collect();
     secrets.push((world.gitlab.question(outcome.id, |record| record.token.clone()), Of::Job));
     let (_, key) = world.emulator.as_ref().unwrap().environment().pop().unwrap();
@@ -219,10 +238,17 @@ fn trail(with: With) {
         name: "the_trail_of_secrets",
         needs: &["git", "tar"],
         settings: || Settings { kept_requests: true, ..Settings::default() },
-        play: |world| vec![world.run(&job(world))],
+        play: |world| {
+            let emulator = world.emulator.as_ref().unwrap();
+            let password = json!({"user": "ci", "password": secret("managed")}).to_string();
+            for (name, text) in [("ci/trail", password), ("ci/whole", secret("managed-whole"))] {
+                emulator.call("secretsmanager.CreateSecret", &json!({"Name": name, "SecretString": text}));
+            }
+            vec![world.run(&job(world))]
+        },
         expect: |world, outcomes| leaves_no_trail(world, &outcomes[0]),
     };
-    play(&row, with, sagemaker());
+    play(&row, with, sagemaker_with(&[], GRANT));
 }
 
 #[test]

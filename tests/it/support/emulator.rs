@@ -10,6 +10,7 @@ use emulator::{Credentials, Unsigned};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
+use super::used_statements;
 use super::waiting::{pause, poll};
 
 /// The bucket of the tests' operator file.
@@ -30,6 +31,8 @@ pub(crate) struct Emulator {
     region: &'static str,
     /// Objects were deleted as by a lifecycle rule.
     expired: AtomicBool,
+    /// The files of `--iam`.
+    accounts: Vec<PathBuf>,
 }
 
 impl Emulator {
@@ -70,6 +73,7 @@ impl Emulator {
             of_driver,
             region: "us-east-1",
             expired: AtomicBool::new(false),
+            accounts: args.windows(2).filter(|pair| pair[0] == "--iam").map(|pair| pair[1].clone().into()).collect(),
         }
     }
 
@@ -380,6 +384,7 @@ impl Emulator {
             let service = match target.split(['.', '_']).next() {
                 Some("SageMaker") => "sagemaker",
                 Some("AmazonEC2ContainerRegistry") => "ecr",
+                Some("secretsmanager") => "secretsmanager",
                 _ => "logs",
             };
             let headers = [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", target)];
@@ -509,6 +514,10 @@ pub(crate) fn command(pid: u32) -> String {
 
 impl Drop for Emulator {
     fn drop(&mut self) {
+        let is_running = matches!(self.child.try_wait(), Ok(None));
+        if !self.accounts.is_empty() && is_running && !std::thread::panicking() {
+            used_statements::record(&self.accounts, || self.own_request("GET", "/_emulator/statements", "").1);
+        }
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
         if poll(Duration::from_secs(15), || self.child.try_wait().ok().flatten()).is_none() {
             let _ = self.child.kill();

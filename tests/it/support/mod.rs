@@ -36,5 +36,6 @@ pub(crate) mod serving;
 pub(crate) mod shipped_roles;
 pub(crate) mod snapshot;
 pub(crate) mod tls;
+pub(crate) mod used_statements;
 pub(crate) mod waiting;
 pub(crate) mod world;

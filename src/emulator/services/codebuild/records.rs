@@ -17,6 +17,7 @@ use crate::package_names::partition;
 use crate::protocol::{ApiError, epoch_seconds, text};
 use crate::services::ecr::ImageStore;
 use crate::services::logs::Logs;
+use crate::services::secrets::SecretVault;
 use crate::shared::Shared;
 use crate::store::Store;
 
@@ -184,17 +185,25 @@ pub(crate) struct CodeBuild {
     pub(super) store: Arc<Store>,
     pub(super) logs: Arc<Logs>,
     pub(super) images: Arc<ImageStore>,
+    pub(super) secrets: Arc<SecretVault>,
     state: Mutex<BuildRecords>,
     isolation: OnceCell<Isolation>,
 }
 
 impl CodeBuild {
-    pub(crate) fn new(shared: &Arc<Shared>, store: &Arc<Store>, logs: &Arc<Logs>, images: &Arc<ImageStore>) -> Self {
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        store: &Arc<Store>,
+        logs: &Arc<Logs>,
+        images: &Arc<ImageStore>,
+        secrets: &Arc<SecretVault>,
+    ) -> Self {
         Self {
             shared: Arc::clone(shared),
             store: Arc::clone(store),
             logs: Arc::clone(logs),
             images: Arc::clone(images),
+            secrets: Arc::clone(secrets),
             state: Mutex::default(),
             isolation: OnceCell::new(),
         }

@@ -12,6 +12,7 @@ mod jobs;
 mod logs;
 mod objects;
 mod registry;
+mod secrets;
 mod serving;
 
 use std::collections::BTreeSet;
@@ -28,12 +29,13 @@ pub use jobs::{MemoryJobs, example_job, example_spec};
 pub use logs::MemoryLogs;
 pub use objects::MemoryObjects;
 pub use registry::MemoryRegistry;
+pub use secrets::MemorySecrets;
 pub use serving::{EndpointFate, MemoryServing, example_config, example_endpoint, example_model};
 
 use super::{
     Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, EndpointLogs, EndpointScaling, ImageBuilds,
     ImageRegistry, ImageScans, ImageStore, Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry,
-    ObjectStore, ObjectSurvey, SourceObjects, TrainingJobs,
+    ObjectStore, ObjectSurvey, SecretStore, SourceObjects, TrainingJobs,
 };
 
 /// One fake of each port. Implements [`Connect`], and records which ports were created.
@@ -47,6 +49,7 @@ pub struct Memory {
     /// Repositories of images, and scans of these.
     pub images: Arc<MemoryImages>,
     pub registry: Arc<MemoryRegistry>,
+    pub secrets: Arc<MemorySecrets>,
     pub builds: Arc<MemoryBuilds>,
     /// Endpoints, their answers, scaling, alarms and logs.
     pub serving: Arc<MemoryServing>,
@@ -62,6 +65,7 @@ impl Default for Memory {
             account: Arc::default(),
             images: Arc::default(),
             registry: Arc::default(),
+            secrets: Arc::default(),
             builds: Arc::default(),
             serving: Arc::new(MemoryServing::with_objects(&objects)),
             objects,
@@ -128,6 +132,11 @@ impl Connect for Memory {
 
     async fn roles(&self, _: &Access) -> anyhow::Result<Arc<dyn AccountRoles>> {
         Ok(self.account.clone())
+    }
+
+    async fn secrets(&self, _: &Access) -> anyhow::Result<Arc<dyn SecretStore>> {
+        self.make("secrets");
+        Ok(self.secrets.clone())
     }
 
     async fn quotas(&self, _: &Access) -> anyhow::Result<Arc<dyn AccountQuotas>> {

@@ -1,12 +1,14 @@
 //! Checks of the operator's file that its types cannot express. Each refusal names the key and what to change. Pure.
 
 mod rules;
+mod secrets;
 mod values;
 mod wishes;
 
 use std::path::{Component, Path, PathBuf};
 
 use self::rules::check_rules;
+use self::secrets::check_secrets;
 use self::values::{Checked, SECURITY_GROUPS, SUBNETS, check_ids, in_range, is_region, need, partition_of, refuse};
 use self::wishes::check_wishes;
 use crate::base::arn::Arn;
@@ -38,6 +40,7 @@ pub(super) fn check(settings: &Settings) -> Checked {
     check_limits(settings)?;
     check_audit(settings)?;
     check_iam(settings)?;
+    check_secrets(settings)?;
     check_rules(settings)
 }
 

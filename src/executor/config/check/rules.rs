@@ -59,7 +59,7 @@ fn is_for_all(jobs: &JobMatch) -> bool {
         && fork.is_none()
 }
 
-fn check_match(place: &str, jobs: &JobMatch) -> Checked {
+pub(super) fn check_match(place: &str, jobs: &JobMatch) -> Checked {
     let lists = [
         ("projects", &jobs.projects),
         ("namespaces", &jobs.namespaces),
@@ -101,7 +101,7 @@ fn check_match(place: &str, jobs: &JobMatch) -> Checked {
     Ok(())
 }
 
-fn check_globs(key: &str, patterns: &[String]) -> Checked {
+pub(super) fn check_globs(key: &str, patterns: &[String]) -> Checked {
     for pattern in patterns {
         let is_glob = !pattern.is_empty() && glob(pattern, false).is_ok();
         let change = "use `*` for any characters but slashes, `**` for whole parts of a path, `?` for one character";

@@ -8,6 +8,8 @@ use crate::base::metric::MetricDefinition;
 use crate::cloud::{Channel, InstanceGroup, Network};
 use crate::config::input_channels::ModelOutput;
 
+use super::secrets::JobSecret;
+
 /// Parameters of the training job for one GitLab job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Decision {
@@ -33,6 +35,8 @@ pub struct Decision {
     pub data: DataDecision,
     /// Values to read from the output.
     pub metrics: Vec<MetricDefinition>,
+    /// Secrets for the script, all of them granted.
+    pub secrets: Vec<JobSecret>,
     pub debug: DebugDecision,
     /// Sentences for the job's log.
     pub warnings: Vec<String>,

@@ -19,6 +19,7 @@ mod isolation;
 mod matching;
 mod metrics;
 mod refusal;
+mod secrets;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +33,7 @@ pub use self::identity::JobIdentity;
 pub use self::image::is_by_digest;
 pub use self::matching::{matches, mismatch, rule_of};
 use self::refusal::{asked, listed};
+pub use self::secrets::{JobSecret, granted_ids, granted_secrets};
 use crate::base::failure::Failure;
 use crate::cloud::InstanceGroup;
 use crate::config::forms::{INSTANCE_TYPES, INSTANCES, MAX_RUNTIME, VOLUME_GB, is_instance_type, is_role_arn};
@@ -77,6 +79,7 @@ pub fn decide(job: &JobContext, wishes: &JobVariables, settings: &Settings) -> R
         capacity,
         data,
         metrics: metrics::metrics(wishes)?,
+        secrets: granted_secrets(job, wishes, settings)?,
         debug,
         warnings,
         max_jobs: bounds.max_jobs,

@@ -2,15 +2,19 @@
 
 use super::merge_request;
 use crate::base::failure::{Failure, render};
+use crate::cloud::Access;
 use crate::gitlab::api::{GitLabError, GitLabErrorKind, Note};
 use crate::lifecycle::CommandInputs;
 use crate::lifecycle::gitlab::{GitLabProject, GitLabWork};
+use crate::lifecycle::token_secret::{TOKEN_SECRET_VARIABLE, TokenSecretArgs};
 use crate::report::note_pipeline;
 
 /// A note to publish.
 pub(super) struct Publishing<'a> {
     pub(super) inputs: &'a CommandInputs,
     pub(super) token_variable: &'a str,
+    pub(super) secret: &'a TokenSecretArgs,
+    pub(super) access: &'a Access,
     pub(super) marker: &'a str,
     pub(super) body: &'a str,
     pub(super) pipeline: Option<u64>,
@@ -54,13 +58,23 @@ impl Publishing<'_> {
         }
     }
 
-    async fn publish(&self, merge_request: u64) -> anyhow::Result<String> {
-        let project = GitLabProject::with_access_token(&self.inputs.env, self.token_variable)?.ok_or_else(|| {
+    /// The project, with the token of the secret or of the variable.
+    async fn project(&self) -> anyhow::Result<GitLabProject> {
+        let env = &self.inputs.env;
+        if let Some(token) = self.secret.token(self.inputs, self.access).await? {
+            return Ok(GitLabProject::with_secret_token(env, token, TOKEN_SECRET_VARIABLE)?);
+        }
+        let project = GitLabProject::with_access_token(env, self.token_variable)?.ok_or_else(|| {
             Failure::user(format!("`{}` is not set, and a job token cannot write notes", self.token_variable)).hint(format!(
-                "set `{}` to a project access token with the scope `api` and the role Reporter (Settings > Access tokens); a protected variable reaches protected branches alone",
+                "set `{}` to a project access token with the scope `api` and the role Reporter (Settings > Access tokens), or `{TOKEN_SECRET_VARIABLE}` to a secret with one; a protected variable reaches protected branches alone",
                 self.token_variable
             ))
-        })?;
+        });
+        Ok(project?)
+    }
+
+    async fn publish(&self, merge_request: u64) -> anyhow::Result<String> {
+        let project = self.project().await?;
         let failed = |error: GitLabError| project.failure(GitLabWork::Notes, error);
         let gitlab = project.connect(self.inputs)?;
         let own = gitlab.user().await.map_err(failed)?;

@@ -40,6 +40,8 @@ struct Explanation<'a> {
     rule: Option<&'a str>,
     passed_over: Vec<PassedOver<'a>>,
     bounds: Option<JobBounds>,
+    /// Patterns of the secrets that the job may have.
+    secrets: Vec<String>,
     /// Of a job whose variables are known.
     request: Option<Decision>,
     /// The largest cost of the request, in words. `None`: the price is not known.
@@ -72,6 +74,7 @@ pub(super) fn run(args: &ExplainArgs, settings: &Settings, printer: &Printer) ->
         None => (None, refusal),
     };
     let explanation = Explanation {
+        secrets: policy::granted_ids(&identity, settings),
         job: identity,
         rule,
         passed_over,
@@ -140,6 +143,10 @@ impl Explanation<'_> {
         if let Some(bounds) = &self.bounds {
             lines.push("Allowed:".to_owned());
             lines.extend(words(bounds).into_iter().map(|(name, value)| format!("  {name}: {value}")));
+            lines.push(format!(
+                "  secrets: {}",
+                if self.secrets.is_empty() { "none".to_owned() } else { quoted(&self.secrets) }
+            ));
         }
         if let Some(request) = &self.request {
             lines.push("Request:".to_owned());
@@ -239,6 +246,8 @@ fn wishes_of(request: &Decision) -> Vec<(&'static str, String)> {
     let time = |seconds| human_duration(std::time::Duration::from_secs(seconds));
     let (capacity, data) = (&request.capacity, &request.data);
     let channels: Vec<String> = data.inputs.iter().map(|input| input.channel.name.clone()).collect();
+    let secrets: Vec<String> =
+        request.secrets.iter().map(|one| format!("{} from {}", one.name, one.reference.id)).collect();
     let wishes = [
         ("spot instances", capacity.spot_max_wait.map(|wait| format!("{} of waiting and running", time(wait)))),
         ("retries by SageMaker", (capacity.retries > 0).then(|| capacity.retries.to_string())),
@@ -252,6 +261,7 @@ fn wishes_of(request: &Decision) -> Vec<(&'static str, String)> {
         ),
         ("network", request.network_isolation.then(|| "none".to_owned())),
         ("checkpoints of the ref", data.checkpoints_ref.as_ref().map(|name| format!("`{name}`"))),
+        ("secrets", (!secrets.is_empty()).then(|| quoted(&secrets))),
         ("input channels", (!channels.is_empty()).then(|| quoted(&channels))),
         ("model output", data.model_output.as_ref().map(|output| output.folder.clone())),
     ];

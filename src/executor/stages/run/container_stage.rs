@@ -30,6 +30,7 @@ use crate::session::results::Download;
 use crate::session::state::ResultsState;
 use crate::session::workspace_upload::WorkspaceUpload;
 use crate::session::{Session, SessionId, measured, model_output, queue, refusals, rerun, results, warm_pool};
+use crate::stages::job_secrets::JobSecrets;
 use crate::stages::{Context, abandoned};
 use crate::ui::Printer;
 
@@ -384,18 +385,23 @@ async fn run_once(
     let decided = policy::decide(job, &wishes, &context.settings).ok();
     if step == RunStep::Noted {
         let metrics = metrics(context, job);
+        // A grant that was withdrawn meanwhile ends the job: its script would run without the value.
+        let granted = policy::granted_secrets(job, &wishes, &context.settings)?;
+        let secrets = JobSecrets::read(context, &granted).await?;
+        let masks = job.masked_values(|name| context.env.job_variable(name).map(str::to_owned));
         refusals::deliver_script(session, run, body, &context.cancellation).await?;
         let kept = decided.as_ref().filter(|_| *stage != BuildStage::AfterScript);
         let order = Order::Run(RunOrder {
             run,
             stage: stage.to_string(),
             script: abandoned::digest(body),
-            masks: job.masked_values(|name| context.env.job_variable(name).map(str::to_owned)),
+            masks: masks.into_iter().chain(secrets.masks()).collect(),
             mask_prefixes: job.features.token_mask_prefixes.clone(),
             grace: session.settings.limits.cancel_grace_seconds,
             live_copy: session.reads_copy_live(),
             progress_rate: wishes.progress_rate.unwrap_or(PROGRESS_RATE),
             keep_on_failure: kept.map_or(0, |decision| decision.debug.keep_on_failure),
+            variables: secrets.variables(),
             samples: measured::wants_samples(session, &context.trees(job)?, &metrics),
             metrics: if *stage == BuildStage::AfterScript { Vec::new() } else { metrics },
         });
