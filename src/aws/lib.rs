@@ -13,7 +13,6 @@ mod endpoints;
 mod errors;
 mod identity;
 mod image_scans;
-mod image_store;
 mod images;
 mod inference;
 mod input_data;
@@ -31,6 +30,7 @@ mod source_objects;
 #[cfg(test)]
 mod stub;
 mod survey;
+mod tagged_images;
 mod tags;
 mod trust;
 mod web_identity;
@@ -40,8 +40,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use executor::cloud::{
     Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, EndpointLogs, EndpointScaling, ImageBuilds,
-    ImageRegistry, ImageScans, ImageStore, Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry,
-    ObjectStore, ObjectSurvey, SecretStore, SourceObjects, TrainingJobs,
+    ImageRegistry, ImageScans, Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore,
+    ObjectSurvey, SecretStore, SourceObjects, TaggedImages, TrainingJobs,
 };
 use tokio::sync::Mutex;
 
@@ -98,8 +98,8 @@ impl Connect for Aws {
         Ok(Arc::new(images::AwsImages::new(self.shared(access).await?)))
     }
 
-    async fn image_store(&self, access: &Access) -> anyhow::Result<Arc<dyn ImageStore>> {
-        Ok(Arc::new(image_store::AwsImageStore::new(self.shared(access).await?)))
+    async fn tagged_images(&self, access: &Access) -> anyhow::Result<Arc<dyn TaggedImages>> {
+        Ok(Arc::new(tagged_images::AwsTaggedImages::new(self.shared(access).await?)))
     }
 
     async fn image_scans(&self, access: &Access) -> anyhow::Result<Arc<dyn ImageScans>> {

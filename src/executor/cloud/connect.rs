@@ -11,7 +11,6 @@ use super::endpoint_logs::EndpointLogs;
 use super::endpoints::ModelEndpoints;
 use super::identity::CallerIdentity;
 use super::image_scans::ImageScans;
-use super::image_store::ImageStore;
 use super::images::ImageRegistry;
 use super::inference::Inference;
 use super::input_data::InputData;
@@ -25,6 +24,7 @@ use super::scaling::EndpointScaling;
 use super::secrets::SecretStore;
 use super::source_objects::SourceObjects;
 use super::survey::ObjectSurvey;
+use super::tagged_images::TaggedImages;
 
 /// Creates each port when it is needed. Sends no request, except to find the region when none is set, and to exchange
 /// [`Access::web_identity`] for credentials.
@@ -40,7 +40,7 @@ pub trait Connect: Send + Sync {
     async fn input_data(&self, access: &Access) -> anyhow::Result<Arc<dyn InputData>>;
     async fn identity(&self, access: &Access) -> anyhow::Result<Arc<dyn CallerIdentity>>;
     async fn images(&self, access: &Access) -> anyhow::Result<Arc<dyn ImageRegistry>>;
-    async fn image_store(&self, access: &Access) -> anyhow::Result<Arc<dyn ImageStore>>;
+    async fn tagged_images(&self, access: &Access) -> anyhow::Result<Arc<dyn TaggedImages>>;
     async fn image_scans(&self, access: &Access) -> anyhow::Result<Arc<dyn ImageScans>>;
     async fn roles(&self, access: &Access) -> anyhow::Result<Arc<dyn AccountRoles>>;
     async fn secrets(&self, access: &Access) -> anyhow::Result<Arc<dyn SecretStore>>;

@@ -13,7 +13,6 @@ mod endpoints;
 mod error;
 mod identity;
 mod image_scans;
-mod image_store;
 mod images;
 mod inference;
 mod input_data;
@@ -27,6 +26,7 @@ mod scaling;
 mod secrets;
 mod source_objects;
 mod survey;
+mod tagged_images;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
@@ -45,7 +45,6 @@ pub use endpoints::{
 pub use error::{CloudError, CloudErrorKind, Parameter};
 pub use identity::CallerIdentity;
 pub use image_scans::{ImageScans, ScanFinding, ScanSight};
-pub use image_store::{ImageRepositorySight, ImageStore, RegistryLogin, StoredImage};
 pub use images::ImageRegistry;
 pub use inference::{AsynchronousPlaces, AsynchronousRequest, Inference, InferenceReply, InferenceRequest};
 pub use input_data::{InputData, InputPrefix};
@@ -66,3 +65,4 @@ pub use scaling::{EndpointScaling, ScalableTarget, ScaledQuantity, ScaledVariant
 pub use secrets::{SecretContent, SecretStore, StoredSecret};
 pub use source_objects::{SourceObject, SourceObjects};
 pub use survey::{ObjectSurvey, SurveyPage};
+pub use tagged_images::{ImageRepositorySight, RegistryLogin, StoredImage, TaggedImages};

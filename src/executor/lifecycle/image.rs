@@ -28,6 +28,9 @@ use clap::{Args, Subcommand};
 use super::{CommandInputs, until_canceled};
 use crate::base::signals::Cancellation;
 
+/// Parts of the manifest that no command about images uses.
+const UNUSED: [&str; 3] = ["model", "endpoint", "package"];
+
 #[derive(Debug, Args)]
 pub struct ImageArgs {
     #[command(subcommand)]

@@ -72,6 +72,12 @@ impl TargetArgs {
 
     /// As [`TargetArgs::load`]; an empty manifest when none is named and there is none.
     pub(crate) fn load_if_present(&self, inputs: &CommandInputs) -> anyhow::Result<ProjectTarget> {
+        self.load_without(&[], inputs)
+    }
+
+    /// As [`TargetArgs::load_if_present`]; mistakes in parts that the command does not use do not count. Such parts may name by variables
+    /// what the command is yet to make.
+    pub(crate) fn load_without(&self, unused: &[&str], inputs: &CommandInputs) -> anyhow::Result<ProjectTarget> {
         let is_absent =
             std::fs::symlink_metadata(&self.manifest).is_err_and(|error| error.kind() == ErrorKind::NotFound);
         if is_absent && self.manifest == Path::new(DEFAULT_MANIFEST) {
@@ -85,7 +91,11 @@ impl TargetArgs {
             inputs.printer.line(format!("There is no {DEFAULT_MANIFEST}: what the command line says is used alone"));
             return Ok(self.target(Manifest::default(), None, inputs));
         }
-        self.load(inputs)
+        let environment = self.environment(inputs);
+        let text = ManifestText::read(&self.manifest)?;
+        let manifest = text.manifest_without(unused, environment.as_deref(), &inputs.env)?;
+        let folder = self.manifest.parent().unwrap_or(Path::new("")).to_owned();
+        Ok(ProjectTarget { folder, ..self.target(manifest, environment, inputs) })
     }
 
     /// A manifest, with the way to the account of its environment.

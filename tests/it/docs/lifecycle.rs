@@ -76,7 +76,7 @@ const POLICIES: &[(&str, &[&str], &[&str])] = &[
     ("codebuild-role-trust.json", &[], &["sts:AssumeRole"]),
     (
         "image-build.json",
-        &["image_store"],
+        &["tagged_images"],
         // Those of the builder.
         &[
             "ecr:BatchCheckLayerAvailability",

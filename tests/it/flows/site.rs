@@ -31,8 +31,9 @@ use crate::templates::compiler::Compiler;
 /// The role that all jobs of the lifecycle assume.
 pub(crate) const LIFECYCLE_ROLE: &str = "lifecycle";
 /// The policies that it has: those of the commands that pipelines call.
-const POLICIES: [(&str, &str); 12] = [
-    ("image", include_str!("../../../runner-config/iam/lifecycle/image-build.json")),
+const POLICIES: [(&str, &str); 13] = [
+    ("image-build", include_str!("../../../runner-config/iam/lifecycle/image-build.json")),
+    ("image-scan", include_str!("../../../runner-config/iam/lifecycle/image-scan.json")),
     ("image-codebuild", include_str!("../../../runner-config/iam/lifecycle/image-build-codebuild.json")),
     ("register", include_str!("../../../runner-config/iam/lifecycle/model-register.json")),
     ("approve", include_str!("../../../runner-config/iam/lifecycle/model-approve.json")),
@@ -258,12 +259,16 @@ fn driver(folder: &Path, python: &Path, key: &TokenKey, name: &str) -> Driver {
     let start = format!("#!/bin/sh\nexec {python} /usr/local/bin/inference_handler.py \"$@\"\n");
     let serve = overlay("serve", &[("serve", &start), ("inference_handler.py", HANDLER)]);
     let oidc = format!("{}={}", id_tokens::ISSUER, key.jwks.display());
+    let findings = folder.join("findings.json");
+    std::fs::write(&findings, FINDINGS).unwrap();
+    let findings = format!("{name}-serving={}", findings.display());
     let mut driver = sagemaker_with(
         &[
             ["--oidc", &oidc],
             ["--image", &format!("{}=overlay:{train}", image("train"))],
             ["--image", &format!("{}=overlay:{serve}", image("serve"))],
             ["--image", &format!("{BUILD_IMAGE}=overlay:{build}")],
+            ["--image-findings", &findings],
             ["--ecr", &format!("serve@{DIGEST}=linux/amd64")],
             ["--quota", "endpoint:ml.m5.large=8"],
             ["--deployment-wait-scale", "0.01"],
@@ -276,7 +281,11 @@ fn driver(folder: &Path, python: &Path, key: &TokenKey, name: &str) -> Driver {
     driver
 }
 
-/// The digest of all images.
+/// What a scan finds in an image that the project builds for its endpoint.
+const FINDINGS: &str = r#"{"findings": [{"name": "CVE-2026-0001", "severity": "HIGH",
+    "attributes": [{"key": "package_name", "value": "libexample"}, {"key": "package_version", "value": "1.0"}]}], "duration_ms": 100}"#;
+
+/// The digest of all images that no job builds.
 pub(super) const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 /// An image of the registry, by its digest.
@@ -302,6 +311,7 @@ fn roles(name: &str) -> Vec<Value> {
     // The manifest has the name of the project as prefix of all objects, and an endpoint in each environment.
     let roles = roles.replace(&format!(":s3:::{BUCKET}/"), &format!(":s3:::{BUCKET}/{name}/"));
     let roles = roles.replace(&format!("deployments/{NAME}/*"), &format!("deployments/{name}-*"));
+    let roles = roles.replace("repository/example-image", &format!("repository/{name}-*"));
     let mut roles: Vec<Value> = serde_json::from_str(&roles).unwrap();
     let conditions = &mut roles[0]["AssumeRolePolicyDocument"]["Statement"][0]["Condition"];
     let equals = conditions["StringEquals"].as_object_mut().expect("the trust policy has conditions");

@@ -319,8 +319,8 @@ fn findings_of_the_registry_stop_the_pipeline_unless_they_are_accepted() {
     }
     assert!(found.stderr.contains("the image has a finding of severity High or above"), "{}", found.stderr);
     let report = || {
-        let text = std::fs::read_to_string(work.join("project/gl-container-scanning-report.json")).unwrap();
-        serde_json::from_str::<Value>(&text).unwrap()
+        let made = std::fs::read(work.join("project/gl-container-scanning-report.json")).unwrap();
+        serde_json::from_slice::<Value>(&made).unwrap()
     };
     let made = report();
     assert_eq!(made["vulnerabilities"].as_array().unwrap().len(), 2);
@@ -377,7 +377,7 @@ fn trivy_of_the_job_scans_with_the_password_of_the_registry() {
     assert_eq!(ended.code, 10, "{}{}", ended.stdout, ended.stderr);
     assert!(ended.stdout.contains("CVE-2026-0003  zlib1g 1.2, fixed in 1.3"), "{}", ended.stdout);
     assert_eq!(std::fs::read_to_string(folder.join("scan.env")).unwrap(), "IMAGE_SCAN_RESULT=failed\n");
-    let seen = std::fs::read_to_string(seen).unwrap();
+    let seen = std::fs::read_to_string(&seen).unwrap();
     let line = seen.lines().last().unwrap();
     let host = emulator.endpoint.trim_start_matches("http://");
     assert!(line.contains(&format!("{host}/example-image@sha256:")), "{line}");

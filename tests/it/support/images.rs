@@ -54,15 +54,62 @@ pub(crate) fn buildah(folder: &Path, arguments: &[&str]) -> Output {
 pub(crate) fn push_base(emulator: &Emulator, folder: &Path) -> String {
     create_repository(emulator, "example-base", "MUTABLE");
     let context = folder.join("base");
-    let bin = context.join("bin");
+    write_busybox(&context);
+    std::fs::write(context.join("Containerfile"), "FROM scratch\nCOPY bin /bin\nENV PATH=/bin\n").unwrap();
+    push(emulator, folder, &context, "example-base")
+}
+
+/// Copies an interpreter into a folder, with the packages that the examples train and serve with, `pip`, and the libraries of all.
+const COPY_PYTHON: &str = r#"
+import glob, os, shutil, subprocess, sys, sysconfig
+root = sys.argv[1]
+version = "python%d.%d" % sys.version_info[:2]
+paths = sysconfig.get_paths()
+library = os.path.join(root, "usr/local/lib", version)
+left_out = shutil.ignore_patterns("__pycache__", "test", "tests", "idlelib", "site-packages", "dist-packages", "EXTERNALLY-MANAGED", "config-*", "*.a")
+shutil.copytree(os.path.realpath(paths["stdlib"]), library, ignore=left_out)
+os.makedirs(os.path.join(library, "site-packages"))
+wanted = ["numpy", "scipy", "sklearn", "scikit_learn", "joblib", "threadpoolctl", "pip", "narwhals"]
+for entry in sorted(os.listdir(paths["purelib"])):
+    if any(entry == name or entry.startswith((name + "-", name + ".")) for name in wanted):
+        source = os.path.join(paths["purelib"], entry)
+        if os.path.isdir(source):
+            shutil.copytree(source, os.path.join(library, "site-packages", entry), ignore=shutil.ignore_patterns("__pycache__", "tests"))
+os.makedirs(os.path.join(root, "usr/local/bin"))
+program = os.path.join(root, "usr/local/bin", version)
+shutil.copy(os.path.realpath(sys.executable), program)
+os.symlink(version, os.path.join(root, "usr/local/bin/python3"))
+binaries = [program] + glob.glob(root + "/**/*.so*", recursive=True)
+listed = subprocess.run(["ldd"] + binaries, capture_output=True, text=True).stdout
+for word in sorted({word for line in listed.splitlines() for word in line.split() if word.startswith("/") and not word.endswith(":")}):
+    target = root + word
+    if not word.startswith(root) and os.path.isfile(word) and not os.path.exists(target):
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        shutil.copy(os.path.realpath(word), target)
+"#;
+
+/// As [`push_base`], with Python and scikit-learn.
+#[track_caller]
+pub(crate) fn push_python_base(emulator: &Emulator, folder: &Path, python: &Path) -> String {
+    create_repository(emulator, "example-base", "MUTABLE");
+    let context = folder.join("base");
+    write_busybox(&context.join("root"));
+    let copied = Command::new(python).args(["-c", COPY_PYTHON]).arg(context.join("root")).output().unwrap();
+    assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+    let recipe = "FROM scratch\nCOPY root /\nENV PATH=/usr/local/bin:/bin PIP_NO_INDEX=1 PIP_ROOT_USER_ACTION=ignore\n";
+    std::fs::write(context.join("Containerfile"), recipe).unwrap();
+    push(emulator, folder, &context, "example-base")
+}
+
+/// A root directory with busybox alone.
+fn write_busybox(root: &Path) {
+    let bin = root.join("bin");
     std::fs::create_dir_all(&bin).unwrap();
     std::fs::copy(find_program("busybox").unwrap(), bin.join("busybox")).unwrap();
     for name in ["sh", "cat", "echo", "sleep", "wc", "ls", "mkdir", "chmod", "tee"] {
         symlink("busybox", bin.join(name)).unwrap();
     }
-    std::fs::create_dir_all(context.join("tmp")).unwrap();
-    std::fs::write(context.join("Containerfile"), "FROM scratch\nCOPY bin /bin\nENV PATH=/bin\n").unwrap();
-    push(emulator, folder, &context, "example-base")
+    std::fs::create_dir_all(root.join("tmp")).unwrap();
 }
 
 /// Builds a folder and pushes the image under the tag `1`.

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::faults::Fake;
 use crate::cloud::{
-    CloudError, CloudErrorKind, ImageRepositorySight, ImageScans, ImageStore, RegistryLogin, ScanSight, StoredImage,
+    CloudError, CloudErrorKind, ImageRepositorySight, ImageScans, RegistryLogin, ScanSight, StoredImage, TaggedImages,
 };
 
 /// A registry in maps.
@@ -60,7 +60,7 @@ impl MemoryImages {
 }
 
 #[async_trait]
-impl ImageStore for MemoryImages {
+impl TaggedImages for MemoryImages {
     async fn repository(&self, name: &str) -> Result<Option<ImageRepositorySight>, CloudError> {
         self.call("repository", name, |service| Ok(service.repositories.get(name).cloned())).await
     }

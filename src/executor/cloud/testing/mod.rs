@@ -34,8 +34,8 @@ pub use serving::{EndpointFate, MemoryServing, example_config, example_endpoint,
 
 use super::{
     Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, EndpointLogs, EndpointScaling, ImageBuilds,
-    ImageRegistry, ImageScans, ImageStore, Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry,
-    ObjectStore, ObjectSurvey, SecretStore, SourceObjects, TrainingJobs,
+    ImageRegistry, ImageScans, Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore,
+    ObjectSurvey, SecretStore, SourceObjects, TaggedImages, TrainingJobs,
 };
 
 /// One fake of each port. Implements [`Connect`], and records which ports were created.
@@ -120,8 +120,8 @@ impl Connect for Memory {
         Ok(self.account.clone())
     }
 
-    async fn image_store(&self, _: &Access) -> anyhow::Result<Arc<dyn ImageStore>> {
-        self.make("image_store");
+    async fn tagged_images(&self, _: &Access) -> anyhow::Result<Arc<dyn TaggedImages>> {
+        self.make("tagged_images");
         Ok(self.images.clone())
     }
 

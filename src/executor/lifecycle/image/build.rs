@@ -20,12 +20,12 @@ use super::fingerprint::{self, BuildInputs};
 use super::remote::RemoteBuild;
 use super::spec::{BuildSecret, BuildSpec, SpecArgs};
 use super::tag_format;
-use super::tagging::{self, Plan};
+use super::tagging::{self, TagPlan};
 use crate::base::failure::Failure;
 use crate::base::human::human_bytes;
 use crate::base::plain;
 use crate::base::signals::Cancellation;
-use crate::cloud::{ImageRepositorySight, ImageStore, StoredImage};
+use crate::cloud::{ImageRepositorySight, StoredImage, TaggedImages};
 use crate::lifecycle::identity::IdentityArgs;
 use crate::lifecycle::manifest::ImageBuilder;
 use crate::lifecycle::output::OutputArgs;
@@ -85,13 +85,13 @@ struct Prepared {
     /// Of a build in the job.
     secrets: Vec<BuildSecret>,
     tags: Vec<String>,
-    store: Arc<dyn ImageStore>,
+    store: Arc<dyn TaggedImages>,
     repository: ImageRepositorySight,
 }
 
 impl Prepared {
     async fn of(inputs: &CommandInputs, args: &BuildArgs) -> anyhow::Result<Self> {
-        let mut target = args.target.load_if_present(inputs)?;
+        let mut target = args.target.load_without(&super::UNUSED, inputs)?;
         let spec = BuildSpec::of(&args.spec, &target, &inputs.env)?;
         let tags = tag_format::tags(&spec.tags, |name| inputs.env.get(name))?;
         args.output.check(&[spec.dockerfile.clone(), args.target.manifest.clone()])?;
@@ -117,11 +117,11 @@ async fn repository(
     inputs: &CommandInputs,
     target: &ProjectTarget,
     spec: &BuildSpec,
-) -> anyhow::Result<(Arc<dyn ImageStore>, ImageRepositorySight)> {
+) -> anyhow::Result<(Arc<dyn TaggedImages>, ImageRepositorySight)> {
     if target.environment.is_some() {
         target.check_account(inputs).await?;
     }
-    let store = inputs.connect.image_store(&target.access).await?;
+    let store = inputs.connect.tagged_images(&target.access).await?;
     let found = store.repository(&spec.repository).await?;
     let repository = found.ok_or_else(|| {
         Failure::user(format!("the registry of the account has no repository {}", spec.repository)).hint(
@@ -136,7 +136,7 @@ struct Build<'a> {
     inputs: &'a CommandInputs,
     spec: &'a BuildSpec,
     secrets: &'a [BuildSecret],
-    store: &'a dyn ImageStore,
+    store: &'a dyn TaggedImages,
     repository: &'a ImageRepositorySight,
     /// The file that the command writes.
     output: Option<&'a Path>,
@@ -202,11 +202,11 @@ impl Work<'_> {
         let looked_for: Vec<_> = tags.iter().chain([&context_tag]).cloned().collect();
         let found = store.tagged(repository, &looked_for).await?;
         let (status, image) = match tagging::decide(repository, &context_tag, &tags, &found)? {
-            Plan::Reuse(image) => {
+            TagPlan::Reuse(image) => {
                 inputs.printer.line("The registry has the image of this context: nothing is built");
                 (ImageStatus::Unchanged, image)
             }
-            Plan::Build => {
+            TagPlan::Build => {
                 let source = ImageSource {
                     dockerfile: dockerfile_copy,
                     context,

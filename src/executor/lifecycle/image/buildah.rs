@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::time::Instant;
 
-use super::buildah_errors::{self, Step};
+use super::buildah_errors::{self, BuilderStep};
 use super::registry_access::{self, PushHost};
 use super::shown_lines::{self, Masks};
 use super::spec::BuildSecret;
@@ -150,7 +150,7 @@ impl Buildah {
     pub(super) async fn pull(&self, image: &str) -> anyhow::Result<String> {
         let mut command = self.transfer("pull");
         command.arg("--quiet").arg(image);
-        let last = self.run(command, Step::Pull, false).await?;
+        let last = self.run(command, BuilderStep::Pull, false).await?;
         let id = last.last().map(|line| line.trim()).filter(|line| line.len() == 64);
         let id = id.filter(|line| line.bytes().all(|byte| byte.is_ascii_hexdigit()));
         Ok(format!("sha256:{}", id.context("buildah did not tell the id of a base image")?))
@@ -187,7 +187,7 @@ impl Buildah {
             command.arg("--secret").arg(format!("id={},src={}", secret.id, file.display()));
         }
         command.arg(source.context);
-        self.run(command, Step::Build, true).await?;
+        self.run(command, BuilderStep::Build, true).await?;
         let id = std::fs::read_to_string(self.at("image-id")).context("buildah did not tell the image's id")?;
         Ok(id.trim().to_owned())
     }
@@ -197,13 +197,13 @@ impl Buildah {
         let mut command = self.transfer("push");
         command.arg("--quiet").arg("--digestfile").arg(self.at("digest")).arg(id);
         command.arg(format!("docker://{}/{}:{tag}", self.host.name, self.repository.name));
-        self.run(command, Step::Push, false).await?;
+        self.run(command, BuilderStep::Push, false).await?;
         let digest = std::fs::read_to_string(self.at("digest")).context("buildah did not tell the image's digest")?;
         Ok(digest.trim().to_owned())
     }
 
     /// Runs a command to its end, and gives back its last lines.
-    async fn run(&self, mut command: Command, step: Step, is_shown: bool) -> anyhow::Result<Vec<String>> {
+    async fn run(&self, mut command: Command, step: BuilderStep, is_shown: bool) -> anyhow::Result<Vec<String>> {
         let (output, input) = std::io::pipe().context("failed to make a pipe for buildah")?;
         let again = input.try_clone().context("failed to make a pipe for buildah")?;
         command.stdin(Stdio::null()).stdout(Stdio::from(input)).stderr(Stdio::from(again));
@@ -225,7 +225,7 @@ impl Buildah {
         }
     }
 
-    fn too_long(&self, step: Step) -> anyhow::Error {
+    fn too_long(&self, step: BuilderStep) -> anyhow::Error {
         let limit = humantime::format_duration(self.limit);
         Failure::user(format!("the image was not ready within {limit}: buildah was ended while it was to {}", step.verb()))
             .hint("raise `--timeout`, below the `timeout` of the job; `image.cache` in the manifest keeps layers of earlier builds")

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use sha2::{Digest as _, Sha256};
 
-use super::fingerprint::{EntryKind, FilesHash};
+use super::fingerprint::{ContextEntry, ContextHash};
 use super::ignore_file::IgnoreFile;
 use crate::base::failure::Failure;
 use crate::base::human::human_bytes;
@@ -35,7 +35,7 @@ pub(super) struct ContextLimits {
 /// A context that was copied.
 #[derive(Debug)]
 pub(super) struct CopiedContext {
-    pub(super) hash: FilesHash,
+    pub(super) hash: ContextHash,
     pub(super) bytes: u64,
     pub(super) files: u64,
 }
@@ -68,7 +68,7 @@ pub(super) fn copy(
         limits,
         ignored,
         output: output.and_then(below),
-        done: CopiedContext { hash: FilesHash::default(), bytes: 0, files: 0 },
+        done: CopiedContext { hash: ContextHash::default(), bytes: 0, files: 0 },
         buffer: vec![0; CHUNK],
     };
     copying.walk()?;
@@ -143,10 +143,10 @@ impl Copying<'_> {
         let (kind, hash) = if metadata.is_symlink() {
             let text = fs::read_link(source).with_context(|| failed_to_read(source))?;
             std::os::unix::fs::symlink(&text, &target).with_context(|| failed_to_write(&target))?;
-            (EntryKind::Link, Sha256::digest(text.as_os_str().as_bytes()).into())
+            (ContextEntry::Link, Sha256::digest(text.as_os_str().as_bytes()).into())
         } else if metadata.is_file() {
             let is_executable = metadata.permissions().mode() & 0o100 != 0;
-            let kind = if is_executable { EntryKind::Executable } else { EntryKind::File };
+            let kind = if is_executable { ContextEntry::Executable } else { ContextEntry::File };
             (kind, self.file(source, &target, is_executable)?)
         } else {
             let shown = plain::line(&path.to_string_lossy(), 200);
@@ -229,7 +229,7 @@ mod tests {
         Ok((place, done))
     }
 
-    fn tag(hash: &FilesHash) -> String {
+    fn tag(hash: &ContextHash) -> String {
         let (args, bases) = (std::collections::BTreeMap::new(), []);
         let inputs = super::super::fingerprint::BuildInputs {
             dockerfile: b"",

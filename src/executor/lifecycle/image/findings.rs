@@ -69,7 +69,7 @@ impl SeverityBar {
 
 /// A known vulnerability of a package in an image. All of it is text of others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Finding {
+pub(super) struct KnownVulnerability {
     pub(super) id: String,
     pub(super) severity: Severity,
     pub(super) package: String,
@@ -82,7 +82,7 @@ pub(super) struct Finding {
     pub(super) url: Option<String>,
 }
 
-impl Finding {
+impl KnownVulnerability {
     /// One line for people.
     pub(super) fn line(&self) -> String {
         let fixed = self.fixed_version.as_ref().map_or(String::new(), |version| format!(", fixed in {version}"));
@@ -93,7 +93,7 @@ impl Finding {
 
 /// A program or service that scans images.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Scanner {
+pub(super) struct ImageScanner {
     /// `trivy` or `ecr`
     pub(super) id: &'static str,
     pub(super) name: &'static str,
@@ -104,27 +104,27 @@ pub(super) struct Scanner {
 /// What a scanner found in an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ScanResult {
-    pub(super) scanner: Scanner,
+    pub(super) scanner: ImageScanner,
     /// `debian 12`; `unknown` where the scanner does not tell it.
     pub(super) operating_system: String,
-    pub(super) findings: Vec<Finding>,
+    pub(super) findings: Vec<KnownVulnerability>,
 }
 
 /// Findings by what becomes of them.
 #[derive(Debug, Default)]
 pub(super) struct Judged {
     /// Of the severity of the bar or above, and not accepted.
-    pub(super) stopping: Vec<Finding>,
-    pub(super) below: Vec<Finding>,
-    pub(super) accepted: Vec<(Finding, AcceptedFinding)>,
+    pub(super) stopping: Vec<KnownVulnerability>,
+    pub(super) below: Vec<KnownVulnerability>,
+    pub(super) accepted: Vec<(KnownVulnerability, AcceptedFinding)>,
     /// Ids that are accepted and that no finding has.
     pub(super) unused: Vec<String>,
 }
 
 /// Judges the findings, the gravest first.
-pub(super) fn judge(mut findings: Vec<Finding>, bar: Severity, accepted: &Accepted) -> Judged {
+pub(super) fn judge(mut findings: Vec<KnownVulnerability>, bar: Severity, accepted: &Accepted) -> Judged {
     findings.sort_by(|one, other| {
-        let key = |finding: &Finding| (finding.id.clone(), finding.package.clone(), finding.version.clone());
+        let key = |finding: &KnownVulnerability| (finding.id.clone(), finding.package.clone(), finding.version.clone());
         other.severity.cmp(&one.severity).then_with(|| key(one).cmp(&key(other)))
     });
     findings.dedup();
@@ -141,7 +141,7 @@ pub(super) fn judge(mut findings: Vec<Finding>, bar: Severity, accepted: &Accept
 }
 
 /// Findings by severity.
-pub(super) fn counts<'a>(findings: impl Iterator<Item = &'a Finding>) -> BTreeMap<&'static str, usize> {
+pub(super) fn counts<'a>(findings: impl Iterator<Item = &'a KnownVulnerability>) -> BTreeMap<&'static str, usize> {
     findings.fold(BTreeMap::new(), |mut counts, finding| {
         *counts.entry(finding.severity.word()).or_default() += 1;
         counts
@@ -152,8 +152,8 @@ pub(super) fn counts<'a>(findings: impl Iterator<Item = &'a Finding>) -> BTreeMa
 mod tests {
     use super::*;
 
-    fn finding(id: &str, severity: &str, package: &str) -> Finding {
-        Finding {
+    fn finding(id: &str, severity: &str, package: &str) -> KnownVulnerability {
+        KnownVulnerability {
             id: id.to_owned(),
             severity: Severity::of(severity),
             package: package.to_owned(),
@@ -179,8 +179,9 @@ mod tests {
             finding("CVE-4", "UNTRIAGED", "a"),
         ];
         let judged = judge(findings, Severity::High, &accepted);
-        let ids =
-            |findings: &[Finding]| findings.iter().map(|one| format!("{} {}", one.id, one.package)).collect::<Vec<_>>();
+        let ids = |findings: &[KnownVulnerability]| {
+            findings.iter().map(|one| format!("{} {}", one.id, one.package)).collect::<Vec<_>>()
+        };
         assert_eq!(ids(&judged.stopping), ["CVE-1 other", "CVE-2 a"]);
         assert_eq!(ids(&judged.below), ["CVE-3 a", "CVE-4 a"]);
         assert_eq!(judged.accepted[0].1.reason, "not called");

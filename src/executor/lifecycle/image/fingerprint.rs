@@ -17,7 +17,7 @@ const DIGITS: usize = 40;
 
 /// A file of the context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum EntryKind {
+pub(super) enum ContextEntry {
     File,
     Executable,
     Link,
@@ -37,15 +37,15 @@ pub(super) struct BuildInputs<'a> {
 
 /// Hashes files one after the other.
 #[derive(Debug, Clone, Default)]
-pub(super) struct FilesHash(Sha256);
+pub(super) struct ContextHash(Sha256);
 
-impl FilesHash {
+impl ContextHash {
     /// Adds a file; files come in the order of their paths. `content` is the hash of its bytes, or of the text of a link.
-    pub(super) fn add(&mut self, path: &[u8], kind: EntryKind, content: &[u8; 32]) {
+    pub(super) fn add(&mut self, path: &[u8], kind: ContextEntry, content: &[u8; 32]) {
         let kind = match kind {
-            EntryKind::File => b"f",
-            EntryKind::Executable => b"x",
-            EntryKind::Link => b"l",
+            ContextEntry::File => b"f",
+            ContextEntry::Executable => b"x",
+            ContextEntry::Link => b"l",
         };
         part(&mut self.0, kind);
         part(&mut self.0, path);
@@ -54,7 +54,7 @@ impl FilesHash {
 }
 
 /// The tag of a context with these files.
-pub(super) fn context_tag(files: &FilesHash, inputs: &BuildInputs<'_>) -> String {
+pub(super) fn context_tag(files: &ContextHash, inputs: &BuildInputs<'_>) -> String {
     let mut hash = Sha256::new();
     part(&mut hash, VERSION);
     part(&mut hash, inputs.platform.as_bytes());
@@ -87,7 +87,7 @@ mod tests {
 
     fn tag(change: impl FnOnce(&mut Parts)) -> String {
         let mut parts = Parts {
-            files: vec![(b"a".to_vec(), EntryKind::File, [1; 32])],
+            files: vec![(b"a".to_vec(), ContextEntry::File, [1; 32])],
             dockerfile: b"FROM scratch".to_vec(),
             target: None,
             args: BTreeMap::from([("A".to_owned(), "1".to_owned())]),
@@ -95,7 +95,7 @@ mod tests {
             platform: "linux/amd64",
         };
         change(&mut parts);
-        let mut files = FilesHash::default();
+        let mut files = ContextHash::default();
         for (path, kind, content) in &parts.files {
             files.add(path, *kind, content);
         }
@@ -104,7 +104,7 @@ mod tests {
     }
 
     struct Parts {
-        files: Vec<(Vec<u8>, EntryKind, [u8; 32])>,
+        files: Vec<(Vec<u8>, ContextEntry, [u8; 32])>,
         dockerfile: Vec<u8>,
         target: Option<String>,
         args: BTreeMap<String, String>,
@@ -119,8 +119,8 @@ mod tests {
         assert!(same.starts_with(CONTEXT_TAG) && same.len() == CONTEXT_TAG.len() + DIGITS, "{same}");
         let changes: [fn(&mut Parts); 10] = [
             |parts| parts.files[0].0 = b"b".to_vec(),
-            |parts| parts.files[0].1 = EntryKind::Executable,
-            |parts| parts.files[0].1 = EntryKind::Link,
+            |parts| parts.files[0].1 = ContextEntry::Executable,
+            |parts| parts.files[0].1 = ContextEntry::Link,
             |parts| parts.files[0].2 = [2; 32],
             |parts| parts.files.clear(),
             |parts| parts.dockerfile.push(b'\n'),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::findings::{Finding, ScanResult, Scanner, Severity};
+use super::findings::{ImageScanner, KnownVulnerability, ScanResult, Severity};
 use crate::base::failure::Failure;
 use crate::base::plain;
 use crate::cloud::{CloudError, CloudErrorKind, ImageScans, ScanFinding, ScanSight};
@@ -80,7 +80,7 @@ fn unusable(image: &ImageName<'_>, status: &str, reason: &str) -> Failure {
 }
 
 fn result(findings: Vec<ScanFinding>) -> ScanResult {
-    let findings = findings.into_iter().map(|one| Finding {
+    let findings = findings.into_iter().map(|one| KnownVulnerability {
         severity: Severity::of(&one.severity),
         id: one.id,
         package: one.package,
@@ -90,7 +90,7 @@ fn result(findings: Vec<ScanFinding>) -> ScanResult {
         url: one.url,
     });
     ScanResult {
-        scanner: Scanner {
+        scanner: ImageScanner {
             id: "ecr",
             name: "Amazon ECR image scanning",
             vendor: "Amazon Web Services",

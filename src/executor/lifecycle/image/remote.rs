@@ -7,14 +7,14 @@ use anyhow::Context as _;
 
 use super::built::{BuiltParts, ImageStatus};
 use super::codebuild::{self, BuildOrder};
-use super::fingerprint::{self, BuildInputs, EntryKind, FilesHash};
+use super::fingerprint::{self, BuildInputs, ContextEntry, ContextHash};
 use super::source_zip::{ProjectSource, SourceLimits};
 use super::spec::BuildSpec;
-use super::tagging::{self, Plan};
+use super::tagging::{self, TagPlan};
 use crate::base::failure::Failure;
 use crate::base::plain;
 use crate::base::signals::Cancellation;
-use crate::cloud::{ImageRepositorySight, ImageStore, StoredImage};
+use crate::cloud::{ImageRepositorySight, StoredImage, TaggedImages};
 use crate::lifecycle::manifest::CodeBuildEntry;
 use crate::lifecycle::target::ProjectTarget;
 use crate::lifecycle::{CommandInputs, until_canceled};
@@ -25,7 +25,7 @@ pub(super) struct RemoteBuild<'a> {
     pub(super) target: &'a ProjectTarget,
     pub(super) entry: &'a CodeBuildEntry,
     pub(super) spec: &'a BuildSpec,
-    pub(super) store: &'a dyn ImageStore,
+    pub(super) store: &'a dyn TaggedImages,
     pub(super) repository: &'a ImageRepositorySight,
 }
 
@@ -54,11 +54,11 @@ impl RemoteBuild<'_> {
         let found =
             until_canceled(cancellation.clone(), async { Ok(store.tagged(repository, &looked_for).await?) }).await?;
         let (status, image) = match tagging::decide(repository, &context_tag, &tags, &found)? {
-            Plan::Reuse(image) => {
+            TagPlan::Reuse(image) => {
                 inputs.printer.line("The registry has the image of these files: nothing is sent, and nothing is built");
                 (ImageStatus::Unchanged, image)
             }
-            Plan::Build => {
+            TagPlan::Build => {
                 let order = BuildOrder {
                     repository_uri: &repository.uri,
                     tag: &context_tag,
@@ -84,8 +84,8 @@ impl RemoteBuild<'_> {
 
     /// The tag of everything that the image is built from: all files of the source, since a buildspec may use each.
     fn context_tag(&self, source: &ProjectSource, dockerfile: &str, bases: &[(String, String)]) -> String {
-        let mut files = FilesHash::default();
-        files.add(b"source", EntryKind::File, source.sha256());
+        let mut files = ContextHash::default();
+        files.add(b"source", ContextEntry::File, source.sha256());
         let inputs = BuildInputs {
             dockerfile: self.entry.buildspec.as_deref().unwrap_or(dockerfile).as_bytes(),
             target: self.spec.target.as_deref(),

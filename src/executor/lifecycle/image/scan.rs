@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::accepted::Accepted;
 use super::buildah::find;
-use super::findings::{self, Finding, Judged, ScanResult, SeverityBar};
+use super::findings::{self, Judged, KnownVulnerability, ScanResult, SeverityBar};
 use super::{registry_scan, scan_report, trivy};
 use crate::base::exit_codes;
 use crate::base::failure::Failure;
@@ -71,7 +71,7 @@ struct ImageVerdict {
     severity: &'static str,
     /// All findings that are not accepted, by severity.
     counts: BTreeMap<&'static str, usize>,
-    findings: Vec<Finding>,
+    findings: Vec<KnownVulnerability>,
     accepted: Vec<String>,
 }
 
@@ -148,7 +148,7 @@ fn verdict(uri: &str, scanner: &'static str, args: &ScanArgs, judged: Judged) ->
 }
 
 async fn scan(inputs: &CommandInputs, args: &ScanArgs, image: &ImageName<'_>) -> anyhow::Result<ScanResult> {
-    let mut target = args.target.load_if_present(inputs)?;
+    let mut target = args.target.load_without(&super::UNUSED, inputs)?;
     // The registry's region is in the image's name.
     target.access.region = Some(image.region.to_owned());
     if let Some(token) = args.identity.token(inputs)? {
@@ -160,7 +160,7 @@ async fn scan(inputs: &CommandInputs, args: &ScanArgs, image: &ImageName<'_>) ->
             .hint("use an image with trivy, or `--scanner ecr`")
             .into()),
         (Some(ScannerChoice::Trivy) | None, Some(program)) => {
-            let login = inputs.connect.image_store(&target.access).await?.login().await?;
+            let login = inputs.connect.tagged_images(&target.access).await?.login().await?;
             trivy::scan(program, &inputs.env, image, &login, args.timeout).await
         }
         (Some(ScannerChoice::Ecr), _) | (None, None) => {

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::findings::{Finding, Judged, ScanResult};
+use super::findings::{Judged, KnownVulnerability, ScanResult};
 use crate::lifecycle::hex::hex;
 
 /// Version of the schema. Those with other patch numbers have the same required keys.
@@ -54,8 +54,8 @@ pub(super) fn report(
     format!("{report:#}\n")
 }
 
-fn vulnerability(image: &str, system: &str, finding: &Finding) -> Value {
-    let Finding { id, severity, package, version, fixed_version, description, url } = finding;
+fn vulnerability(image: &str, system: &str, finding: &KnownVulnerability) -> Value {
+    let KnownVulnerability { id, severity, package, version, fixed_version, description, url } = finding;
     let kind = id.split('-').next().unwrap_or_default().to_ascii_lowercase();
     let mut identifier = json!({
         "type": if ["cve", "ghsa", "rhsa", "elsa", "usn", "osv"].contains(&kind.as_str()) { kind.as_str() } else { "other" },
@@ -94,7 +94,7 @@ fn cut(text: &str, most: usize) -> String {
 }
 
 /// The same for the same finding in each report, in the form of a UUID.
-fn identity(image: &str, finding: &Finding) -> String {
+fn identity(image: &str, finding: &KnownVulnerability) -> String {
     // The digest changes with each build of the image.
     let name = image.split('@').next().unwrap_or_default();
     let text = [name, &finding.id, &finding.package, &finding.version].join("\n");
@@ -113,23 +113,23 @@ mod tests {
     use std::time::Duration;
 
     use super::super::accepted::Accepted;
-    use super::super::findings::{Scanner, Severity, judge};
+    use super::super::findings::{ImageScanner, Severity, judge};
     use super::*;
 
     const IMAGE: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/serve@sha256:a";
 
-    fn made(findings: Vec<Finding>) -> Value {
+    fn made(findings: Vec<KnownVulnerability>) -> Value {
         let accepted = r#"{"accepted": [{"id": "CVE-3", "reason": "not called", "until": "2027-01-01"}]}"#;
         let accepted = Accepted::parse("a", accepted, "2026-11-29").unwrap();
-        let scanner = Scanner { id: "trivy", name: "Trivy", vendor: "Aqua Security", version: "1".to_owned() };
+        let scanner = ImageScanner { id: "trivy", name: "Trivy", vendor: "Aqua Security", version: "1".to_owned() };
         let result = ScanResult { scanner, operating_system: String::new(), findings: Vec::new() };
         let begun = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_953_600);
         let judged = judge(findings, Severity::High, &accepted);
         serde_json::from_str(&report(IMAGE, &result, &judged, (begun, begun + Duration::from_secs(5)))).unwrap()
     }
 
-    fn finding(id: &str) -> Finding {
-        Finding {
+    fn finding(id: &str) -> KnownVulnerability {
+        KnownVulnerability {
             id: id.to_owned(),
             severity: Severity::High,
             package: "p".to_owned(),

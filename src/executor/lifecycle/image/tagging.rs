@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use crate::base::failure::Failure;
 use crate::base::plain;
-use crate::cloud::{CloudErrorKind, ImageRepositorySight, ImageStore, StoredImage};
+use crate::cloud::{CloudErrorKind, ImageRepositorySight, StoredImage, TaggedImages};
 
 /// What is to do.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Plan {
+pub(super) enum TagPlan {
     /// The image of this context is there.
     Reuse(StoredImage),
     Build,
@@ -23,7 +23,7 @@ pub(super) fn decide(
     context_tag: &str,
     wanted: &[String],
     found: &BTreeMap<String, StoredImage>,
-) -> Result<Plan, Failure> {
+) -> Result<TagPlan, Failure> {
     let built = found.get(context_tag);
     let is_other =
         |tag: &&String| found.get(*tag).is_some_and(|image| built.is_none_or(|built| built.digest != image.digest));
@@ -31,7 +31,7 @@ pub(super) fn decide(
     if !taken.is_empty() {
         return Err(conflict(repository, &taken));
     }
-    Ok(built.cloned().map_or(Plan::Build, Plan::Reuse))
+    Ok(built.cloned().map_or(TagPlan::Build, TagPlan::Reuse))
 }
 
 fn conflict(repository: &ImageRepositorySight, tags: &[String]) -> Failure {
@@ -50,7 +50,7 @@ fn conflict(repository: &ImageRepositorySight, tags: &[String]) -> Failure {
 /// # Errors
 /// Another job gave a tag to another image meanwhile; or AWS refused.
 pub(super) async fn add(
-    store: &dyn ImageStore,
+    store: &dyn TaggedImages,
     repository: &ImageRepositorySight,
     image: &StoredImage,
     wanted: &[String],
@@ -106,8 +106,8 @@ mod tests {
     async fn a_repository_decides(is_immutable: bool, there: &[(&str, &str)], expected: &str) {
         let (_, repository, found) = sights(is_immutable, there).await;
         let decided = match decide(&repository, CONTEXT, &["1".to_owned()], &found) {
-            Ok(Plan::Build) => "build".to_owned(),
-            Ok(Plan::Reuse(image)) => image.digest,
+            Ok(TagPlan::Build) => "build".to_owned(),
+            Ok(TagPlan::Reuse(image)) => image.digest,
             Err(failure) => {
                 assert!(failure.message().contains("the tag `1` of train is of another image"), "{failure}");
                 "conflict".to_owned()

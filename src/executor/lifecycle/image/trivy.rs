@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use serde::Deserialize;
 use tokio::process::Command;
 
-use super::findings::{Finding, ScanResult, Scanner, Severity};
+use super::findings::{ImageScanner, KnownVulnerability, ScanResult, Severity};
 use super::registry_access::PushHost;
 use super::shown_lines::{self, Masks};
 use crate::base::failure::Failure;
@@ -169,7 +169,7 @@ fn parse(text: &[u8]) -> Result<ScanResult, Failure> {
     }
     let some = |text: String| Some(text).filter(|text| !text.is_empty());
     let all = report.results.unwrap_or_default().into_iter().flat_map(|one| one.vulnerabilities.unwrap_or_default());
-    let findings = all.map(|one| Finding {
+    let findings = all.map(|one| KnownVulnerability {
         severity: Severity::of(&one.severity),
         id: one.id,
         package: one.pkg_name,
@@ -181,7 +181,7 @@ fn parse(text: &[u8]) -> Result<ScanResult, Failure> {
     let version = report.trivy.and_then(|trivy| some(trivy.version));
     let system = report.metadata.os.and_then(|os| some(format!("{} {}", os.family, os.name).trim().to_owned()));
     Ok(ScanResult {
-        scanner: Scanner {
+        scanner: ImageScanner {
             id: "trivy",
             name: "Trivy",
             vendor: "Aqua Security",

@@ -58,6 +58,25 @@ impl ManifestText {
         if findings.is_empty() { Ok(manifest) } else { Err(self.failure(&findings)) }
     }
 
+    /// As [`ManifestText::manifest`], for a command that uses no other parts than some: mistakes in these others do not count.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn manifest_without(
+        &self,
+        unused: &[&str],
+        environment: Option<&str>,
+        env: &Environment,
+    ) -> Result<Manifest, Failure> {
+        let ManifestReading { manifest, mut findings } = self.of(environment, env);
+        findings.retain(|finding| {
+            let patch = finding.key.find(".patch.").and_then(|at| finding.key.get(at + ".patch.".len()..));
+            let key = patch.unwrap_or(&finding.key);
+            !unused.iter().any(|part| key == *part || key.strip_prefix(part).is_some_and(|rest| rest.starts_with('.')))
+        });
+        if findings.is_empty() { Ok(manifest) } else { Err(self.failure(&findings)) }
+    }
+
     /// The names of its environments; none where there are more than a manifest may have.
     pub(crate) fn environments(&self) -> Vec<String> {
         let entries = self.parsed.as_ref().ok().and_then(|(value, _)| value["environments"].as_object());

@@ -63,7 +63,7 @@ impl fmt::Debug for RegistryLogin {
 
 /// The registry of the caller's account in the region.
 #[async_trait]
-pub trait ImageStore: Send + Sync {
+pub trait TaggedImages: Send + Sync {
     /// `None` when there is no repository of this name.
     async fn repository(&self, name: &str) -> Result<Option<ImageRepositorySight>, CloudError>;
 

@@ -7,17 +7,17 @@ use async_trait::async_trait;
 use aws_sdk_ecr::error::ProvideErrorMetadata as _;
 use aws_sdk_ecr::types::{Image, ImageIdentifier, ImageTagMutability, Repository};
 use base64_simd::STANDARD;
-use executor::cloud::{CloudError, CloudErrorKind, ImageRepositorySight, ImageStore, RegistryLogin, StoredImage};
+use executor::cloud::{CloudError, CloudErrorKind, ImageRepositorySight, RegistryLogin, StoredImage, TaggedImages};
 
 use super::clients::Clients;
 use super::images::MANIFESTS;
 
 #[derive(Debug)]
-pub(super) struct AwsImageStore {
+pub(super) struct AwsTaggedImages {
     clients: Arc<Clients>,
 }
 
-impl AwsImageStore {
+impl AwsTaggedImages {
     pub(super) fn new(clients: Arc<Clients>) -> Self {
         Self { clients }
     }
@@ -59,7 +59,7 @@ fn stored(image: &Image) -> Option<StoredImage> {
 }
 
 #[async_trait]
-impl ImageStore for AwsImageStore {
+impl TaggedImages for AwsTaggedImages {
     async fn repository(&self, name: &str) -> Result<Option<ImageRepositorySight>, CloudError> {
         let call = self.clients.call("look for", format!("the repository {name}"), "ecr:DescribeRepositories");
         let request = self.clients.ecr().describe_repositories().repository_names(name);
@@ -141,7 +141,7 @@ mod tests {
     #[tokio::test]
     async fn a_repository_has_its_account_and_the_rule_of_its_tags() {
         let stub = Stub::start().await;
-        let store = AwsImageStore::new(Arc::clone(&stub.clients));
+        let store = AwsTaggedImages::new(Arc::clone(&stub.clients));
         let expected = repository();
         let described = json!({"repositories": [{
             "registryId": expected.account, "repositoryName": "train", "repositoryUri": expected.uri,
@@ -159,7 +159,7 @@ mod tests {
     #[tokio::test]
     async fn a_tag_that_is_there_is_told_from_other_refusals() {
         let stub = Stub::start().await;
-        let store = AwsImageStore::new(Arc::clone(&stub.clients));
+        let store = AwsTaggedImages::new(Arc::clone(&stub.clients));
         let image = StoredImage { digest: "sha256:a".to_owned(), manifest: "{}".to_owned(), media_type: None };
         stub.push(refusal(400, "ImageTagAlreadyExistsException", "no"));
         let error = store.add_tag(&repository(), &image, "1").await.unwrap_err();
@@ -173,7 +173,7 @@ mod tests {
     #[tokio::test]
     async fn a_password_is_not_shown() {
         let stub = Stub::start().await;
-        let store = AwsImageStore::new(Arc::clone(&stub.clients));
+        let store = AwsTaggedImages::new(Arc::clone(&stub.clients));
         let token = STANDARD.encode_to_string("AWS:s3cret");
         let data = json!({"authorizationData": [{"authorizationToken": token, "proxyEndpoint": "https://r"}]});
         stub.push(reply(200, data.to_string()));
