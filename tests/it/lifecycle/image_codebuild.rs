@@ -200,18 +200,21 @@ fn a_build_that_fails_or_is_stopped_leaves_no_image() {
 #[test]
 fn what_is_not_ours_is_refused_before_a_build() {
     let Some(desk) = Desk::new("what_is_not_ours_is_refused_before_a_build") else { return };
-    let refused = |changes: Value, part: &str| {
-        desk.manifest(&changes);
+    let is_refused = |part: &str| {
         let ended = desk.build("1");
         assert_eq!(ended.code, 1, "{}", ended.stderr);
         assert!(ended.stderr.contains(part) && ended.stderr.contains("hint:"), "{part}: {}", ended.stderr);
+    };
+    let refused = |changes: Value, part: &str| {
+        desk.manifest(&changes);
+        is_refused(part);
     };
     refused(json!({"role": "arn:aws:iam::111111111111:role/example-build"}), "of account 111111111111");
     refused(json!({"role": null}), "no role is named");
     refused(json!({"buildspec": "ci/no.yml"}), "git tracks no file ci/no.yml");
     refused(json!({"role": "arn:aws:iam::000000000000:role/job"}), "may not hand the role");
-    let project = desk.folder.path().join("project");
-    std::fs::remove_file(project.join("data.txt")).unwrap();
-    refused(json!({}), "git tracks data.txt, and it cannot be read");
+    desk.manifest(&json!({}));
+    std::fs::remove_file(desk.folder.path().join("project/data.txt")).unwrap();
+    is_refused("git tracks data.txt, and it cannot be read");
     assert_eq!(desk.emulator.requests("StartBuild"), 0);
 }
