@@ -227,7 +227,7 @@ fn number(minutes: Option<i32>) -> u32 {
 fn found(project: Project) -> BuildProject {
     let source = project.source;
     let environment = project.environment;
-    let variables = environment.iter().flat_map(|environment| environment.environment_variables()).map(|one| {
+    let variables = environment.iter().flat_map(ProjectEnvironment::environment_variables).map(|one| {
         let value = one.value().to_owned();
         let value = match one.r#type() {
             None | Some(EnvironmentVariableType::Plaintext) => BuildVariable::Plain(value),
@@ -280,7 +280,7 @@ fn seen(build: Build) -> Option<BuildSight> {
         _ if build.build_complete => BuildState::Fault,
         _ => BuildState::Running,
     };
-    let variables = build.environment.iter().flat_map(|environment| environment.environment_variables());
+    let variables = build.environment.iter().flat_map(ProjectEnvironment::environment_variables);
     let plain =
         variables.filter(|one| !matches!(one.r#type(), Some(kind) if *kind != EnvironmentVariableType::Plaintext));
     let variables: BTreeMap<_, _> = plain.map(|one| (one.name().to_owned(), one.value().to_owned())).collect();

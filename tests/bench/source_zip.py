@@ -29,7 +29,7 @@ def project(folder, files, lines):
     """A commit with so many sources, a Dockerfile and a manifest."""
     role = f"arn:aws:iam::{ACCOUNT}:role/build"
     manifest = {
-        "image": {"repository": "bench", "builder": "codebuild", "context_limit_files": 1_000_000,
+        "image": {"repository": "bench", "builder": "codebuild", "tags": ["bench"], "context_limit_files": 1_000_000,
                   "codebuild": {"role": role, "project": "bench"}},
         "environments": {"dev": {"region": "us-east-1", "account": ACCOUNT, "bucket": "bench", "prefix": "p"}},
     }

@@ -5,6 +5,7 @@
 //! decides which is next.
 
 mod bad_input;
+mod codebuild;
 mod compiled;
 mod components;
 mod credentials;

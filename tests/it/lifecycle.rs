@@ -9,6 +9,7 @@ mod endpoint_upkeep;
 mod gate;
 mod gitlab;
 mod image;
+mod image_codebuild;
 mod image_flow;
 mod init;
 mod model;

@@ -25,7 +25,7 @@ use s3s::Body;
 use self::autoscaling::ApplicationAutoscaling;
 use self::cloudwatch::{CloudWatch, CloudWatchWire, WireFormat, cbor_operation};
 use self::codebuild::CodeBuild;
-use self::ecr::{Distribution, TaggedImages, distribution_operation};
+use self::ecr::{Distribution, ImageStore, distribution_operation};
 use self::endpoints::{Endpoints, Runtime, runtime_operation};
 use self::iam::Iam;
 use self::logs::Logs;
@@ -56,21 +56,22 @@ pub(crate) struct Services {
     unknown: Arc<dyn Service>,
     pub(crate) logs: Arc<Logs>,
     pub(crate) training: Arc<Training>,
-    pub(crate) images: Arc<TaggedImages>,
+    pub(crate) images: Arc<ImageStore>,
     pub(crate) store: Arc<Store>,
 }
 
 impl Services {
     pub(crate) fn new(shared: &Arc<Shared>, store: Arc<Store>) -> Self {
         let logs = Arc::new(Logs::new(shared.config.seed, &shared.config.quirks));
-        let images = Arc::new(TaggedImages::new(shared));
+        let images = Arc::new(ImageStore::new(shared));
         let training = Arc::new(Training::new(shared, &store, &logs, &images));
         let registry = Arc::new(Registry::new(shared));
         let cloudwatch = Arc::new(CloudWatch::new(shared));
         let endpoints = Arc::new(Endpoints::new(shared, &store, &logs, &images, &registry, &cloudwatch));
         let autoscaling = ApplicationAutoscaling::new(shared, &endpoints, &cloudwatch);
         let wire = |format| CloudWatchWire { service: Arc::clone(&cloudwatch), format };
-        let builds = CodeBuild::new(shared, &store, &logs, &images);
+        let secrets = Arc::new(SecretVault::new(shared));
+        let builds = CodeBuild::new(shared, &store, &logs, &images, &secrets);
         let tagging = Arc::new(Tagging(Arc::clone(shared)));
         Self {
             json: vec![
@@ -83,7 +84,7 @@ impl Services {
                 Arc::new(Arc::new(ServiceQuotas(Arc::clone(shared)))),
                 Arc::new(wire(WireFormat::Json)),
                 Arc::new(Arc::new(autoscaling)),
-                Arc::new(Arc::new(SecretVault::new(shared))),
+                Arc::new(Arc::clone(&secrets)),
                 Arc::new(Arc::new(builds)),
             ],
             s3: Arc::new(S3::new(shared, Arc::clone(&store))),
@@ -177,7 +178,7 @@ mod tests {
             Endpoints::OPERATIONS.len(),
             Tagging::OPERATIONS.len(),
             Logs::OPERATIONS.len(),
-            TaggedImages::OPERATIONS.len(),
+            ImageStore::OPERATIONS.len(),
             ServiceQuotas::OPERATIONS.len(),
             CloudWatch::OPERATIONS.len(),
             ApplicationAutoscaling::OPERATIONS.len(),

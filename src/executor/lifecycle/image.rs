@@ -49,6 +49,6 @@ enum ImageCommand {
 pub async fn run(inputs: &CommandInputs, args: ImageArgs, cancellation: Cancellation) -> anyhow::Result<()> {
     match args.command {
         ImageCommand::Build(args) => Box::pin(build::run(inputs, *args, cancellation)).await,
-        ImageCommand::Scan(args) => until_canceled(cancellation, scan::run(inputs, *args)).await,
+        ImageCommand::Scan(args) => until_canceled(cancellation, Box::pin(scan::run(inputs, *args))).await,
     }
 }

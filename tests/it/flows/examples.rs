@@ -14,8 +14,12 @@ use crate::support::waiting::find_program;
 use crate::templates::examples::has_inputs_that_exist;
 
 /// Each example with the projects that its README makes.
-const PROJECTS: [(&str, &[&str]); 3] =
-    [("candidate-to-stable", &["wine"]), ("promotion", &["wine", "wine-production"]), ("retail", &["retail"])];
+const PROJECTS: [(&str, &[&str]); 4] = [
+    ("candidate-to-stable", &["wine"]),
+    ("codebuild", &["demand"]),
+    ("promotion", &["wine", "wine-production"]),
+    ("retail", &["retail"]),
+];
 
 /// Runs the program, or another one, in a project.
 fn run(project: &Path, program: &Path, arguments: &[&str]) -> Output {

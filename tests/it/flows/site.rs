@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::compiled::COMPONENTS;
 use super::event::{Event, MAIN_PROJECT, PipelineFacts, ProjectName};
 use super::pipeline::Pipeline;
-use crate::conformance::{can_run_containers, skipped};
+use crate::conformance::{can_run_containers, clients, skipped};
 use crate::scenarios::sagemaker_registered::with_scikit_learn;
 use crate::support::driver::{Driver, sagemaker_with, write_program};
 use crate::support::emulator::{BUCKET, Emulator};
@@ -23,7 +23,7 @@ use crate::support::id_tokens::{self, TokenKey};
 use crate::support::job::Variable;
 use crate::support::program::executor;
 use crate::support::serving::serving_role;
-use crate::support::shipped_roles::shipped_role_with;
+use crate::support::shipped_roles::{of_test_account, shipped_role_with};
 use crate::support::waiting::find_program;
 use crate::support::world::{Runner, Settings, World};
 use crate::templates::compiler::Compiler;
@@ -33,9 +33,10 @@ pub(crate) const LIFECYCLE_ROLE: &str = "lifecycle";
 /// The role of the environment of production, with the trust policy that `credentials trust-policy` makes.
 pub(crate) const PRODUCTION_ROLE: &str = "production";
 /// The policies that it has: those of the commands that pipelines call.
-const POLICIES: [(&str, &str); 12] = [
+const POLICIES: [(&str, &str); 13] = [
     ("image-build", include_str!("../../../runner-config/iam/lifecycle/image-build.json")),
     ("image-scan", include_str!("../../../runner-config/iam/lifecycle/image-scan.json")),
+    ("image-codebuild", include_str!("../../../runner-config/iam/lifecycle/image-build-codebuild.json")),
     ("register", include_str!("../../../runner-config/iam/lifecycle/model-register.json")),
     ("approve", include_str!("../../../runner-config/iam/lifecycle/model-approve.json")),
     ("latest", include_str!("../../../runner-config/iam/lifecycle/model-latest.json")),
@@ -50,6 +51,12 @@ const POLICIES: [(&str, &str); 12] = [
 /// The role of serving containers, as the policies name it.
 pub(super) const SERVING_ROLE: &str = "example-serving";
 const HANDLER: &str = include_str!("../../../src/executor/lifecycle/init/endpoint/inference_handler.py");
+
+/// The image of builds in CodeBuild, and the name of their role, as the policies have it.
+pub(super) const BUILD_IMAGE: &str = "build-image";
+const BUILD_ROLE: &str = "example-build";
+const BUILD_POLICY: &str = include_str!("../../../runner-config/iam/lifecycle/codebuild-role.json");
+const BUILD_TRUST: &str = include_str!("../../../runner-config/iam/lifecycle/codebuild-role-trust.json");
 
 /// The name of the scaffold, and so of its group of models.
 pub(super) const NAME: &str = "wine";
@@ -246,9 +253,11 @@ fn driver(folder: &Path, python: &Path, key: &TokenKey, name: &str) -> Driver {
         for (file, text) in files {
             write_program(&root.join("usr/local/bin").join(file), text);
         }
-        format!("{}=overlay:{}", image(name), root.display())
+        root.display().to_string()
     };
     let train = overlay("train", &[("python3", &format!("#!/bin/sh\nexec {python} \"$@\"\n"))]);
+    let client = clients().map(|clients| format!("#!/bin/sh\nexec {}/python3 -m awscli \"$@\"\n", clients.display()));
+    let build = overlay("build", &[("aws", &client.unwrap_or_default())]);
     let start = format!("#!/bin/sh\nexec {python} /usr/local/bin/inference_handler.py \"$@\"\n");
     let serve = overlay("serve", &[("serve", &start), ("inference_handler.py", HANDLER)]);
     let oidc = format!("{}={}", id_tokens::ISSUER, key.jwks.display());
@@ -258,8 +267,9 @@ fn driver(folder: &Path, python: &Path, key: &TokenKey, name: &str) -> Driver {
     let mut driver = sagemaker_with(
         &[
             ["--oidc", &oidc],
-            ["--image", &train],
-            ["--image", &serve],
+            ["--image", &format!("{}=overlay:{train}", image("train"))],
+            ["--image", &format!("{}=overlay:{serve}", image("serve"))],
+            ["--image", &format!("{BUILD_IMAGE}=overlay:{build}")],
             ["--image-findings", &findings],
             ["--ecr", &format!("serve@{DIGEST}=linux/amd64")],
             ["--quota", "endpoint:ml.m5.large=8"],
@@ -305,12 +315,25 @@ fn production_trust() -> Value {
     serde_json::from_slice(&ended.stdout).unwrap()
 }
 
-/// The roles with the shipped policies, for jobs of every branch of the project and for production; and that of the containers.
+/// The role of builds in CodeBuild.
+pub(super) fn build_role() -> String {
+    format!("arn:aws:iam::000000000000:role/{BUILD_ROLE}")
+}
+
+/// The role with the shipped policies, for jobs of every branch of the project and for production; and that of the containers.
 fn roles(name: &str) -> Vec<Value> {
+    let build = json!({
+        "RoleName": BUILD_ROLE,
+        "RoleId": "AROABUILD",
+        "Arn": build_role(),
+        "AssumeRolePolicyDocument": of_test_account(BUILD_TRUST),
+        "RolePolicyList": [{"PolicyName": BUILD_ROLE, "PolicyDocument": of_test_account(BUILD_POLICY)}],
+    });
     let roles = json!([
         shipped_role_with(LIFECYCLE_ROLE, &POLICIES),
         serving_role(SERVING_ROLE),
         shipped_role_with(PRODUCTION_ROLE, &POLICIES),
+        build,
     ])
     .to_string();
     // The manifest has the name of the project as prefix of all objects, and an endpoint in each environment.

@@ -22,7 +22,8 @@ const POLICIES: [(&str, &str); 2] = [
 ];
 const SERVICE: &str = include_str!("../../../runner-config/iam/lifecycle/codebuild-role.json");
 const SERVICE_TRUST: &str = include_str!("../../../runner-config/iam/lifecycle/codebuild-role-trust.json");
-const OWN_BUILDSPEC: &str = "version: 0.2\nphases:\n  build:\n    commands:\n      - echo \"begun $IMAGE_TAG\"; COMMAND\n";
+const OWN_BUILDSPEC: &str =
+    "version: 0.2\nphases:\n  build:\n    commands:\n      - echo \"begun $IMAGE_TAG\"; COMMAND\n";
 
 /// The role of the builds.
 fn service_role() -> Value {
@@ -57,7 +58,8 @@ impl Desk {
         let roles = json!({"RoleDetailList": [shipped_role_with("job", &POLICIES), service_role()]});
         std::fs::write(path("account.json"), roles.to_string()).unwrap();
         let image = format!("build-image=overlay:{}", path("build-image").display());
-        let args = ["--iam", path("account.json").to_str().unwrap(), "--image", &image, "--no-delays"].map(str::to_owned);
+        let args =
+            ["--iam", path("account.json").to_str().unwrap(), "--image", &image, "--no-delays"].map(str::to_owned);
         let mut emulator = Emulator::start(&path("data"), &args);
         let base = push_base(&emulator, folder.path());
         create_repository(&emulator, "example-image", "IMMUTABLE");
@@ -65,7 +67,11 @@ impl Desk {
         let project = path("project");
         std::fs::create_dir(&project).unwrap();
         git(&project, &["init", "-q", "-b", "main"]);
-        put(&project, "Dockerfile", "ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\nARG NAME\nCOPY data.txt /data.txt\nRUN echo \"$NAME\" > /name\n");
+        put(
+            &project,
+            "Dockerfile",
+            "ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\nARG NAME\nCOPY data.txt /data.txt\nRUN echo \"$NAME\" > /name\n",
+        );
         put(&project, "data.txt", "data\n");
         let desk = Self { emulator, folder, base };
         desk.manifest(&json!({}));
@@ -194,18 +200,21 @@ fn a_build_that_fails_or_is_stopped_leaves_no_image() {
 #[test]
 fn what_is_not_ours_is_refused_before_a_build() {
     let Some(desk) = Desk::new("what_is_not_ours_is_refused_before_a_build") else { return };
-    let refused = |changes: Value, part: &str| {
-        desk.manifest(&changes);
+    let is_refused = |part: &str| {
         let ended = desk.build("1");
         assert_eq!(ended.code, 1, "{}", ended.stderr);
         assert!(ended.stderr.contains(part) && ended.stderr.contains("hint:"), "{part}: {}", ended.stderr);
+    };
+    let refused = |changes: Value, part: &str| {
+        desk.manifest(&changes);
+        is_refused(part);
     };
     refused(json!({"role": "arn:aws:iam::111111111111:role/example-build"}), "of account 111111111111");
     refused(json!({"role": null}), "no role is named");
     refused(json!({"buildspec": "ci/no.yml"}), "git tracks no file ci/no.yml");
     refused(json!({"role": "arn:aws:iam::000000000000:role/job"}), "may not hand the role");
-    let project = desk.folder.path().join("project");
-    std::fs::remove_file(project.join("data.txt")).unwrap();
-    refused(json!({}), "git tracks data.txt, and it cannot be read");
+    desk.manifest(&json!({}));
+    std::fs::remove_file(desk.folder.path().join("project/data.txt")).unwrap();
+    is_refused("git tracks data.txt, and it cannot be read");
     assert_eq!(desk.emulator.requests("StartBuild"), 0);
 }

@@ -15,6 +15,7 @@ use super::marks::{MarkReader, PhaseMark};
 use super::records::{BuildRecord, CodeBuild, ProjectKey};
 use super::script::script;
 use super::source::unpack;
+use super::variables::secret_values;
 use crate::authorization::{Identity, NeededAction};
 use crate::caller::Caller;
 use crate::clock;
@@ -94,13 +95,11 @@ async fn attempt(service: &Arc<CodeBuild>, build: &BuildRecord, folder: &Path) -
     enter("DOWNLOAD_SOURCE");
     let source = folder.join("source/src");
     download(service, build, &source, folder).await?;
-    if let Some(name) = outside_variable(build) {
-        let message = format!("the variable {name} is of a kind that is not emulated");
-        return Err(Trouble::failed("CLIENT_ERROR", message));
-    }
+    let secrets = secret_values(service, build, &role_caller(build));
+    let secrets = secrets.map_err(|message| Trouble::failed("CLIENT_ERROR", message))?;
     let spec = buildspec(build, &source).map_err(|message| Trouble::failed("YAML_FILE_ERROR", message))?;
     service.change(&build.id, |record| record.end("SUCCEEDED", None));
-    let container = BuildContainer { service, build, folder, source };
+    let container = BuildContainer { service, build, folder, source, secrets };
     container.run(image, &spec).await.unwrap_or_else(|error| Err(Trouble::fault(&error)))
 }
 
@@ -176,13 +175,6 @@ async fn download(service: &Arc<CodeBuild>, build: &BuildRecord, to: &Path, fold
     unpacked.map_err(|error| failed(&error))
 }
 
-/// The name of a variable whose value comes from another service.
-fn outside_variable(build: &BuildRecord) -> Option<&str> {
-    let all = build.definition["environment"]["environmentVariables"].as_array().into_iter().flatten();
-    let outside = all.into_iter().find(|one| text(one, "type").is_some_and(|kind| kind != "PLAINTEXT"));
-    text(outside?, "name")
-}
-
 /// The buildspec: its text in the project, or its file in the source.
 fn buildspec(build: &BuildRecord, source: &Path) -> Result<Buildspec, String> {
     let given = text(&build.definition["source"], "buildspec").filter(|given| !given.is_empty());
@@ -202,6 +194,8 @@ struct BuildContainer<'a> {
     build: &'a BuildRecord,
     folder: &'a Path,
     source: PathBuf,
+    /// Values of variables, by name.
+    secrets: BTreeMap<String, String>,
 }
 
 impl BuildContainer<'_> {
@@ -363,7 +357,9 @@ impl BuildContainer<'_> {
         let (group, stream) = build.log_place();
         let mut all = spec.variables.clone();
         let own = build.definition["environment"]["environmentVariables"].as_array().into_iter().flatten();
+        let own = own.filter(|one| text(one, "type") == Some("PLAINTEXT"));
         all.extend(own.filter_map(|one| Some((text(one, "name")?.to_owned(), text(one, "value")?.to_owned()))));
+        all.extend(self.secrets.clone());
         for (name, value) in [
             ("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("{endpoint}{role}")),
             ("AWS_DEFAULT_REGION", region.clone()),

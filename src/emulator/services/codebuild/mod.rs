@@ -12,6 +12,7 @@ mod records;
 mod role;
 mod script;
 mod source;
+mod variables;
 
 pub(crate) use self::records::CodeBuild;
 use crate::model::Model;

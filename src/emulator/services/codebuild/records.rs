@@ -15,8 +15,9 @@ use crate::clock;
 use crate::host::Isolation;
 use crate::package_names::partition;
 use crate::protocol::{ApiError, epoch_seconds, text};
-use crate::services::ecr::TaggedImages;
+use crate::services::ecr::ImageStore;
 use crate::services::logs::Logs;
+use crate::services::secrets::SecretVault;
 use crate::shared::Shared;
 use crate::store::Store;
 
@@ -183,18 +184,26 @@ pub(crate) struct CodeBuild {
     pub(super) shared: Arc<Shared>,
     pub(super) store: Arc<Store>,
     pub(super) logs: Arc<Logs>,
-    pub(super) images: Arc<TaggedImages>,
+    pub(super) images: Arc<ImageStore>,
+    pub(super) secrets: Arc<SecretVault>,
     state: Mutex<BuildRecords>,
     isolation: OnceCell<Isolation>,
 }
 
 impl CodeBuild {
-    pub(crate) fn new(shared: &Arc<Shared>, store: &Arc<Store>, logs: &Arc<Logs>, images: &Arc<TaggedImages>) -> Self {
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        store: &Arc<Store>,
+        logs: &Arc<Logs>,
+        images: &Arc<ImageStore>,
+        secrets: &Arc<SecretVault>,
+    ) -> Self {
         Self {
             shared: Arc::clone(shared),
             store: Arc::clone(store),
             logs: Arc::clone(logs),
             images: Arc::clone(images),
+            secrets: Arc::clone(secrets),
             state: Mutex::default(),
             isolation: OnceCell::new(),
         }

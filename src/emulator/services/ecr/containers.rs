@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::layers;
 use super::manifest::ImageManifest;
-use super::records::{RepositoryKey, TaggedImages, image_id};
+use super::records::{ImageStore, RepositoryKey, image_id};
 use crate::host::{ContainerImage, ImageSetup, Profile, User};
 use crate::protocol::text;
 
@@ -24,7 +24,7 @@ struct PushedImage {
     layers: Vec<String>,
 }
 
-impl TaggedImages {
+impl ImageStore {
     /// The files and settings of an image: those that were pushed, else what the command line says; `None` when there is no such image.
     pub(crate) async fn find(self: &Arc<Self>, name: &str) -> anyhow::Result<Option<ImageSetup>> {
         let config = &self.shared.config;

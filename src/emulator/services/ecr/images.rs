@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::blobs::digest_of;
 use super::errors::{image_not_found, invalid};
 use super::manifest::ImageManifest;
-use super::records::{Image, ImageRepository, RepositoryKey, TaggedImages, image_id};
+use super::records::{Image, ImageRepository, ImageStore, RepositoryKey, image_id};
 use super::repositories::page;
 use crate::caller::Caller;
 use crate::clock;
@@ -22,7 +22,7 @@ fn failure(id: &Value) -> Value {
     json!({"imageId": id, "failureCode": "ImageNotFound", "failureReason": "Requested image not found"})
 }
 
-pub(super) fn get(store: &Arc<TaggedImages>, request: &Value, caller: &Caller) -> Answer {
+pub(super) fn get(store: &Arc<ImageStore>, request: &Value, caller: &Caller) -> Answer {
     let key = RepositoryKey::of(request, caller);
     store.with(&key, |repository| {
         let (mut found, mut failures) = (Vec::new(), Vec::new());
@@ -49,7 +49,7 @@ fn whole(key: &RepositoryKey, digest: &str, tag: Option<&str>, image: &Image) ->
     })
 }
 
-pub(super) fn describe(store: &Arc<TaggedImages>, request: &Value, caller: &Caller) -> Answer {
+pub(super) fn describe(store: &Arc<ImageStore>, request: &Value, caller: &Caller) -> Answer {
     let key = RepositoryKey::of(request, caller);
     store.with(&key, |repository| {
         let detail = |digest: &String, image: &Image| {
@@ -95,7 +95,7 @@ fn is_shown(repository: &ImageRepository, digest: &str, filter: Option<&str>) ->
 }
 
 /// An entry for each tag, and one for each image without.
-pub(super) fn list(store: &Arc<TaggedImages>, request: &Value, caller: &Caller) -> Answer {
+pub(super) fn list(store: &Arc<ImageStore>, request: &Value, caller: &Caller) -> Answer {
     let key = RepositoryKey::of(request, caller);
     let filter = request.pointer("/filter/tagStatus").and_then(Value::as_str);
     store.with(&key, |repository| {
@@ -112,7 +112,7 @@ pub(super) fn list(store: &Arc<TaggedImages>, request: &Value, caller: &Caller) 
 }
 
 /// Deletes a tag, and with its last one the image; or an image with all its tags.
-pub(super) fn delete(store: &Arc<TaggedImages>, request: &Value, caller: &Caller) -> Answer {
+pub(super) fn delete(store: &Arc<ImageStore>, request: &Value, caller: &Caller) -> Answer {
     let key = RepositoryKey::of(request, caller);
     store.with(&key, |repository| {
         let (mut deleted, mut failures) = (Vec::new(), Vec::new());
@@ -137,7 +137,7 @@ pub(super) fn delete(store: &Arc<TaggedImages>, request: &Value, caller: &Caller
     })
 }
 
-pub(super) fn check_layers(store: &Arc<TaggedImages>, request: &Value, caller: &Caller) -> Answer {
+pub(super) fn check_layers(store: &Arc<ImageStore>, request: &Value, caller: &Caller) -> Answer {
     let key = RepositoryKey::of(request, caller);
     store.with(&key, |repository| {
         let (mut layers, mut failures) = (Vec::new(), Vec::new());
@@ -160,7 +160,7 @@ pub(super) fn check_layers(store: &Arc<TaggedImages>, request: &Value, caller: &
     })
 }
 
-pub(super) fn download_url(store: &Arc<TaggedImages>, request: &Value, caller: &Caller) -> Answer {
+pub(super) fn download_url(store: &Arc<ImageStore>, request: &Value, caller: &Caller) -> Answer {
     let key = RepositoryKey::of(request, caller);
     let digest = text(request, "layerDigest").unwrap_or_default();
     let is_here = store.with(&key, |repository| Ok(repository.blobs.contains(digest)))?;
@@ -172,7 +172,7 @@ pub(super) fn download_url(store: &Arc<TaggedImages>, request: &Value, caller: &
 }
 
 /// Adds an image, or a tag to one that is there.
-pub(super) fn put(store: &Arc<TaggedImages>, request: &Value, caller: &Caller) -> Answer {
+pub(super) fn put(store: &Arc<ImageStore>, request: &Value, caller: &Caller) -> Answer {
     let key = RepositoryKey::of(request, caller);
     let manifest = text(request, "imageManifest").unwrap_or_default();
     let media_type = text(request, "imageManifestMediaType").map(str::to_owned);
@@ -196,7 +196,7 @@ pub(super) struct NewImage<'a> {
 }
 
 /// Adds an image whose layers are there, and gives back its digest.
-pub(super) fn add(store: &TaggedImages, key: &RepositoryKey, new: NewImage<'_>) -> Result<String, ApiError> {
+pub(super) fn add(store: &ImageStore, key: &RepositoryKey, new: NewImage<'_>) -> Result<String, ApiError> {
     let media_type = new.media_type.or_else(|| ImageManifest::own_media_type(new.manifest)).unwrap_or_default();
     let manifest = ImageManifest::parse(new.manifest, &media_type)
         .ok_or_else(|| invalid(format!("Invalid parameter at 'imageManifest': '{media_type}' is not supported")))?;

@@ -20,11 +20,11 @@ mod scans;
 mod tokens;
 
 pub(crate) use self::distribution::{Distribution, operation as distribution_operation};
-pub(crate) use self::records::TaggedImages;
+pub(crate) use self::records::ImageStore;
 use crate::model::Model;
 use crate::service::{JsonService, Operation};
 
-impl JsonService for TaggedImages {
+impl JsonService for ImageStore {
     const SIGNING_NAME: &'static str = "ecr";
     const OPERATIONS: &'static [(&'static str, Operation<Self>)] = &[
         ("BatchCheckLayerAvailability", images::check_layers),

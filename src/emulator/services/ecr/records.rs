@@ -102,7 +102,7 @@ pub(super) type Repositories = BTreeMap<RepositoryKey, ImageRepository>;
 
 /// The registries of all accounts and regions.
 #[derive(Debug)]
-pub(crate) struct TaggedImages {
+pub(crate) struct ImageStore {
     pub(super) shared: Arc<Shared>,
     pub(super) blobs: Blobs,
     pub(super) passwords: Passwords,
@@ -111,7 +111,7 @@ pub(crate) struct TaggedImages {
     repositories: Mutex<Repositories>,
 }
 
-impl TaggedImages {
+impl ImageStore {
     pub(crate) fn new(shared: &Arc<Shared>) -> Self {
         Self {
             blobs: Blobs::new(shared.config.data_dir.join("ecr")),

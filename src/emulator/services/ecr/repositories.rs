@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::errors::invalid;
-use super::records::{ImageRepository, RepositoryKey, TaggedImages};
+use super::records::{ImageRepository, ImageStore, RepositoryKey};
 use crate::caller::Caller;
 use crate::clock;
 use crate::paging::cut;
@@ -15,7 +15,7 @@ use crate::tags::{check_tags, tag_list, tag_map};
 /// Entries of a page when the request does not say how many.
 pub(super) const PAGE: usize = 100;
 
-pub(super) fn create(store: &Arc<TaggedImages>, request: &Value, caller: &Caller) -> Answer {
+pub(super) fn create(store: &Arc<ImageStore>, request: &Value, caller: &Caller) -> Answer {
     check_tags(request.get("tags"))?;
     let key = RepositoryKey::of(request, caller);
     let mut all = store.repositories(&key.region);
@@ -51,7 +51,7 @@ fn description(key: &RepositoryKey, repository: &ImageRepository) -> Value {
     })
 }
 
-pub(super) fn describe(store: &Arc<TaggedImages>, request: &Value, caller: &Caller) -> Answer {
+pub(super) fn describe(store: &Arc<ImageStore>, request: &Value, caller: &Caller) -> Answer {
     let account = text(request, "registryId").unwrap_or(&caller.account);
     let all = store.repositories(&caller.region);
     let Some(names) = request["repositoryNames"].as_array() else {
@@ -67,7 +67,7 @@ pub(super) fn describe(store: &Arc<TaggedImages>, request: &Value, caller: &Call
     Ok(Some(json!({"repositories": described.collect::<Result<Vec<_>, ApiError>>()?})))
 }
 
-pub(super) fn delete(store: &Arc<TaggedImages>, request: &Value, caller: &Caller) -> Answer {
+pub(super) fn delete(store: &Arc<ImageStore>, request: &Value, caller: &Caller) -> Answer {
     let key = RepositoryKey::of(request, caller);
     let mut all = store.repositories(&key.region);
     let repository = all.get(&key).ok_or_else(|| key.not_found())?;
@@ -100,13 +100,13 @@ fn not_taggable(arn: &str) -> ApiError {
     invalid(format!("Invalid parameter at 'resourceArn' failed to satisfy constraint: 'there is no repository {arn}'"))
 }
 
-pub(super) fn list_tags(store: &Arc<TaggedImages>, request: &Value, _: &Caller) -> Answer {
+pub(super) fn list_tags(store: &Arc<ImageStore>, request: &Value, _: &Caller) -> Answer {
     let arn = text(request, "resourceArn").unwrap_or_default();
     let tags = store.shared.tags.with(arn, |one| tag_list(&one.tags)).ok_or_else(|| not_taggable(arn))?;
     Ok(Some(json!({"tags": tags})))
 }
 
-pub(super) fn tag(store: &Arc<TaggedImages>, request: &Value, _: &Caller) -> Answer {
+pub(super) fn tag(store: &Arc<ImageStore>, request: &Value, _: &Caller) -> Answer {
     check_tags(request.get("tags"))?;
     let arn = text(request, "resourceArn").unwrap_or_default();
     let added = tag_map(request.get("tags"));
@@ -114,7 +114,7 @@ pub(super) fn tag(store: &Arc<TaggedImages>, request: &Value, _: &Caller) -> Ans
     Ok(Some(json!({})))
 }
 
-pub(super) fn untag(store: &Arc<TaggedImages>, request: &Value, _: &Caller) -> Answer {
+pub(super) fn untag(store: &Arc<ImageStore>, request: &Value, _: &Caller) -> Answer {
     let arn = text(request, "resourceArn").unwrap_or_default();
     let removed = request["tagKeys"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let remove = |one: &mut crate::tags::Tagged| removed.for_each(|key| drop(one.tags.remove(key)));

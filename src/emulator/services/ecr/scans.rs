@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::errors::{image_not_found, invalid};
-use super::records::{RepositoryKey, TaggedImages, image_id};
+use super::records::{ImageStore, RepositoryKey, image_id};
 use super::repositories::PAGE;
 use super::scan::Scan;
 use crate::caller::Caller;
@@ -13,7 +13,7 @@ use crate::clock;
 use crate::paging::cut;
 use crate::protocol::{Answer, ApiError, epoch_seconds, text};
 
-pub(super) fn start(store: &Arc<TaggedImages>, request: &Value, caller: &Caller) -> Answer {
+pub(super) fn start(store: &Arc<ImageStore>, request: &Value, caller: &Caller) -> Answer {
     let key = RepositoryKey::of(request, caller);
     let scan = store.scan(&key);
     with_image(store, &key, &request["imageId"], |found| {
@@ -30,7 +30,7 @@ pub(super) fn start(store: &Arc<TaggedImages>, request: &Value, caller: &Caller)
     })
 }
 
-pub(super) fn findings(store: &Arc<TaggedImages>, request: &Value, caller: &Caller) -> Answer {
+pub(super) fn findings(store: &Arc<ImageStore>, request: &Value, caller: &Caller) -> Answer {
     let key = RepositoryKey::of(request, caller);
     let id = &request["imageId"];
     let (digest, scan) = with_image(store, &key, id, |found| {
@@ -66,7 +66,7 @@ pub(super) fn findings(store: &Arc<TaggedImages>, request: &Value, caller: &Call
 
 /// Runs an action on the scan of the image that a request names, and gives back the image's digest too.
 fn with_image<T>(
-    store: &TaggedImages,
+    store: &ImageStore,
     key: &RepositoryKey,
     id: &Value,
     act: impl FnOnce(&mut Option<Scan>) -> Result<T, ApiError>,

@@ -6,12 +6,12 @@ use base64_simd::STANDARD;
 use serde_json::{Value, json};
 
 use super::passwords::USER;
-use super::records::TaggedImages;
+use super::records::ImageStore;
 use crate::caller::Caller;
 use crate::clock;
 use crate::protocol::{Answer, ApiError, epoch_seconds};
 
-pub(super) fn get(store: &Arc<TaggedImages>, _: &Value, caller: &Caller) -> Answer {
+pub(super) fn get(store: &Arc<ImageStore>, _: &Value, caller: &Caller) -> Answer {
     let issued = store.passwords.issue(caller, clock::now_ms());
     let (password, until_ms) = issued.map_err(|error| ApiError::new("ServerException", error.to_string()))?;
     let token = STANDARD.encode_to_string(format!("{USER}:{password}"));

@@ -7,7 +7,7 @@ use tokio::sync::OnceCell;
 
 use crate::host::Isolation;
 use crate::services::cloudwatch::CloudWatch;
-use crate::services::ecr::TaggedImages;
+use crate::services::ecr::ImageStore;
 use crate::services::logs::Logs;
 use crate::services::registry::Registry;
 use crate::services::scalable_targets::ScalableTargets;
@@ -19,7 +19,7 @@ pub(super) struct ServingPlatform {
     pub(super) shared: Arc<Shared>,
     pub(super) store: Arc<Store>,
     pub(super) logs: Arc<Logs>,
-    pub(super) images: Arc<TaggedImages>,
+    pub(super) images: Arc<ImageStore>,
     pub(super) registry: Arc<Registry>,
     pub(super) cloudwatch: Arc<CloudWatch>,
     pub(super) targets: Arc<ScalableTargets>,
@@ -31,7 +31,7 @@ impl ServingPlatform {
         shared: &Arc<Shared>,
         store: &Arc<Store>,
         logs: &Arc<Logs>,
-        images: &Arc<TaggedImages>,
+        images: &Arc<ImageStore>,
         registry: &Arc<Registry>,
         cloudwatch: &Arc<CloudWatch>,
     ) -> Self {

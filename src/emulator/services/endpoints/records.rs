@@ -16,7 +16,7 @@ use crate::caller::Caller;
 use crate::clock;
 use crate::protocol::ApiError;
 use crate::services::cloudwatch::CloudWatch;
-use crate::services::ecr::TaggedImages;
+use crate::services::ecr::ImageStore;
 use crate::services::logs::Logs;
 use crate::services::registry::Registry;
 use crate::services::scalable_targets::ScalableTargets;
@@ -59,7 +59,7 @@ impl Endpoints {
         shared: &Arc<Shared>,
         store: &Arc<Store>,
         logs: &Arc<Logs>,
-        images: &Arc<TaggedImages>,
+        images: &Arc<ImageStore>,
         registry: &Arc<Registry>,
         cloudwatch: &Arc<CloudWatch>,
     ) -> Self {

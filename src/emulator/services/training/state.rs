@@ -16,7 +16,7 @@ use crate::authorization::RoleSession;
 use crate::config::EmulatorConfig;
 use crate::faults::JobTrouble;
 use crate::host::Isolation;
-use crate::services::ecr::TaggedImages;
+use crate::services::ecr::ImageStore;
 use crate::services::logs::Logs;
 use crate::shared::Shared;
 use crate::store::Store;
@@ -27,7 +27,7 @@ pub(crate) struct Training {
     pub(super) shared: Arc<Shared>,
     pub(super) store: Arc<Store>,
     pub(super) logs: Arc<Logs>,
-    pub(super) images: Arc<TaggedImages>,
+    pub(super) images: Arc<ImageStore>,
     jobs: Mutex<BTreeMap<String, Job>>,
     /// Locked after the jobs when both are.
     pools: Mutex<Vec<WarmHosts>>,
@@ -35,7 +35,7 @@ pub(crate) struct Training {
 }
 
 impl Training {
-    pub(crate) fn new(shared: &Arc<Shared>, store: &Arc<Store>, logs: &Arc<Logs>, images: &Arc<TaggedImages>) -> Self {
+    pub(crate) fn new(shared: &Arc<Shared>, store: &Arc<Store>, logs: &Arc<Logs>, images: &Arc<ImageStore>) -> Self {
         Self {
             shared: Arc::clone(shared),
             store: Arc::clone(store),

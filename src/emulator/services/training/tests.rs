@@ -17,7 +17,7 @@ use crate::caller::Caller;
 use crate::config::EmulatorConfig;
 use crate::protocol::Answer;
 use crate::service::answer;
-use crate::services::ecr::TaggedImages;
+use crate::services::ecr::ImageStore;
 use crate::services::logs::Logs;
 use crate::shared::Shared;
 use crate::store::Store;
@@ -43,7 +43,7 @@ fn training_with(change: impl FnOnce(&mut EmulatorConfig)) -> Option<(Arc<Traini
     let store = Arc::new(Store::open(folder.path().join("s3")).unwrap());
     store.create_bucket("bucket").unwrap();
     let shared = Arc::new(Shared::new(config, String::new()).unwrap());
-    let images = Arc::new(TaggedImages::new(&shared));
+    let images = Arc::new(ImageStore::new(&shared));
     Some((Arc::new(Training::new(&shared, &store, &logs, &images)), folder))
 }
 

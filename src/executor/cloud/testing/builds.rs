@@ -124,7 +124,7 @@ impl ImageBuilds for MemoryBuilds {
         if sight.state == BuildState::Running {
             if fate.looks == 0 {
                 sight.state = fate.state;
-                sight.phases = fate.phases.clone();
+                sight.phases.clone_from(&fate.phases);
             } else if fate.looks != usize::MAX {
                 fate.looks -= 1;
             }

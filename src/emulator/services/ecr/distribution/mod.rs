@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio_util::io::ReaderStream;
 
 use super::images::{self, NewImage};
-use super::records::{RepositoryKey, TaggedImages, image_id};
+use super::records::{ImageStore, RepositoryKey, image_id};
 use crate::authorization::NeededAction;
 use crate::caller::{Caller, Signing, WireProtocol};
 use crate::clock;
@@ -73,7 +73,7 @@ pub(crate) fn operation(method: &Method, path: &str) -> Option<&'static str> {
 }
 
 /// The registry as a service. Its requests carry a password of `GetAuthorizationToken` in place of a signature.
-pub(crate) struct Distribution(pub(crate) Arc<TaggedImages>);
+pub(crate) struct Distribution(pub(crate) Arc<ImageStore>);
 
 #[async_trait::async_trait]
 impl Service for Distribution {

@@ -62,6 +62,14 @@ pub(super) async fn follow(
     }
 }
 
+/// A reason in one line: of a command of several lines the first one, and how it ended.
+pub(super) fn shown_reason(reason: &str) -> String {
+    let lines = reason.trim();
+    let Some((first, _)) = lines.split_once('\n') else { return plain::line(lines, 500) };
+    let end = lines.rfind(". Reason: ").and_then(|at| lines.get(at + 2..)).unwrap_or_default();
+    format!("{} ... {}", plain::line(first, 300), plain::line(end, 300)).trim_end().to_owned()
+}
+
 struct BuildWatch<'a> {
     builds: &'a dyn ImageBuilds,
     printer: &'a Printer,
@@ -113,7 +121,7 @@ impl BuildWatch<'_> {
             self.told += 1;
             let seconds = phase.seconds.map_or(String::new(), |seconds| format!(" in {seconds} s"));
             let word = if has_succeeded { "done" } else { "failed" };
-            let reasons: Vec<_> = phase.reasons.iter().map(|reason| plain::line(reason, 1000)).collect();
+            let reasons: Vec<_> = phase.reasons.iter().map(|reason| shown_reason(reason)).collect();
             let reasons = if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join("; ")) };
             self.printer.line(format!("Phase {name} {word}{seconds}{reasons}"));
         }
@@ -130,5 +138,17 @@ impl BuildWatch<'_> {
             quiet = if self.lines(sight).await? == 0 { quiet + 1 } else { 0 };
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_one_line_with_its_end() {
+        assert_eq!(shown_reason("CODE: exit status 7\n"), "CODE: exit status 7");
+        let long = "CODE: Error while executing command: set -- a\nb\nc. Reason: exit status 7";
+        assert_eq!(shown_reason(long), "CODE: Error while executing command: set -- a ... Reason: exit status 7");
     }
 }

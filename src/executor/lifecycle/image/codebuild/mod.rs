@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use sha2::{Digest as _, Sha256};
 
-use self::follow::{WatchEnd, follow};
+use self::follow::{WatchEnd, follow, shown_reason};
 use super::source_zip::ProjectSource;
 use crate::base::failure::Failure;
 use crate::base::human::human_bytes;
@@ -305,7 +305,7 @@ fn ended(build: BuildSight, project: &BuildProject) -> anyhow::Result<BuildSight
     let shown = plain::line(&build.id, 200);
     let failed = build.phases.iter().find(|phase| phase.has_succeeded == Some(false));
     let phase = failed.map_or(String::new(), |BuildPhase { name, reasons, .. }| {
-        let reason = reasons.first().map_or(String::new(), |reason| format!(": {}", plain::line(reason, 500)));
+        let reason = reasons.first().map_or(String::new(), |reason| format!(": {}", shown_reason(reason)));
         format!(" in the phase {}{reason}", plain::line(name, 60))
     });
     let failure = match build.state {

@@ -42,6 +42,17 @@ pub(super) fn wanted(target: &ProjectTarget, entry: &CodeBuildEntry, source: &st
             "set `environments.<name>.subnets` and `security_groups` in the manifest, or remove `image.codebuild.vpc`",
         ));
     }
+    let is_name = |name: &str| {
+        let allowed = |letter: u8| letter.is_ascii_alphanumeric() || letter == b'_';
+        name.bytes().all(allowed) && name.bytes().next().is_some_and(|first| !first.is_ascii_digit())
+    };
+    if let Some(name) = entry.secrets.keys().find(|name| !is_name(name)) {
+        let shown = plain::line(name, 100);
+        return Err(Failure::user(format!("`{shown}` is no name of a variable, which the build gets its secret in"))
+            .hint(
+                "change the key in `image.codebuild.secrets`: it has letters, digits and `_`, and begins with no digit",
+            ));
+    }
     let secrets = entry.secrets.iter();
     let variables = secrets.map(|(name, id)| (name.clone(), BuildVariable::Secret(id.replacen('#', ":", 1))));
     Ok(BuildProject {
@@ -237,5 +248,8 @@ mod tests {
         let secrets = BTreeMap::from([("TOKEN".to_owned(), "pypi#token".to_owned())]);
         let project = wanted(&target("g/p"), &CodeBuildEntry { secrets, ..entry() }, "b/k").unwrap();
         assert_eq!(project.variables["TOKEN"], BuildVariable::Secret("pypi:token".to_owned()));
+        let secrets = BTreeMap::from([("A B".to_owned(), "pypi".to_owned())]);
+        let refused = wanted(&target("g/p"), &CodeBuildEntry { secrets, ..entry() }, "b/k").unwrap_err();
+        assert!(refused.message().contains("no name of a variable"));
     }
 }
