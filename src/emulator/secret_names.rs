@@ -1,7 +1,7 @@
 //! ARNs of secrets. Their six last characters follow from account, region and name, while AWS chooses them at random.
 
 use crate::caller::Caller;
-use crate::package_names::partition;
+use crate::partition::partition;
 
 const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 /// The hyphen and the characters at the end of an ARN.

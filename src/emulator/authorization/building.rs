@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::context::NeededAction;
 use crate::caller::Caller;
-use crate::package_names::partition;
+use crate::partition::partition;
 use crate::protocol::text;
 use crate::tags::{TagMap, Tags};
 

@@ -23,7 +23,7 @@ use crate::host::{
     self, BindMount, ContainerExit, ContainerImage, ContainerNetwork, ContainerSpec, ImageSetup, Leftovers,
     StopSignals, discard,
 };
-use crate::package_names::partition;
+use crate::partition::partition;
 use crate::protocol::text;
 use crate::services::training::{LogPlace, PlatformStore, S3Location, ship};
 

@@ -13,7 +13,7 @@ use crate::authorization::RoleSession;
 use crate::caller::Caller;
 use crate::clock;
 use crate::host::Isolation;
-use crate::package_names::partition;
+use crate::partition::partition;
 use crate::protocol::{ApiError, epoch_seconds, text};
 use crate::services::ecr::ImageStore;
 use crate::services::logs::Logs;
