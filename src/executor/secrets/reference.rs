@@ -44,7 +44,7 @@ impl SecretReference {
         };
         if !is_name(id) && !is_arn(id) {
             return Err(
-                "names no secret: a name has letters, digits and `/_+=.@-`, an ARN the form `arn:aws:secretsmanager:...:secret:...`",
+                "names no secret: a name has letters, digits and `/_+=.@-`, an ARN the form `arn:PARTITION:secretsmanager:REGION:ACCOUNT:secret:NAME`",
             );
         }
         let label = query

@@ -154,9 +154,9 @@ async fn download(service: &Arc<CodeBuild>, build: &BuildRecord, to: &Path, fold
         return Ok(());
     }
     let place = text(source, "location").unwrap_or_default();
-    let place = S3Location::parse(&format!("s3://{}", place.trim_start_matches("arn:aws:s3:::")));
+    let place = S3Location::parse(&format!("s3://{}", place.rsplit(":::").next().unwrap_or_default()));
     let place = place.ok_or_else(|| Trouble::failed(CODE, "the source has no place in S3"))?;
-    let key = format!("arn:aws:s3:::{}/{}", place.bucket, place.key);
+    let key = format!("arn:{}:s3:::{}/{}", partition(&role_caller(build).region), place.bucket, place.key);
     let needed = NeededAction::new("s3:GetObjectVersion", key);
     let allowed = service.shared.authority.allows(&role_caller(build), &needed, None);
     allowed.map_err(|message| Trouble::failed(CODE, format!("AccessDenied: {message} for primary source")))?;
