@@ -69,7 +69,7 @@ library = os.path.join(root, "usr/local/lib", version)
 left_out = shutil.ignore_patterns("__pycache__", "test", "tests", "idlelib", "site-packages", "dist-packages", "EXTERNALLY-MANAGED", "config-*", "*.a")
 shutil.copytree(os.path.realpath(paths["stdlib"]), library, ignore=left_out)
 os.makedirs(os.path.join(library, "site-packages"))
-wanted = ["numpy", "scipy", "sklearn", "scikit_learn", "joblib", "threadpoolctl", "pip", "narwhals"]
+wanted = ["numpy", "scipy", "sklearn", "scikit_learn", "joblib", "cloudpickle", "threadpoolctl", "pip", "narwhals"]
 for entry in sorted(os.listdir(paths["purelib"])):
     if any(entry == name or entry.startswith((name + "-", name + ".")) for name in wanted):
         source = os.path.join(paths["purelib"], entry)

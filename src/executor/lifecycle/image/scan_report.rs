@@ -123,7 +123,7 @@ mod tests {
         let accepted = Accepted::parse("a", accepted, "2026-11-29").unwrap();
         let scanner = ImageScanner { id: "trivy", name: "Trivy", vendor: "Aqua Security", version: "1".to_owned() };
         let result = ScanResult { scanner, operating_system: String::new(), findings: Vec::new() };
-        let begun = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_953_600);
+        let begun = SystemTime::UNIX_EPOCH + Duration::from_hours(498_876);
         let judged = judge(findings, Severity::High, &accepted);
         serde_json::from_str(&report(IMAGE, &result, &judged, (begun, begun + Duration::from_secs(5)))).unwrap()
     }
