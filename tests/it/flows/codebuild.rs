@@ -14,9 +14,11 @@ use crate::conformance::skipped;
 use crate::support::images::{create_repository, images, missing_builder, push_base};
 use crate::support::job::Variable;
 
-/// The name of the project, and of its repository of images.
-const NAME: &str = "demand";
-const REPOSITORY: &str = "example-demand";
+/// The name that the policies have, and the repository of images.
+const NAME: &str = "example-demand";
+const REPOSITORY: &str = "example-demand-training";
+/// The folder that the README makes.
+const FOLDER: &str = "demand";
 /// Jobs by the end of their names, with client, product and version.
 const MODELS: [(&str, [&str; 3]); 3] = [
     ("a-demand-1", ["example-a", "demand", "1"]),
@@ -52,7 +54,7 @@ fn whole(site: &Site) {
     let folder = tempfile::tempdir().unwrap();
     let base = push_base(site.emulator(), folder.path());
     create_repository(site.emulator(), REPOSITORY, "IMMUTABLE");
-    let files = project("codebuild", NAME);
+    let files = project("codebuild", FOLDER);
     let of_build = [("BASE_IMAGE", base.as_str()), ("BUILD_IMAGE", BUILD_IMAGE), ("BUILD_ROLE_ARN", &build_role())];
     let of_build = of_build.map(|(name, value)| ProjectVariable { variable: Variable::new(name, value), scope: "*" });
     let variables: Vec<_> = site.variables.iter().cloned().chain(of_build).collect();
