@@ -10,6 +10,7 @@ use executor::lifecycle::gate::GateArgs;
 use executor::lifecycle::init::InitArgs;
 use executor::lifecycle::model::ModelArgs;
 use executor::lifecycle::package::PackageArgs;
+use executor::lifecycle::prune::PruneArgs;
 use executor::lifecycle::release::ReleaseArgs;
 use executor::lifecycle::report::ReportArgs;
 use executor::lifecycle::validate::ValidateArgs;
@@ -82,6 +83,11 @@ pub(crate) enum Command {
     ///
     /// It judges as `gate` does, and ends with 0 whatever the verdict is.
     Report(Box<ReportArgs>),
+    /// Delete what deployments, candidates and training jobs of the project left and nothing refers to
+    ///
+    /// Nothing that serves, that a rollback would bring back, or that a release names. The default in pipelines of merge requests is to
+    /// show it alone.
+    Prune(PruneArgs),
     /// Run an emulator of SageMaker, CloudWatch Logs, S3 and STS on this machine
     #[cfg(feature = "emulator")]
     Emulator(Box<emulator::EmulatorArgs>),

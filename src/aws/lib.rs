@@ -35,9 +35,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use executor::cloud::{
-    Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, EndpointLogs, EndpointScaling, ImageRegistry,
-    Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore, ObjectSurvey,
-    SourceObjects, TrainingJobs,
+    Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, EndedJobs, EndpointLogs, EndpointScaling,
+    ImageRegistry, Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore,
+    ObjectSurvey, SourceObjects, StoredImages, TrainingJobs,
 };
 use tokio::sync::Mutex;
 
@@ -70,6 +70,10 @@ impl Connect for Aws {
         Ok(Arc::new(jobs::AwsJobs::new(self.shared(access).await?)))
     }
 
+    async fn ended_jobs(&self, access: &Access) -> anyhow::Result<Arc<dyn EndedJobs>> {
+        Ok(Arc::new(jobs::AwsJobs::new(self.shared(access).await?)))
+    }
+
     async fn objects(&self, access: &Access) -> anyhow::Result<Arc<dyn ObjectStore>> {
         Ok(Arc::new(objects::AwsObjects::new(self.shared(access).await?, access)))
     }
@@ -91,6 +95,10 @@ impl Connect for Aws {
     }
 
     async fn images(&self, access: &Access) -> anyhow::Result<Arc<dyn ImageRegistry>> {
+        Ok(Arc::new(images::AwsImages::new(self.shared(access).await?)))
+    }
+
+    async fn stored_images(&self, access: &Access) -> anyhow::Result<Arc<dyn StoredImages>> {
         Ok(Arc::new(images::AwsImages::new(self.shared(access).await?)))
     }
 

@@ -10,6 +10,7 @@ mod gitlab;
 mod init;
 mod model;
 mod package;
+mod prune;
 mod release;
 mod report;
 mod validate;

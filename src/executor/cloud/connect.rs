@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use super::access::Access;
 use super::alarms::MetricAlarms;
+use super::ended_jobs::EndedJobs;
 use super::endpoint_logs::EndpointLogs;
 use super::endpoints::ModelEndpoints;
 use super::identity::CallerIdentity;
@@ -20,6 +21,7 @@ use super::registry::ModelRegistry;
 use super::roles::AccountRoles;
 use super::scaling::EndpointScaling;
 use super::source_objects::SourceObjects;
+use super::stored_images::StoredImages;
 use super::survey::ObjectSurvey;
 
 /// Creates each port when it is needed. Sends no request, except to find the region when none is set, and to exchange
@@ -29,6 +31,7 @@ use super::survey::ObjectSurvey;
 #[async_trait]
 pub trait Connect: Send + Sync {
     async fn jobs(&self, access: &Access) -> anyhow::Result<Arc<dyn TrainingJobs>>;
+    async fn ended_jobs(&self, access: &Access) -> anyhow::Result<Arc<dyn EndedJobs>>;
     async fn objects(&self, access: &Access) -> anyhow::Result<Arc<dyn ObjectStore>>;
     /// Like [`Connect::objects`], for a thread with a runtime of its own; see [`Connect::logs`].
     async fn objects_apart(&self, access: &Access) -> anyhow::Result<Arc<dyn ObjectStore>>;
@@ -36,6 +39,7 @@ pub trait Connect: Send + Sync {
     async fn input_data(&self, access: &Access) -> anyhow::Result<Arc<dyn InputData>>;
     async fn identity(&self, access: &Access) -> anyhow::Result<Arc<dyn CallerIdentity>>;
     async fn images(&self, access: &Access) -> anyhow::Result<Arc<dyn ImageRegistry>>;
+    async fn stored_images(&self, access: &Access) -> anyhow::Result<Arc<dyn StoredImages>>;
     async fn roles(&self, access: &Access) -> anyhow::Result<Arc<dyn AccountRoles>>;
     async fn quotas(&self, access: &Access) -> anyhow::Result<Arc<dyn AccountQuotas>>;
     async fn source_objects(&self, access: &Access) -> anyhow::Result<Arc<dyn SourceObjects>>;

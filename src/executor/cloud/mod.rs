@@ -7,6 +7,7 @@
 mod access;
 mod alarms;
 mod connect;
+mod ended_jobs;
 mod endpoint_logs;
 mod endpoints;
 mod error;
@@ -22,6 +23,7 @@ mod registry;
 mod roles;
 mod scaling;
 mod source_objects;
+mod stored_images;
 mod survey;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -29,10 +31,12 @@ pub mod testing;
 pub use access::{Access, SettingsFile, WebIdentity};
 pub use alarms::{AlarmMetric, AlarmSight, AlarmState, EndpointAlarm, MetricAlarms};
 pub use connect::Connect;
+pub use ended_jobs::{EndedJob, EndedJobs};
 pub use endpoint_logs::EndpointLogs;
 pub use endpoints::{
     AsynchronousOutput, EndpointChange, EndpointConfiguration, EndpointSight, EndpointState, ModelEndpoints,
-    ModelSource, NewEndpoint, RolloutSpec, ServedModel, TrafficShift, VariantCapacity, VariantSight,
+    ModelSource, NewEndpoint, RolloutSpec, ServedKind, ServedModel, ServingSummary, TrafficShift, VariantCapacity,
+    VariantSight,
 };
 pub use error::{CloudError, CloudErrorKind, Parameter};
 pub use identity::CallerIdentity;
@@ -54,4 +58,5 @@ pub use registry::{
 pub use roles::{AccountRole, AccountRoles};
 pub use scaling::{EndpointScaling, ScalableTarget, ScaledQuantity, ScaledVariant, ScalingPolicy, ScalingPolicyKind};
 pub use source_objects::{SourceObject, SourceObjects};
+pub use stored_images::{MOST_DELETED_IMAGES, StoredImage, StoredImages};
 pub use survey::{ObjectSurvey, SurveyPage};

@@ -31,7 +31,7 @@ use crate::templates::compiler::Compiler;
 /// The role that all jobs of the lifecycle assume.
 pub(crate) const LIFECYCLE_ROLE: &str = "lifecycle";
 /// The policies that it has: those of the commands that pipelines call.
-const POLICIES: [(&str, &str); 10] = [
+const POLICIES: [(&str, &str); 11] = [
     ("register", include_str!("../../../runner-config/iam/lifecycle/model-register.json")),
     ("approve", include_str!("../../../runner-config/iam/lifecycle/model-approve.json")),
     ("latest", include_str!("../../../runner-config/iam/lifecycle/model-latest.json")),
@@ -42,6 +42,7 @@ const POLICIES: [(&str, &str); 10] = [
     ("test", include_str!("../../../runner-config/iam/lifecycle/endpoint-test.json")),
     ("rollback", include_str!("../../../runner-config/iam/lifecycle/endpoint-rollback.json")),
     ("delete", include_str!("../../../runner-config/iam/lifecycle/endpoint-delete.json")),
+    ("prune", include_str!("../../../runner-config/iam/lifecycle/prune.json")),
 ];
 /// The role of serving containers, as the policies name it.
 pub(super) const SERVING_ROLE: &str = "example-serving";

@@ -27,9 +27,9 @@ pub use registry::MemoryRegistry;
 pub use serving::{EndpointFate, MemoryServing, example_config, example_endpoint, example_model};
 
 use super::{
-    Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, EndpointLogs, EndpointScaling, ImageRegistry,
-    Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore, ObjectSurvey,
-    SourceObjects, TrainingJobs,
+    Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, EndedJobs, EndpointLogs, EndpointScaling,
+    ImageRegistry, Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore,
+    ObjectSurvey, SourceObjects, StoredImages, TrainingJobs,
 };
 
 /// One fake of each port. Implements [`Connect`], and records which ports were created.
@@ -82,6 +82,11 @@ impl Connect for Memory {
         Ok(self.jobs.clone())
     }
 
+    async fn ended_jobs(&self, _: &Access) -> anyhow::Result<Arc<dyn EndedJobs>> {
+        self.make("ended_jobs");
+        Ok(self.jobs.clone())
+    }
+
     async fn objects(&self, _: &Access) -> anyhow::Result<Arc<dyn ObjectStore>> {
         self.make("objects");
         Ok(self.objects.clone())
@@ -104,6 +109,11 @@ impl Connect for Memory {
     }
 
     async fn images(&self, _: &Access) -> anyhow::Result<Arc<dyn ImageRegistry>> {
+        Ok(self.account.clone())
+    }
+
+    async fn stored_images(&self, _: &Access) -> anyhow::Result<Arc<dyn StoredImages>> {
+        self.make("stored_images");
         Ok(self.account.clone())
     }
 
