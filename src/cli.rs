@@ -83,7 +83,7 @@ pub(crate) enum Command {
     ///
     /// It judges as `gate` does, and ends with 0 whatever the verdict is.
     Report(Box<ReportArgs>),
-    /// Delete what deployments, candidates and training jobs of the project left and nothing refers to
+    /// Delete what the project left in AWS and GitLab, when nothing refers to it
     ///
     /// Nothing that serves, that a rollback would bring back, or that a release names. The default in pipelines of merge requests is to
     /// show it alone.

@@ -6,8 +6,6 @@ mod registry;
 mod run;
 mod serving;
 mod sight;
-#[cfg(test)]
-mod tests;
 mod things;
 
 use std::collections::BTreeMap;
@@ -222,3 +220,6 @@ fn gitlab(args: &PruneArgs, inputs: &CommandInputs) -> Result<Option<GitLabProje
         None => GitLabProject::with_job_token(&inputs.env).map(Some),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -213,7 +213,7 @@ fn parts_deploy_nothing_for_forks_and_tags_and_in_freezes() {
             json!({"local": local, "inputs": example.inputs})
         })
         .collect();
-    assert_eq!(parts.len(), 6);
+    assert_eq!(parts.len(), 7);
     let pipeline = json!({"include": parts}).to_string();
     for (kind, variables) in KINDS {
         let mut set = BTreeMap::from([
@@ -232,6 +232,8 @@ fn parts_deploy_nothing_for_forks_and_tags_and_in_freezes() {
         for job in ["staging-plan", "staging-deploy", "staging-test", "staging-integration"] {
             assert_eq!(there.contains(&job), !is_outside && !is_frozen, "{kind}: {job}");
         }
+        let cleans = ["schedule", "merge_request_event"].contains(&set["CI_PIPELINE_SOURCE"]);
+        assert_eq!(there.contains(&"cleanup"), cleans && !is_outside && !is_frozen, "{kind}: cleanup");
         assert_eq!(there.contains(&"release"), set["CI_COMMIT_BRANCH"] == "main" && !is_frozen, "{kind}");
     }
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use super::{PruneDesk, a_project};
 use crate::cloud::testing::{FaultDecision, Watch, When};
-use crate::config::env::short_or_long;
 
 /// Lets calls get no answer, before or after their effect, when so many have got theirs: the process is dead.
 #[derive(Debug)]
@@ -65,10 +64,7 @@ async fn a_killed_run_leaves_nothing_that_the_next_one_does_not_finish() {
     let (mut kills, mut call, mut goes_on) = (0, 0, true);
     while goes_on {
         goes_on = false;
-        let each = [When::Before, When::After];
-        // In the short form the one after the other.
-        let turn = &each[call % 2..][..1];
-        for &when in short_or_long(turn, &each[..]) {
+        for when in [When::Before, When::After] {
             let desk = a_project().await;
             let killer = Killer::new(call, when);
             killer.watch(&desk);
