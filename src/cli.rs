@@ -12,6 +12,7 @@ use executor::lifecycle::image::ImageArgs;
 use executor::lifecycle::init::InitArgs;
 use executor::lifecycle::model::ModelArgs;
 use executor::lifecycle::package::PackageArgs;
+use executor::lifecycle::prune::PruneArgs;
 use executor::lifecycle::release::ReleaseArgs;
 use executor::lifecycle::report::ReportArgs;
 use executor::lifecycle::validate::ValidateArgs;
@@ -88,6 +89,11 @@ pub(crate) enum Command {
     ///
     /// It judges as `gate` does, and ends with 0 whatever the verdict is.
     Report(Box<ReportArgs>),
+    /// Delete what the project left in AWS and GitLab, when nothing refers to it
+    ///
+    /// Nothing that serves, that a rollback would bring back, or that a release names. The default in pipelines of merge requests is to
+    /// show it alone.
+    Prune(PruneArgs),
     /// Run an emulator of SageMaker, CloudWatch Logs, S3 and STS on this machine
     #[cfg(feature = "emulator")]
     Emulator(Box<emulator::EmulatorArgs>),

@@ -73,6 +73,7 @@ pub(crate) fn run(cli: Cli, env: Environment) -> ExitCode {
         Command::Endpoint(args) => small(lifecycle::run(command_inputs(env), args, lifecycle::endpoint::run)),
         Command::Package(args) => small(lifecycle::run(command_inputs(env), *args, lifecycle::package::run)),
         Command::Release(args) => small(lifecycle::run(command_inputs(env), *args, lifecycle::release::run)),
+        Command::Prune(args) => small(lifecycle::run(command_inputs(env), args, lifecycle::prune::run)),
         Command::Report(args) => small(lifecycle::run(command_inputs(env), *args, lifecycle::report::run)),
         Command::Try(args) => large(operate::try_job::run(args, config, &env, embedded::LOCAL, &printer)),
         #[cfg(feature = "emulator")]

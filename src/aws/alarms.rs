@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use aws_sdk_cloudwatch::operation::put_metric_alarm::builders::PutMetricAlarmFluentBuilder;
+use aws_sdk_cloudwatch::primitives::DateTime;
 use aws_sdk_cloudwatch::types::{AlarmType, ComparisonOperator, Dimension, MetricAlarm, StateValue, Statistic, Tag};
 use executor::base::plain;
 use executor::cloud::{AlarmMetric, AlarmSight, AlarmState, CloudError, CloudErrorKind, EndpointAlarm, MetricAlarms};
@@ -14,6 +16,8 @@ use super::clients::Clients;
 const NAMESPACE: &str = "AWS/SageMaker";
 /// No requests are no errors.
 const WITHOUT_DATA: &str = "notBreaching";
+/// Most alarms that AWS lists in one page.
+const PAGE: i32 = 100;
 /// Longest reason that is kept, in bytes.
 const LONGEST_TEXT: usize = 4096;
 
@@ -49,20 +53,27 @@ impl MetricAlarms for AwsAlarms {
         let mut found = Vec::new();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| call.failed(&error))?;
-            found.extend(page.metric_alarms.unwrap_or_default().into_iter().map(|alarm| AlarmSight {
-                definition: definition(&alarm),
-                state: state(alarm.state_value.as_ref()),
-                reason: plain::line(alarm.state_reason.as_deref().unwrap_or_default(), LONGEST_TEXT),
-                name: alarm.alarm_name.unwrap_or_default(),
-                arn: alarm.alarm_arn.unwrap_or_default(),
-            }));
+            found.extend(page.metric_alarms.unwrap_or_default().into_iter().map(sight));
             found.extend(page.composite_alarms.unwrap_or_default().into_iter().map(|alarm| AlarmSight {
                 definition: None,
+                changed: time(alarm.alarm_configuration_updated_timestamp),
                 state: state(alarm.state_value.as_ref()),
                 reason: plain::line(alarm.state_reason.as_deref().unwrap_or_default(), LONGEST_TEXT),
                 name: alarm.alarm_name.unwrap_or_default(),
                 arn: alarm.alarm_arn.unwrap_or_default(),
             }));
+        }
+        Ok(found)
+    }
+
+    async fn all_alarms(&self) -> Result<Vec<AlarmSight>, CloudError> {
+        let call = self.clients.call("list", "the alarms".to_owned(), "cloudwatch:DescribeAlarms");
+        let request = self.clients.metrics().describe_alarms().alarm_types(AlarmType::MetricAlarm).max_records(PAGE);
+        let mut pages = request.into_paginator().send();
+        let mut found = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| call.failed(&error))?;
+            found.extend(page.metric_alarms.unwrap_or_default().into_iter().map(sight));
         }
         Ok(found)
     }
@@ -127,6 +138,21 @@ impl MetricAlarms for AwsAlarms {
         let reply = self.clients.metrics().list_tags_for_resource().resource_arn(arn).send().await;
         let tags = reply.map_err(|error| call.failed(&error))?.tags.unwrap_or_default();
         Ok(tags.into_iter().filter_map(|tag| Some((tag.key?, tag.value?))).collect())
+    }
+}
+
+fn time(at: Option<DateTime>) -> Option<SystemTime> {
+    at.and_then(|at| SystemTime::try_from(at).ok())
+}
+
+fn sight(alarm: MetricAlarm) -> AlarmSight {
+    AlarmSight {
+        definition: definition(&alarm),
+        changed: time(alarm.alarm_configuration_updated_timestamp),
+        state: state(alarm.state_value.as_ref()),
+        reason: plain::line(alarm.state_reason.as_deref().unwrap_or_default(), LONGEST_TEXT),
+        name: alarm.alarm_name.unwrap_or_default(),
+        arn: alarm.alarm_arn.unwrap_or_default(),
     }
 }
 
@@ -306,6 +332,7 @@ mod tests {
             state: AlarmState::Alarm,
             reason: "above".to_owned(),
             definition: Some(alarm()),
+            changed: None,
         };
         assert_eq!(found[0], first);
         assert_eq!((found[1].name.as_str(), found[1].state, &found[1].definition), ("all", AlarmState::Ok, &None));

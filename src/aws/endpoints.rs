@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use aws_sdk_sagemaker::types::{EndpointConfigSortKey, OrderKey, VpcConfig};
 use executor::cloud::{
     CloudError, CloudErrorKind, EndpointChange, EndpointConfiguration, EndpointSight, ModelEndpoints, NewEndpoint,
-    ServedModel,
+    ServedKind, ServedModel, ServingSummary,
 };
 
 use super::clients::Clients;
@@ -133,6 +133,14 @@ impl ModelEndpoints for AwsEndpoints {
 
     async fn all_endpoints(&self) -> Result<Vec<String>, CloudError> {
         listing::endpoints(&self.clients).await
+    }
+
+    async fn listing(&self, kind: ServedKind, containing: &str) -> Result<Vec<ServingSummary>, CloudError> {
+        match kind {
+            ServedKind::Model => listing::models(&self.clients, containing).await,
+            ServedKind::Configuration => listing::configs(&self.clients, containing).await,
+            ServedKind::Endpoint => listing::endpoint_summaries(&self.clients, containing).await,
+        }
     }
 
     async fn endpoint(&self, name: &str) -> Result<Option<EndpointSight>, CloudError> {

@@ -2,6 +2,8 @@
 //!
 //! The platform of an image with one is in its configuration, which ECR serves by a presigned address.
 
+mod stored;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;

@@ -363,6 +363,7 @@ fn job_status(status: Option<&TrainingJobStatus>) -> JobStatus {
 }
 
 mod channels;
+mod ended;
 mod pool;
 #[cfg(test)]
 mod tests;

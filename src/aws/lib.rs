@@ -40,9 +40,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use executor::cloud::{
-    Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, EndpointLogs, EndpointScaling, ImageBuilds,
-    ImageRegistry, ImageScans, Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore,
-    ObjectSurvey, SecretStore, SourceObjects, TaggedImages, TrainingJobs,
+    Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, EndedJobs, EndpointLogs, EndpointScaling,
+    ImageBuilds, ImageRegistry, ImageScans, Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry,
+    ObjectStore, ObjectSurvey, RepositoryImages, SecretStore, SourceObjects, TaggedImages, TrainingJobs,
 };
 use tokio::sync::Mutex;
 
@@ -72,6 +72,10 @@ impl Aws {
 #[async_trait]
 impl Connect for Aws {
     async fn jobs(&self, access: &Access) -> anyhow::Result<Arc<dyn TrainingJobs>> {
+        Ok(Arc::new(jobs::AwsJobs::new(self.shared(access).await?)))
+    }
+
+    async fn ended_jobs(&self, access: &Access) -> anyhow::Result<Arc<dyn EndedJobs>> {
         Ok(Arc::new(jobs::AwsJobs::new(self.shared(access).await?)))
     }
 
@@ -105,6 +109,10 @@ impl Connect for Aws {
 
     async fn image_scans(&self, access: &Access) -> anyhow::Result<Arc<dyn ImageScans>> {
         Ok(Arc::new(image_scans::AwsImageScans::new(self.shared(access).await?)))
+    }
+
+    async fn repository_images(&self, access: &Access) -> anyhow::Result<Arc<dyn RepositoryImages>> {
+        Ok(Arc::new(images::AwsImages::new(self.shared(access).await?)))
     }
 
     async fn roles(&self, access: &Access) -> anyhow::Result<Arc<dyn AccountRoles>> {

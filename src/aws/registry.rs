@@ -126,6 +126,12 @@ impl ModelRegistry for AwsRegistry {
         reply.model_package_arn.ok_or_else(|| call.error(CloudErrorKind::Other, "the reply names no model package"))
     }
 
+    async fn delete_version(&self, arn: &str) -> Result<(), CloudError> {
+        let call = self.clients.call("delete", format!("model package {arn}"), "sagemaker:DeleteModelPackage");
+        let reply = self.clients.sagemaker().delete_model_package().model_package_name(arn).send().await;
+        reply.map(|_| ()).or_else(|error| unless_absent(call.failed(&error)))
+    }
+
     async fn update_version(&self, arn: &str, change: &VersionChange) -> Result<(), CloudError> {
         let call = self.clients.call("update", format!("model package {arn}"), "sagemaker:UpdateModelPackage");
         let reply = self
@@ -221,6 +227,7 @@ fn summary(found: ModelPackageSummary) -> Option<VersionSummary> {
         approval: approval(found.model_approval_status.as_ref()),
         number: number(found.model_package_version),
         description: found.model_package_description.unwrap_or_default(),
+        created: found.creation_time.and_then(|at| SystemTime::try_from(at).ok()),
         arn: found.model_package_arn?,
     })
 }

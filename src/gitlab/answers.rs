@@ -1,6 +1,8 @@
 //! Forms of GitLab's answers, and the port's types made of them. Unknown members are ignored; a known one of another form is an error.
 
-use executor::gitlab::api::{GitLabError, Note, Release, ReleaseLink};
+use std::time::SystemTime;
+
+use executor::gitlab::api::{GenericPackage, GitLabError, Note, Release, ReleaseLink};
 use serde::Deserialize;
 
 use super::errors::GitLabCall;
@@ -11,8 +13,19 @@ pub(super) struct PackageAnswer {
     pub(super) name: String,
     pub(super) version: Option<String>,
     pub(super) package_type: String,
+    /// As RFC 3339 says.
+    #[serde(default)]
+    created_at: Option<String>,
     #[serde(default, rename = "_links")]
     pub(super) links: PackageLinks,
+}
+
+impl PackageAnswer {
+    /// `None` without a version.
+    pub(super) fn package(self) -> Option<GenericPackage> {
+        let created = self.created_at.as_deref().and_then(time);
+        Some(GenericPackage { id: self.id, name: self.name, version: self.version?, created })
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -83,17 +96,33 @@ struct ReleaseLinksAnswer {
 impl ReleaseAnswer {
     /// # Errors
     /// The answer is about another tag, or tells no commit.
-    pub(super) fn release(self, call: &GitLabCall, tag: &str) -> Result<Release, GitLabError> {
-        let Some(commit) = self.commit.filter(|_| self.tag_name.is_some()) else {
+    pub(super) fn release(mut self, call: &GitLabCall, tag: &str) -> Result<Release, GitLabError> {
+        let commit = self.commit.take().filter(|_| self.tag_name.is_some());
+        let Some(commit) = commit else {
             return Err(call.odd("the release has no commit: the token may not read the project's repository"));
         };
         if self.tag_name.as_deref() != Some(tag) {
             return Err(call.odd("it is about another release"));
         }
+        Ok(self.made_of(tag.to_owned(), commit.id))
+    }
+
+    /// A release of a list.
+    ///
+    /// # Errors
+    /// It tells no tag or no commit.
+    pub(super) fn listed(mut self, call: &GitLabCall) -> Result<Release, GitLabError> {
+        let (Some(tag), Some(commit)) = (self.tag_name.take(), self.commit.take()) else {
+            return Err(call.odd("a release has no tag or no commit: the token may not read the project's repository"));
+        };
+        Ok(self.made_of(tag, commit.id))
+    }
+
+    fn made_of(self, tag: String, commit: String) -> Release {
         let links = self.assets.links.into_iter().map(|link| ReleaseLink { name: link.name, url: link.url }).collect();
         let description = self.description.unwrap_or_default();
         let url = self.links.page.filter(|page| page.starts_with("https://") || page.starts_with("http://"));
-        Ok(Release { tag: tag.to_owned(), commit: commit.id, description, links, url })
+        Release { tag, commit, description, links, url }
     }
 }
 
@@ -104,6 +133,11 @@ pub(super) struct NoteAnswer {
     author: Option<UserAnswer>,
     #[serde(default)]
     system: bool,
+}
+
+/// The time of a text like `2026-11-29T04:52:33.711Z`; `None` for other forms.
+fn time(text: &str) -> Option<SystemTime> {
+    humantime::parse_rfc3339(text).ok()
 }
 
 #[derive(Debug, Deserialize)]

@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use executor::gitlab::api::{
-    GitLabAccess, GitLabApi, GitLabError, GitLabErrorKind, NewRelease, Note, PackageFile, PackageFilePlace, Release,
-    ReleaseLink, Upload,
+    GenericPackage, GitLabAccess, GitLabApi, GitLabError, GitLabErrorKind, NewRelease, Note, PackageFile,
+    PackageFilePlace, Release, ReleaseLink, Upload,
 };
 use reqwest::{Method, Url};
 use serde_json::{Value, json};
@@ -129,6 +129,27 @@ impl GitLabApi for HttpProject {
         Ok(files)
     }
 
+    async fn packages(&self, name: &str) -> Result<Vec<GenericPackage>, GitLabError> {
+        let call = self.connection.call(format!("list packages named {name}"));
+        let mut url = self.url(&["packages"]);
+        url.query_pairs_mut().append_pair("package_type", "generic").append_pair("package_name", name);
+        let listed: Vec<PackageAnswer> = self.connection.list(&call, &url).await?;
+        // GitLab searches for parts of names.
+        let meant = listed.into_iter().filter(|package| package.package_type == "generic" && package.name == name);
+        Ok(meant.filter_map(PackageAnswer::package).collect())
+    }
+
+    async fn delete_package(&self, id: u64) -> Result<(), GitLabError> {
+        let call = self.connection.call(format!("delete package {id}"));
+        let request = (Method::DELETE, &self.url(&["packages", &id.to_string()]));
+        match self.connection.send(&call, request, &json!({}), Repeatable::Always).await {
+            Err(error) if error.kind == GitLabErrorKind::NotFound && !error.message.contains("Project Not Found") => {
+                Ok(())
+            }
+            answer => answer.map(drop),
+        }
+    }
+
     async fn upload(&self, place: &PackageFilePlace, file: Upload<'_>) -> Result<(), GitLabError> {
         let (call, mut url) = self.place("upload", place)?;
         url.query_pairs_mut().append_pair("select", "package_file");
@@ -176,6 +197,12 @@ impl GitLabApi for HttpProject {
             Err(error) => return Err(error),
         };
         answer.read::<ReleaseAnswer>(&call)?.release(&call, tag).map(Some)
+    }
+
+    async fn releases(&self) -> Result<Vec<Release>, GitLabError> {
+        let call = self.connection.call("list the releases".to_owned());
+        let listed: Vec<ReleaseAnswer> = self.connection.list(&call, &self.url(&["releases"])).await?;
+        listed.into_iter().map(|release| release.listed(&call)).collect()
     }
 
     async fn create_release(&self, release: &NewRelease) -> Result<Release, GitLabError> {

@@ -14,6 +14,7 @@ mod image_flow;
 mod init;
 mod model;
 mod package;
+mod prune;
 mod release;
 mod report;
 mod token_secret;

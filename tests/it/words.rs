@@ -42,6 +42,7 @@ const COMMANDS: &[&str] = &[
     "policy explain",
     "policy iam",
     "prepare",
+    "prune",
     "release",
     "report",
     "run",

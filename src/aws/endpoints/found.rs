@@ -145,7 +145,7 @@ fn status(all: &[ProductionVariantStatus]) -> Option<String> {
     Some(plain::line(&text.map_or_else(|| word.to_owned(), |text| format!("{word}: {text}")), LONGEST_TEXT))
 }
 
-fn state(status: Option<&EndpointStatus>) -> EndpointState {
+pub(super) fn state(status: Option<&EndpointStatus>) -> EndpointState {
     match status {
         Some(EndpointStatus::OutOfService) => EndpointState::OutOfService,
         Some(EndpointStatus::Creating) => EndpointState::Creating,

@@ -1,10 +1,15 @@
-//! The account's endpoints. Only a command that deletes asks for them.
+//! Lists of the account's models, configurations and endpoints. Only commands that delete ask for them.
 
-use executor::cloud::CloudError;
+use std::time::SystemTime;
 
+use aws_sdk_sagemaker::primitives::DateTime;
+use aws_sdk_sagemaker::types::{EndpointConfigSortKey, EndpointSortKey, ModelSortKey, OrderKey};
+use executor::cloud::{CloudError, ServingSummary};
+
+use super::found;
 use crate::clients::Clients;
 
-/// Most endpoints that AWS lists in one page.
+/// Most entries that AWS lists in one page.
 const PAGE: i32 = 100;
 
 /// Names of all endpoints.
@@ -17,4 +22,66 @@ pub(super) async fn endpoints(clients: &Clients) -> Result<Vec<String>, CloudErr
         names.extend(page.endpoints.unwrap_or_default().into_iter().filter_map(|one| one.endpoint_name));
     }
     Ok(names)
+}
+
+/// The filter of a list; AWS takes no empty one.
+fn part(containing: &str) -> Option<String> {
+    (!containing.is_empty()).then(|| containing.to_owned())
+}
+
+fn time(time: Option<DateTime>) -> Option<SystemTime> {
+    time.and_then(|time| SystemTime::try_from(time).ok())
+}
+
+pub(super) async fn models(clients: &Clients, containing: &str) -> Result<Vec<ServingSummary>, CloudError> {
+    let call = clients.call("list", "the models".to_owned(), "sagemaker:ListModels");
+    let request = clients.sagemaker().list_models().set_name_contains(part(containing)).max_results(PAGE);
+    let request = request.sort_by(ModelSortKey::CreationTime).sort_order(OrderKey::Descending);
+    let mut pages = request.into_paginator().send();
+    let mut found = Vec::new();
+    while let Some(page) = pages.next().await {
+        let page = page.map_err(|error| call.failed(&error))?;
+        found.extend(page.models.unwrap_or_default().into_iter().filter_map(|one| {
+            let created = time(one.creation_time);
+            Some(ServingSummary { name: one.model_name?, arn: one.model_arn?, created, modified: None, state: None })
+        }));
+    }
+    Ok(found)
+}
+
+pub(super) async fn configs(clients: &Clients, containing: &str) -> Result<Vec<ServingSummary>, CloudError> {
+    let call = clients.call("list", "the endpoint configurations".to_owned(), "sagemaker:ListEndpointConfigs");
+    let request = clients.sagemaker().list_endpoint_configs().set_name_contains(part(containing)).max_results(PAGE);
+    let request = request.sort_by(EndpointConfigSortKey::CreationTime).sort_order(OrderKey::Descending);
+    let mut pages = request.into_paginator().send();
+    let mut found = Vec::new();
+    while let Some(page) = pages.next().await {
+        let page = page.map_err(|error| call.failed(&error))?;
+        found.extend(page.endpoint_configs.unwrap_or_default().into_iter().filter_map(|one| {
+            let (name, arn) = (one.endpoint_config_name?, one.endpoint_config_arn?);
+            Some(ServingSummary { name, arn, created: time(one.creation_time), modified: None, state: None })
+        }));
+    }
+    Ok(found)
+}
+
+pub(super) async fn endpoint_summaries(clients: &Clients, containing: &str) -> Result<Vec<ServingSummary>, CloudError> {
+    let call = clients.call("list", "the endpoints".to_owned(), "sagemaker:ListEndpoints");
+    let request = clients.sagemaker().list_endpoints().set_name_contains(part(containing)).max_results(PAGE);
+    let request = request.sort_by(EndpointSortKey::CreationTime).sort_order(OrderKey::Descending);
+    let mut pages = request.into_paginator().send();
+    let mut all = Vec::new();
+    while let Some(page) = pages.next().await {
+        let page = page.map_err(|error| call.failed(&error))?;
+        all.extend(page.endpoints.unwrap_or_default().into_iter().filter_map(|one| {
+            Some(ServingSummary {
+                state: Some(found::state(one.endpoint_status.as_ref())),
+                name: one.endpoint_name?,
+                arn: one.endpoint_arn?,
+                created: time(one.creation_time),
+                modified: time(one.last_modified_time),
+            })
+        }));
+    }
+    Ok(all)
 }

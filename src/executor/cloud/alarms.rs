@@ -1,6 +1,7 @@
 //! Port of CloudWatch's alarms. `aws` and `testing` implement it.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 
@@ -11,6 +12,8 @@ use super::error::CloudError;
 pub trait MetricAlarms: Send + Sync {
     /// The alarms with these names, of metrics and composite ones; those that do not exist are missing.
     async fn alarms(&self, names: &[String]) -> Result<Vec<AlarmSight>, CloudError>;
+    /// All metric alarms of the account and region: all pages.
+    async fn all_alarms(&self) -> Result<Vec<AlarmSight>, CloudError>;
     /// Makes or replaces an alarm.
     async fn put_alarm(&self, alarm: &EndpointAlarm) -> Result<(), CloudError>;
     /// Names that do not exist are no error.
@@ -29,6 +32,8 @@ pub struct AlarmSight {
     pub reason: String,
     /// The alarm in the form that this program makes; `None` when it has another one.
     pub definition: Option<EndpointAlarm>,
+    /// Last change of what it is; its state does not count.
+    pub changed: Option<SystemTime>,
 }
 
 /// The value of `StateValue`.

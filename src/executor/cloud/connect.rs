@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use super::access::Access;
 use super::alarms::MetricAlarms;
 use super::builds::ImageBuilds;
+use super::ended_jobs::EndedJobs;
 use super::endpoint_logs::EndpointLogs;
 use super::endpoints::ModelEndpoints;
 use super::identity::CallerIdentity;
@@ -19,6 +20,7 @@ use super::logs::JobLogs;
 use super::objects::ObjectStore;
 use super::quotas::AccountQuotas;
 use super::registry::ModelRegistry;
+use super::repository_images::RepositoryImages;
 use super::roles::AccountRoles;
 use super::scaling::EndpointScaling;
 use super::secrets::SecretStore;
@@ -33,6 +35,7 @@ use super::tagged_images::TaggedImages;
 #[async_trait]
 pub trait Connect: Send + Sync {
     async fn jobs(&self, access: &Access) -> anyhow::Result<Arc<dyn TrainingJobs>>;
+    async fn ended_jobs(&self, access: &Access) -> anyhow::Result<Arc<dyn EndedJobs>>;
     async fn objects(&self, access: &Access) -> anyhow::Result<Arc<dyn ObjectStore>>;
     /// Like [`Connect::objects`], for a thread with a runtime of its own; see [`Connect::logs`].
     async fn objects_apart(&self, access: &Access) -> anyhow::Result<Arc<dyn ObjectStore>>;
@@ -42,6 +45,7 @@ pub trait Connect: Send + Sync {
     async fn images(&self, access: &Access) -> anyhow::Result<Arc<dyn ImageRegistry>>;
     async fn tagged_images(&self, access: &Access) -> anyhow::Result<Arc<dyn TaggedImages>>;
     async fn image_scans(&self, access: &Access) -> anyhow::Result<Arc<dyn ImageScans>>;
+    async fn repository_images(&self, access: &Access) -> anyhow::Result<Arc<dyn RepositoryImages>>;
     async fn roles(&self, access: &Access) -> anyhow::Result<Arc<dyn AccountRoles>>;
     async fn secrets(&self, access: &Access) -> anyhow::Result<Arc<dyn SecretStore>>;
     async fn quotas(&self, access: &Access) -> anyhow::Result<Arc<dyn AccountQuotas>>;

@@ -28,6 +28,8 @@ pub trait ModelEndpoints: Send + Sync {
     async fn models_of(&self, config: &str) -> Result<Vec<String>, CloudError>;
     /// Names of all endpoints: all pages.
     async fn all_endpoints(&self) -> Result<Vec<String>, CloudError>;
+    /// Everything of this kind whose name contains the text, newest first: all pages.
+    async fn listing(&self, kind: ServedKind, containing: &str) -> Result<Vec<ServingSummary>, CloudError>;
     /// `None` when it does not exist.
     async fn endpoint(&self, name: &str) -> Result<Option<EndpointSight>, CloudError>;
     /// `Exists` when the name is taken, `Quota` and `Capacity` as their names say.
@@ -38,6 +40,26 @@ pub trait ModelEndpoints: Send + Sync {
     async fn delete_endpoint(&self, name: &str) -> Result<(), CloudError>;
     /// Tags of a model, configuration or endpoint, by ARN.
     async fn tags(&self, arn: &str) -> Result<BTreeMap<String, String>, CloudError>;
+}
+
+/// A kind of resource of the serving side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServedKind {
+    Model,
+    Configuration,
+    Endpoint,
+}
+
+/// A resource in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServingSummary {
+    pub name: String,
+    pub arn: String,
+    pub created: Option<SystemTime>,
+    /// Of an endpoint; models and configurations do not change.
+    pub modified: Option<SystemTime>,
+    /// Of an endpoint.
+    pub state: Option<EndpointState>,
 }
 
 /// A model of SageMaker (`CreateModel`): to make, or as `DescribeModel` says.

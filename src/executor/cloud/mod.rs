@@ -8,6 +8,7 @@ mod access;
 mod alarms;
 mod builds;
 mod connect;
+mod ended_jobs;
 mod endpoint_logs;
 mod endpoints;
 mod error;
@@ -21,6 +22,7 @@ mod logs;
 mod objects;
 mod quotas;
 mod registry;
+mod repository_images;
 mod roles;
 mod scaling;
 mod secrets;
@@ -37,10 +39,12 @@ pub use builds::{
     BuildVariable, ImageBuilds,
 };
 pub use connect::Connect;
+pub use ended_jobs::{EndedJob, EndedJobs};
 pub use endpoint_logs::EndpointLogs;
 pub use endpoints::{
     AsynchronousOutput, EndpointChange, EndpointConfiguration, EndpointSight, EndpointState, ModelEndpoints,
-    ModelSource, NewEndpoint, RolloutSpec, ServedModel, TrafficShift, VariantCapacity, VariantSight,
+    ModelSource, NewEndpoint, RolloutSpec, ServedKind, ServedModel, ServingSummary, TrafficShift, VariantCapacity,
+    VariantSight,
 };
 pub use error::{CloudError, CloudErrorKind, Parameter};
 pub use identity::CallerIdentity;
@@ -60,6 +64,7 @@ pub use registry::{
     Approval, GroupSpec, ModelRegistry, ModelVersion, ModelVersionPage, RegistrationState, StoredMetrics,
     VersionChange, VersionSpec, VersionSummary,
 };
+pub use repository_images::{MOST_DELETED_IMAGES, RepositoryImage, RepositoryImages};
 pub use roles::{AccountRole, AccountRoles};
 pub use scaling::{EndpointScaling, ScalableTarget, ScaledQuantity, ScaledVariant, ScalingPolicy, ScalingPolicyKind};
 pub use secrets::{SecretContent, SecretStore, StoredSecret};

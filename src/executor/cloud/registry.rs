@@ -25,6 +25,8 @@ pub trait ModelRegistry: Send + Sync {
     async fn version(&self, arn: &str) -> Result<Option<ModelVersion>, CloudError>;
     /// Makes a version, which waits for approval, and returns its ARN. The same token with the same content is the same version.
     async fn create_version(&self, version: &VersionSpec) -> Result<String, CloudError>;
+    /// Deletes a version; it cannot be brought back. One that does not exist is no error.
+    async fn delete_version(&self, arn: &str) -> Result<(), CloudError>;
     /// Changes a version. `Exists` when another change is under way. Metadata that is not sent may be lost.
     async fn update_version(&self, arn: &str, change: &VersionChange) -> Result<(), CloudError>;
 }
@@ -107,6 +109,7 @@ pub struct VersionSummary {
     pub description: String,
     pub state: RegistrationState,
     pub approval: Approval,
+    pub created: Option<SystemTime>,
 }
 
 /// A part of a list, and the token of the next one.

@@ -7,6 +7,7 @@ pub mod testing;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 
@@ -68,6 +69,15 @@ impl fmt::Display for PackageFilePlace {
     }
 }
 
+/// A generic package: a name and a version, with its files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GenericPackage {
+    pub id: u64,
+    pub name: String,
+    pub version: String,
+    pub created: Option<SystemTime>,
+}
+
 /// A file to upload.
 #[derive(Debug, Clone, Copy)]
 pub struct Upload<'a> {
@@ -123,6 +133,10 @@ pub struct Note {
 pub trait GitLabApi: Send + Sync {
     /// All files of this name and version of the package, of all uploads, the oldest first. Empty without such a package.
     async fn package_files(&self, place: &PackageFilePlace) -> Result<Vec<PackageFile>, GitLabError>;
+    /// All generic packages of this name, in no order.
+    async fn packages(&self, name: &str) -> Result<Vec<GenericPackage>, GitLabError>;
+    /// Deletes a package with its files. One that does not exist is no error.
+    async fn delete_package(&self, id: u64) -> Result<(), GitLabError>;
     /// Uploads a file. GitLab keeps earlier files of the name, unless the project refuses duplicates.
     async fn upload(&self, place: &PackageFilePlace, file: Upload<'_>) -> Result<(), GitLabError>;
     /// Where GitLab's API serves a file of the package registry.
@@ -132,6 +146,8 @@ pub trait GitLabApi: Send + Sync {
     /// Tells if the project has a commit; `None` when the token may not ask.
     async fn has_commit(&self, commit: &str) -> Result<Option<bool>, GitLabError>;
     async fn release(&self, tag: &str) -> Result<Option<Release>, GitLabError>;
+    /// All releases of the project.
+    async fn releases(&self) -> Result<Vec<Release>, GitLabError>;
     /// Makes a release, and its tag when there is none.
     async fn create_release(&self, release: &NewRelease) -> Result<Release, GitLabError>;
     /// Adds a link to a release.

@@ -19,6 +19,7 @@ pub mod model;
 pub mod output;
 pub mod package;
 mod pipeline;
+pub mod prune;
 mod region;
 pub mod release;
 pub mod report;

@@ -196,6 +196,28 @@ const POLICIES: &[(&str, &[&str], &[&str])] = &[
             "sagemaker:ListTags",
         ],
     ),
+    (
+        "prune.json",
+        &["endpoints/listing", "images/stored", "jobs/ended"],
+        &[
+            "application-autoscaling:DeregisterScalableTarget",
+            "cloudwatch:DeleteAlarms",
+            "cloudwatch:DescribeAlarms",
+            "cloudwatch:ListTagsForResource",
+            "s3:DeleteObject",
+            "s3:GetObject",
+            "s3:ListBucket",
+            "sagemaker:DeleteEndpoint",
+            "sagemaker:DeleteEndpointConfig",
+            "sagemaker:DeleteModel",
+            "sagemaker:DeleteModelPackage",
+            "sagemaker:DescribeEndpoint",
+            "sagemaker:DescribeEndpointConfig",
+            "sagemaker:DescribeModel",
+            "sagemaker:DescribeModelPackage",
+            "sagemaker:ListModelPackages",
+        ],
+    ),
 ];
 
 /// Calls that several commands share: each of them is in the policy of one.

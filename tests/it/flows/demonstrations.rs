@@ -45,6 +45,9 @@ fn candidate_to_stable(site: &Site) {
     let review = deployed.variable("ENDPOINT_NAME").to_owned();
     assert_eq!(site.endpoints(), [review.as_str()]);
     assert_eq!(candidate.schedule.state("review-test"), JobState::Success, "{}", candidate.told());
+    // A merge request shows what a clean-up would delete, and deletes nothing.
+    let shown: serde_json::Value = serde_json::from_slice(&candidate.job("cleanup").file("prune.json")).unwrap();
+    assert_eq!((&shown["dry_run"], &shown["deleted"]), (&true.into(), &0.into()), "{shown}");
     let environment = site.environment("review/better").unwrap();
     assert_eq!((environment.is_stopped, environment.on_stop.as_deref()), (false, Some("review-stop")));
     assert_eq!(site.api.notes(12).len(), 1);
@@ -71,12 +74,22 @@ fn candidate_to_stable(site: &Site) {
     let [release] = releases.as_slice() else { panic!("{releases:?}") };
     assert_eq!(release.commit, sha);
     assert_eq!(site.environment("staging").unwrap().deployments.len(), 1);
-    let staging = stable.job("staging-deploy").variable("ENDPOINT_NAME");
-    assert_eq!(site.endpoints(), [staging]);
+    let staging = stable.job("staging-deploy").variable("ENDPOINT_NAME").to_owned();
+    assert_eq!(site.endpoints(), [staging.as_str()]);
     let version = stable.job("stable-register").variable("MODEL_PACKAGE_ARN");
     // That of the review endpoint is the first one.
     assert_eq!(site.versions(NAME).len(), 2);
     assert!(version.ends_with(":model-package/wine/2"), "{version}");
+    // Review's version is neither deployed nor the newest.
+    let version = version.to_owned();
+    let mut nightly = site.pipeline(&Event::Schedule { branch: "main" }, &sha);
+    nightly.run_alone("cleanup", &[("LIFECYCLE_RETENTION_DAYS", "0"), ("LIFECYCLE_KEEP", "1")]);
+    assert_eq!(nightly.schedule.state("cleanup"), JobState::Success, "{}", nightly.told());
+    let pruned: serde_json::Value = serde_json::from_slice(&nightly.job("cleanup").file("prune.json")).unwrap();
+    assert_eq!((&pruned["dry_run"], &pruned["failed"]), (&false.into(), &0.into()), "{pruned}");
+    let versions = site.versions(NAME);
+    assert!(versions.len() == 1 && versions[0]["ModelPackageArn"] == version, "{versions:?}: {pruned}");
+    assert_eq!(site.endpoints(), [staging.as_str()]);
     show::table(
         "what exists",
         &[
@@ -84,8 +97,9 @@ fn candidate_to_stable(site: &Site) {
             ["review endpoint".to_owned(), format!("{review}, removed")],
             ["stable package".to_owned(), format!("{} sha256:{hash}", file.place)],
             ["release".to_owned(), format!("{} of {PROJECT_PATH} at {sha}", release.tag)],
-            ["model registry".to_owned(), version.to_owned()],
-            ["staging endpoint".to_owned(), staging.to_owned()],
+            ["model registry".to_owned(), version],
+            ["staging endpoint".to_owned(), staging],
+            ["clean-up".to_owned(), format!("{} things deleted, {} stay", pruned["deleted"], pruned["stays"])],
         ],
     );
 }

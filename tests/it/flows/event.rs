@@ -14,12 +14,13 @@ pub(super) const HOST: &str = "gitlab.example.com";
 pub(crate) enum Event {
     Push { branch: &'static str },
     MergeRequest { number: u64, branch: &'static str, title: &'static str },
+    Schedule { branch: &'static str },
 }
 
 impl Event {
     pub(super) fn branch(&self) -> &'static str {
         match self {
-            Self::Push { branch } | Self::MergeRequest { branch, .. } => branch,
+            Self::Push { branch } | Self::MergeRequest { branch, .. } | Self::Schedule { branch } => branch,
         }
     }
 
@@ -27,7 +28,7 @@ impl Event {
     pub(super) fn git_ref(&self) -> String {
         match self {
             Self::MergeRequest { number, .. } => format!("refs/merge-requests/{number}/head"),
-            Self::Push { .. } => self.branch().to_owned(),
+            Self::Push { .. } | Self::Schedule { .. } => self.branch().to_owned(),
         }
     }
 
@@ -35,6 +36,7 @@ impl Event {
         match self {
             Self::Push { .. } => "push",
             Self::MergeRequest { .. } => "merge_request_event",
+            Self::Schedule { .. } => "schedule",
         }
     }
 
@@ -42,7 +44,8 @@ impl Event {
     pub(super) fn told(&self) -> String {
         match self {
             Self::MergeRequest { number, title, .. } => format!("merge request !{number}, {title}"),
-            other @ Self::Push { .. } => format!("{} to {}", other.source(), other.branch()),
+            Self::Push { branch } => format!("push to {branch}"),
+            Self::Schedule { branch } => format!("schedule of {branch}"),
         }
     }
 }
@@ -79,7 +82,7 @@ impl PipelineFacts {
         let project_url = format!("{}/{path}", self.server_url);
         let request = match &self.event {
             Event::MergeRequest { number, title, .. } => Some((number.to_string(), (*title).to_owned())),
-            Event::Push { .. } => None,
+            Event::Push { .. } | Event::Schedule { .. } => None,
         };
         let branch = self.event.branch();
         let owned = |name: &str, value: String| (name.to_owned(), value);

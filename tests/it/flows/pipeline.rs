@@ -94,6 +94,13 @@ impl<'a> Pipeline<'a> {
         self.run()
     }
 
+    /// Runs one job with variables of the pipeline, and none that follows: as where the schedule's other jobs are of no interest.
+    #[track_caller]
+    pub(crate) fn run_alone(&mut self, name: &str, variables: &[(&str, &str)]) -> &mut Self {
+        self.run_job(name, variables);
+        self
+    }
+
     /// Runs a job again that has ended, as **Retry** does, and for a deployment of an earlier pipeline the button **Rollback**; then what
     /// was skipped because of it.
     #[track_caller]

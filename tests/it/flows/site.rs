@@ -33,7 +33,7 @@ pub(crate) const LIFECYCLE_ROLE: &str = "lifecycle";
 /// The role of the environment of production, with the trust policy that `credentials trust-policy` makes.
 pub(crate) const PRODUCTION_ROLE: &str = "production";
 /// The policies that it has: those of the commands that pipelines call.
-const POLICIES: [(&str, &str); 13] = [
+const POLICIES: [(&str, &str); 14] = [
     ("image-build", include_str!("../../../runner-config/iam/lifecycle/image-build.json")),
     ("image-scan", include_str!("../../../runner-config/iam/lifecycle/image-scan.json")),
     ("image-codebuild", include_str!("../../../runner-config/iam/lifecycle/image-build-codebuild.json")),
@@ -47,6 +47,7 @@ const POLICIES: [(&str, &str); 13] = [
     ("test", include_str!("../../../runner-config/iam/lifecycle/endpoint-test.json")),
     ("rollback", include_str!("../../../runner-config/iam/lifecycle/endpoint-rollback.json")),
     ("delete", include_str!("../../../runner-config/iam/lifecycle/endpoint-delete.json")),
+    ("prune", include_str!("../../../runner-config/iam/lifecycle/prune.json")),
 ];
 /// The role of serving containers, as the policies name it.
 pub(super) const SERVING_ROLE: &str = "example-serving";

@@ -218,7 +218,7 @@ fn parts_deploy_nothing_for_forks_and_tags_and_in_freezes() {
             json!({"local": local, "inputs": example.inputs})
         })
         .collect();
-    assert_eq!(parts.len(), 10);
+    assert_eq!(parts.len(), 11);
     let pipeline = json!({"include": parts, "api-image": of_the_project()}).to_string();
     for (kind, variables) in KINDS {
         let mut set = BTreeMap::from([
@@ -241,6 +241,8 @@ fn parts_deploy_nothing_for_forks_and_tags_and_in_freezes() {
             assert_eq!(there.contains(&job), set["CI_COMMIT_BRANCH"] == "main" && !is_frozen, "{kind}: {job}");
         }
         assert_eq!(there.contains(&"monitor"), set["CI_PIPELINE_SOURCE"] == "schedule", "{kind}");
+        let cleans = ["schedule", "merge_request_event"].contains(&set["CI_PIPELINE_SOURCE"]);
+        assert_eq!(there.contains(&"cleanup"), cleans && !is_outside && !is_frozen, "{kind}: cleanup");
     }
 }
 

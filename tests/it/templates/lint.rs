@@ -12,7 +12,7 @@ use super::shell::calls;
 use super::yaml::{all_texts, documents, texts};
 
 /// Commands that need credentials of AWS, by their first words; `release` has the job's token.
-const WITH_CREDENTIALS: [&str; 5] = ["image", "model", "endpoint", "package", "report"];
+const WITH_CREDENTIALS: [&str; 6] = ["image", "model", "endpoint", "package", "prune", "report"];
 /// Variables that the `--dotenv` of a command has, and that scripts of later jobs name. `docs/LIFECYCLE.md` lists them.
 const WRITTEN: [(&str, &[&str]); 8] = [
     ("image build", &["IMAGE_URI", "IMAGE_DIGEST", "IMAGE_TAG", "TRAINING_IMAGE", "SERVING_IMAGE"]),

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 
 use super::faults::Fake;
-use crate::cloud::{AccountQuotas, AccountRole, AccountRoles, CallerIdentity, CloudError, ImageRegistry};
+use crate::cloud::{
+    AccountQuotas, AccountRole, AccountRoles, CallerIdentity, CloudError, ImageRegistry, RepositoryImage,
+    RepositoryImages,
+};
 
 /// An account in maps.
 pub type MemoryAccount = Fake<AccountState>;
@@ -15,6 +18,8 @@ pub struct AccountState {
     caller: String,
     /// Platforms by `REPOSITORY@DIGEST`.
     images: BTreeMap<String, Vec<String>>,
+    /// By repository.
+    stored: BTreeMap<String, Vec<RepositoryImage>>,
     roles: BTreeMap<String, AccountRole>,
     /// ARNs of roles that callers may pass.
     passed: Vec<String>,
@@ -29,6 +34,18 @@ impl MemoryAccount {
     pub fn set_image(&self, image: &str, platforms: &[&str]) {
         let platforms = platforms.iter().map(|&platform| platform.to_owned()).collect();
         self.inner().service.images.insert(image.to_owned(), platforms);
+    }
+
+    /// Puts an image into a repository.
+    pub fn store_image(&self, repository: &str, image: RepositoryImage) {
+        self.inner().service.stored.entry(repository.to_owned()).or_default().push(image);
+    }
+
+    /// Digests of the images of a repository.
+    pub fn digests(&self, repository: &str) -> Vec<String> {
+        let service = &self.inner().service;
+        let images = service.stored.get(repository).into_iter().flatten();
+        images.map(|image| image.digest.clone()).collect()
     }
 
     /// Adds a role, which callers may pass.
@@ -61,6 +78,28 @@ impl ImageRegistry for MemoryAccount {
     async fn platforms(&self, _: &str, repository: &str, digest: &str) -> Result<Option<Vec<String>>, CloudError> {
         let image = format!("{repository}@{digest}");
         self.call("platforms", &image, |service| Ok(service.images.get(&image).cloned())).await
+    }
+}
+
+#[async_trait]
+impl RepositoryImages for MemoryAccount {
+    async fn repository_images(&self, _: &str, repository: &str) -> Result<Vec<RepositoryImage>, CloudError> {
+        let act = |service: &mut AccountState| Ok(service.stored.get(repository).cloned().unwrap_or_default());
+        self.call("repository_images", repository, act).await
+    }
+
+    async fn delete_images(
+        &self,
+        _: &str,
+        repository: &str,
+        digests: &[String],
+    ) -> Result<Vec<(String, String)>, CloudError> {
+        let act = |service: &mut AccountState| {
+            let images = service.stored.entry(repository.to_owned()).or_default();
+            images.retain(|image| !digests.contains(&image.digest));
+            Ok(Vec::new())
+        };
+        self.call("delete_images", &digests.join(" "), act).await
     }
 }
 

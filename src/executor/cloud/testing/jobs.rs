@@ -8,8 +8,8 @@ use async_trait::async_trait;
 
 use super::faults::Fake;
 use crate::cloud::{
-    Channel, ChannelMode, ChannelSource, CloudError, CloudErrorKind, JobStatus, PoolProperties, RunningJob,
-    RunningJobs, SecondaryStatus, TrainingJob, TrainingJobSpec, TrainingJobs,
+    Channel, ChannelMode, ChannelSource, CloudError, CloudErrorKind, EndedJob, EndedJobs, JobStatus, PoolProperties,
+    RunningJob, RunningJobs, SecondaryStatus, TrainingJob, TrainingJobSpec, TrainingJobs,
 };
 
 /// Training jobs that change by hand ([`MemoryJobs::set_status`]), or by one step per describe
@@ -188,6 +188,55 @@ impl TrainingJobs for MemoryJobs {
             Ok(RunningJobs { jobs, is_cut: service.is_cut })
         };
         self.call("running", name_contains, act).await
+    }
+}
+
+/// A job ends at its last transition, else at its creation.
+#[async_trait]
+impl EndedJobs for MemoryJobs {
+    async fn ended(&self, name_contains: &str, created_before: SystemTime) -> Result<Vec<EndedJob>, CloudError> {
+        let act = |service: &mut JobsState| {
+            let meant = service.jobs.values().filter(|job| {
+                job.now.status.is_terminal()
+                    && job.now.name.contains(name_contains)
+                    && job.now.created.is_some_and(|created| created < created_before)
+            });
+            let mut jobs: Vec<_> = meant.collect();
+            jobs.sort_by_key(|job| std::cmp::Reverse(job.now.created));
+            Ok(jobs.into_iter().map(ended_job).collect())
+        };
+        self.call("ended", name_contains, act).await
+    }
+
+    async fn job_tags(&self, arn: &str) -> Result<BTreeMap<String, String>, CloudError> {
+        TrainingJobs::tags(self, arn).await
+    }
+
+    async fn delete_job(&self, name: &str) -> Result<(), CloudError> {
+        let act = |service: &mut JobsState| {
+            let is_free = |job: &FakeJob| job.now.status.is_terminal() && !ended_job(job).has_pool;
+            if service.jobs.get(name).is_some_and(|job| !is_free(job)) {
+                return Err(CloudError {
+                    kind: CloudErrorKind::Exists,
+                    operation: format!("delete training job {name}"),
+                    message: "ResourceInUse: it has not ended, or its warm pool has not".to_owned(),
+                    action: "sagemaker:DeleteTrainingJob",
+                });
+            }
+            service.jobs.remove(name);
+            Ok(())
+        };
+        self.call("delete_job", name, act).await
+    }
+}
+
+fn ended_job(job: &FakeJob) -> EndedJob {
+    let now = &job.now;
+    EndedJob {
+        name: now.name.clone(),
+        arn: now.arn.clone(),
+        ended: now.transitions.last().and_then(|last| last.started).or(now.created),
+        has_pool: job.spec.keep_alive > 0 && now.pool_taken_by.is_none() && now.pool_seconds.is_none(),
     }
 }
 

@@ -33,9 +33,9 @@ pub use secrets::MemorySecrets;
 pub use serving::{EndpointFate, MemoryServing, example_config, example_endpoint, example_model};
 
 use super::{
-    Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, EndpointLogs, EndpointScaling, ImageBuilds,
-    ImageRegistry, ImageScans, Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore,
-    ObjectSurvey, SecretStore, SourceObjects, TaggedImages, TrainingJobs,
+    Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, EndedJobs, EndpointLogs, EndpointScaling,
+    ImageBuilds, ImageRegistry, ImageScans, Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry,
+    ObjectStore, ObjectSurvey, RepositoryImages, SecretStore, SourceObjects, TaggedImages, TrainingJobs,
 };
 
 /// One fake of each port. Implements [`Connect`], and records which ports were created.
@@ -95,6 +95,11 @@ impl Connect for Memory {
         Ok(self.jobs.clone())
     }
 
+    async fn ended_jobs(&self, _: &Access) -> anyhow::Result<Arc<dyn EndedJobs>> {
+        self.make("ended_jobs");
+        Ok(self.jobs.clone())
+    }
+
     async fn objects(&self, _: &Access) -> anyhow::Result<Arc<dyn ObjectStore>> {
         self.make("objects");
         Ok(self.objects.clone())
@@ -128,6 +133,11 @@ impl Connect for Memory {
     async fn image_scans(&self, _: &Access) -> anyhow::Result<Arc<dyn ImageScans>> {
         self.make("image_scans");
         Ok(self.images.clone())
+    }
+
+    async fn repository_images(&self, _: &Access) -> anyhow::Result<Arc<dyn RepositoryImages>> {
+        self.make("repository_images");
+        Ok(self.account.clone())
     }
 
     async fn roles(&self, _: &Access) -> anyhow::Result<Arc<dyn AccountRoles>> {

@@ -29,6 +29,8 @@ pub struct RegistryState {
     begins_as: Option<RegistrationState>,
     /// An update replaces the metadata, instead of adding to it.
     replaces: bool,
+    /// Versions of one page, when a test sets them.
+    page: Option<usize>,
     /// Lists show no version, so many times.
     late_lists: usize,
 }
@@ -61,6 +63,11 @@ impl MemoryRegistry {
         self.inner().service.replaces = true;
     }
 
+    /// Pages have so many versions.
+    pub fn set_page(&self, versions: usize) {
+        self.inner().service.page = Some(versions);
+    }
+
     /// So many lists show no version.
     pub fn list_late(&self, lists: usize) {
         self.inner().service.late_lists = lists;
@@ -88,11 +95,12 @@ impl RegistryState {
         if !self.groups.contains_key(&spec.group) {
             return Err(error(CloudErrorKind::NotFound, operation(), "no such group"));
         }
-        let number = self.versions.iter().filter(|version| version.group == spec.group).count() + 1;
+        let of_group = self.versions.iter().filter(|version| version.group == spec.group);
+        let number = of_group.map(|version| version.number).max().unwrap_or(0) + 1;
         let version = ModelVersion {
             arn: format!("arn:aws:sagemaker:{PLACE}:model-package/{}/{number}", spec.group),
             group: spec.group.clone(),
-            number: u32::try_from(number).unwrap_or(u32::MAX),
+            number,
             description: spec.description.clone(),
             state: self.begins_as.clone().unwrap_or(RegistrationState::Completed),
             approval: Approval::Pending,
@@ -146,14 +154,16 @@ impl ModelRegistry for MemoryRegistry {
             };
             let from: usize = page.and_then(|page| page.parse().ok()).unwrap_or_default();
             let all: Vec<_> = service.versions.iter().rev().filter(is_meant).collect();
-            let versions = all.iter().skip(from).take(PAGE).map(|version| VersionSummary {
+            let page = service.page.unwrap_or(PAGE);
+            let versions = all.iter().skip(from).take(page).map(|version| VersionSummary {
                 arn: version.arn.clone(),
                 number: version.number,
                 description: version.description.clone(),
                 state: version.state.clone(),
                 approval: version.approval,
+                created: version.created,
             });
-            let next = (from + PAGE < all.len()).then(|| (from + PAGE).to_string());
+            let next = (from + page < all.len()).then(|| (from + page).to_string());
             Ok(ModelVersionPage { versions: versions.collect(), next })
         };
         self.call("versions", group, act).await
@@ -166,6 +176,17 @@ impl ModelRegistry for MemoryRegistry {
 
     async fn create_version(&self, version: &VersionSpec) -> Result<String, CloudError> {
         self.call("create_version", &version.group, |service| service.create(version)).await
+    }
+
+    async fn delete_version(&self, arn: &str) -> Result<(), CloudError> {
+        let act = |service: &mut RegistryState| {
+            if let Some(at) = service.versions.iter().position(|version| version.arn == arn) {
+                service.versions.remove(at);
+                service.requests.remove(at);
+            }
+            Ok(())
+        };
+        self.call("delete_version", arn, act).await
     }
 
     async fn update_version(&self, arn: &str, change: &VersionChange) -> Result<(), CloudError> {

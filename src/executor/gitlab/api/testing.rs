@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    ConnectGitLab, GitLabAccess, GitLabApi, GitLabError, GitLabErrorKind, NewRelease, Note, PackageFile,
-    PackageFilePlace, Release, ReleaseLink, ServerAccess, ServerDocuments, Upload,
+    ConnectGitLab, GenericPackage, GitLabAccess, GitLabApi, GitLabError, GitLabErrorKind, NewRelease, Note,
+    PackageFile, PackageFilePlace, Release, ReleaseLink, ServerAccess, ServerDocuments, Upload,
 };
 use crate::cloud::CloudErrorKind;
 use crate::cloud::testing::{Fake, PlannedError};
@@ -23,10 +24,12 @@ pub const OWN_USER: u64 = 7;
 #[derive(Debug, Default)]
 pub struct ProjectState {
     files: Vec<(PackageFilePlace, PackageFile, Vec<u8>)>,
+    packages: Vec<GenericPackage>,
     tags: BTreeMap<String, String>,
     releases: BTreeMap<String, Release>,
     notes: BTreeMap<u64, Vec<Note>>,
     last_note: u64,
+    last_package: u64,
     /// Written when the next note is: by another job at the same time.
     rival: Option<String>,
     refuses_duplicates: bool,
@@ -82,6 +85,22 @@ impl MemoryGitLab {
         self.inner().service.files.iter().map(|(place, _, content)| (place.clone(), content.clone())).collect()
     }
 
+    /// Makes a package by hand, without files.
+    pub fn package(&self, name: &str, version: &str, created: SystemTime) {
+        self.inner().service.add_package(name, version, Some(created));
+    }
+
+    /// Versions of all packages, with their names.
+    pub fn all_packages(&self) -> Vec<(String, String)> {
+        let packages = &self.inner().service.packages;
+        packages.iter().map(|package| (package.name.clone(), package.version.clone())).collect()
+    }
+
+    /// Makes a release by hand.
+    pub fn make_release(&self, release: Release) {
+        self.inner().service.releases.insert(release.tag.clone(), release);
+    }
+
     pub fn releases(&self) -> Vec<Release> {
         self.inner().service.releases.values().cloned().collect()
     }
@@ -108,6 +127,14 @@ impl MemoryGitLab {
 }
 
 impl ProjectState {
+    fn add_package(&mut self, name: &str, version: &str, created: Option<SystemTime>) {
+        if !self.packages.iter().any(|known| known.name == name && known.version == version) {
+            self.last_package += 1;
+            let (name, version) = (name.to_owned(), version.to_owned());
+            self.packages.push(GenericPackage { id: self.last_package, name, version, created });
+        }
+    }
+
     fn add_note(&mut self, merge_request: u64, author: u64, body: &str) -> Note {
         self.last_note += 1;
         let note = Note { id: self.last_note, body: body.to_owned(), author, is_system: false };
@@ -156,6 +183,24 @@ impl GitLabApi for MemoryGitLab {
         self.call("package_files", &place.to_string(), act).await
     }
 
+    async fn packages(&self, name: &str) -> Result<Vec<GenericPackage>, GitLabError> {
+        let act = |project: &mut ProjectState| {
+            Ok(project.packages.iter().filter(|package| package.name == name).cloned().collect())
+        };
+        self.call("packages", name, act).await
+    }
+
+    async fn delete_package(&self, id: u64) -> Result<(), GitLabError> {
+        let act = |project: &mut ProjectState| {
+            if let Some(at) = project.packages.iter().position(|package| package.id == id) {
+                let gone = project.packages.remove(at);
+                project.files.retain(|(place, ..)| (&place.package, &place.version) != (&gone.name, &gone.version));
+            }
+            Ok(())
+        };
+        self.call("delete_package", &id.to_string(), act).await
+    }
+
     async fn upload(&self, place: &PackageFilePlace, file: Upload<'_>) -> Result<(), GitLabError> {
         let operation = || format!("upload {place}");
         let content = std::fs::read(file.path)
@@ -172,6 +217,7 @@ impl GitLabApi for MemoryGitLab {
                 text
             });
             let sha256 = Some(sha256).filter(|_| !project.hides_hashes);
+            project.add_package(&place.package, &place.version, None);
             let (name, url) = (place.file.clone(), self.file_url(place));
             project.files.push((place.clone(), PackageFile { id, name, bytes, sha256, url }, content));
             Ok(())
@@ -205,6 +251,10 @@ impl GitLabApi for MemoryGitLab {
             Ok(project.releases.get(tag).cloned())
         };
         self.call("release", tag, act).await
+    }
+
+    async fn releases(&self) -> Result<Vec<Release>, GitLabError> {
+        self.call("releases", "", |project| Ok(project.releases.values().cloned().collect())).await
     }
 
     async fn create_release(&self, new: &NewRelease) -> Result<Release, GitLabError> {

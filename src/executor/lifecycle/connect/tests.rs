@@ -89,6 +89,7 @@ fn an_alarm_must_exist_and_be_off() {
         state,
         reason: String::new(),
         definition: None,
+        changed: None,
     };
     let off = alarm(&names[0], AlarmState::Ok);
     for (found, answer) in [

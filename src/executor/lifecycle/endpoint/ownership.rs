@@ -7,19 +7,19 @@ use crate::base::plain;
 use crate::lifecycle::model::approvals::ApprovalRule;
 use crate::lifecycle::target::ProjectTarget;
 
-const ENDPOINT: &str = "sagemaker-executor:endpoint";
-const PROJECT: &str = "sagemaker-executor:project";
-pub(super) const ENVIRONMENT: &str = "sagemaker-executor:environment";
+pub(crate) const ENDPOINT: &str = "sagemaker-executor:endpoint";
+pub(crate) const PROJECT: &str = "sagemaker-executor:project";
+pub(crate) const ENVIRONMENT: &str = "sagemaker-executor:environment";
 /// The environment of GitLab: the endpoint of a merge request may use the same entry of the manifest as that of staging.
 const GITLAB_ENVIRONMENT: &str = "sagemaker-executor:gitlab-environment";
 const COMMIT: &str = "sagemaker-executor:commit";
 const PIPELINE: &str = "sagemaker-executor:pipeline";
-pub(super) const VERSION: &str = "sagemaker-executor:version";
+pub(crate) const VERSION: &str = "sagemaker-executor:version";
 pub(super) const SPECIFICATION: &str = "sagemaker-executor:specification";
 /// The approvals that a configuration needed.
 const APPROVALS: &str = "sagemaker-executor:approvals";
 const PACKAGE: &str = "sagemaker-executor:package";
-pub(super) const PACKAGE_SHA256: &str = "sagemaker-executor:package-sha256";
+pub(crate) const PACKAGE_SHA256: &str = "sagemaker-executor:package-sha256";
 /// Tags that name the owner of an endpoint, each with its word.
 const OWNERS: [(&str, &str); 3] =
     [(PROJECT, "project"), (ENVIRONMENT, "environment"), (GITLAB_ENVIRONMENT, "GitLab environment")];
@@ -60,7 +60,7 @@ pub(super) fn approvals(tags: &BTreeMap<String, String>) -> Option<ApprovalRule>
 }
 
 /// The text as a value: other characters than those that every service takes become `_`.
-pub(super) fn tag_value(text: &str) -> String {
+pub(crate) fn tag_value(text: &str) -> String {
     let is_allowed = |letter: char| letter.is_ascii_alphanumeric() || " _.:/=+-@".contains(letter);
     text.chars().take(LONGEST).map(|letter| if is_allowed(letter) { letter } else { '_' }).collect()
 }

@@ -122,7 +122,7 @@ impl DeploymentSpecification {
 }
 
 /// The part of an endpoint's name that stands in the names of its configurations.
-pub(super) fn stem(endpoint: &str) -> &str {
+pub(crate) fn stem(endpoint: &str) -> &str {
     endpoint.get(..LONGEST_NAME - "-m-".len() - DIGITS).unwrap_or(endpoint).trim_end_matches('-')
 }
 
@@ -134,7 +134,7 @@ pub(super) fn model_of_config(endpoint: &str, config: &str) -> Option<String> {
 }
 
 /// Names of the alarms that this program makes for an endpoint.
-pub(super) fn own_alarms(endpoint: &str) -> [String; 2] {
+pub(crate) fn own_alarms(endpoint: &str) -> [String; 2] {
     [ERRORS_END, LATENCY_END].map(|end| alarm_name(endpoint, end))
 }
 

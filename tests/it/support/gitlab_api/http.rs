@@ -18,11 +18,12 @@ pub(super) type AppState = State<Arc<ApiShared>>;
 pub(super) fn router(shared: Arc<ApiShared>) -> Router {
     let project = Router::new()
         .route("/packages", get(packages::list))
+        .route("/packages/{package}", axum::routing::delete(packages::delete))
         .route("/packages/{package}/package_files", get(packages::list_files))
         .route("/packages/generic/{name}/{version}/{file}", put(packages::upload).get(packages::download))
         .route("/repository/tags", get(releases::list_tags))
         .route("/repository/commits/{commit}", get(releases::read_commit))
-        .route("/releases", post(releases::create))
+        .route("/releases", get(releases::list).post(releases::create))
         .route("/releases/{tag}", get(releases::read))
         .route("/releases/{tag}/assets/links", post(releases::add_link))
         .route("/merge_requests/{number}/notes", get(notes::list).post(notes::create))

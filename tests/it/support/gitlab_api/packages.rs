@@ -1,7 +1,9 @@
 //! The double's package registry.
 
+use std::time::SystemTime;
+
 use axum::extract::{Path, Request, State};
-use axum::http::Uri;
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use futures::StreamExt as _;
 use serde_json::{Value, json};
@@ -18,6 +20,7 @@ pub(super) struct StoredPackage {
     id: u64,
     name: String,
     version: String,
+    created: SystemTime,
     pub(super) files: Vec<StoredFile>,
 }
 
@@ -57,8 +60,18 @@ fn package_json(package: &StoredPackage) -> Value {
     let path = format!("/{PROJECT_PATH}/-/packages/{}", package.id);
     json!({
         "id": package.id, "name": package.name, "version": package.version, "package_type": "generic",
+        "created_at": humantime::format_rfc3339_millis(package.created).to_string(),
         "status": "default", "_links": { "web_path": path },
     })
+}
+
+pub(super) async fn delete(State(shared): AppState, Path((_, package)): Path<(String, u64)>) -> Response {
+    let mut state = shared.lock();
+    let Some(at) = state.packages.iter().position(|known| known.id == package) else {
+        return refusal(404, "404 Not Found");
+    };
+    state.packages.remove(at);
+    StatusCode::NO_CONTENT.into_response()
 }
 
 pub(super) async fn list_files(State(shared): AppState, Path((_, package)): Path<(String, u64)>, uri: Uri) -> Response {
@@ -143,7 +156,7 @@ fn store(state: &mut ProjectState, name: &str, version: &str, mut file: StoredFi
     let at = known.unwrap_or_else(|| {
         let id = state.id();
         let (name, version) = (name.to_owned(), version.to_owned());
-        state.packages.push(StoredPackage { id, name, version, files: Vec::new() });
+        state.packages.push(StoredPackage { id, name, version, created: SystemTime::now(), files: Vec::new() });
         state.packages.len() - 1
     });
     file.id = state.id();

@@ -52,6 +52,13 @@ pub(super) async fn read_commit(State(shared): AppState, Path((_, commit)): Path
     answer(200, &json!({ "id": commit, "short_id": commit.get(..8), "title": "A commit" }))
 }
 
+pub(super) async fn list(State(shared): AppState, uri: Uri) -> Response {
+    let parameters = parameters(uri.query());
+    let state = shared.lock();
+    let shown: Vec<Value> = state.releases.iter().map(|release| release_json(release, &shared.origin)).collect();
+    paged(&shown, &shared.origin, uri.path(), &parameters)
+}
+
 pub(super) async fn read(State(shared): AppState, Path((_, tag)): Path<(String, String)>) -> Response {
     let state = shared.lock();
     match state.releases.iter().find(|release| release.tag == tag) {

@@ -19,6 +19,7 @@ pub(super) struct AlarmBook {
 #[derive(Debug, Default)]
 struct BookedAlarm {
     definition: Option<EndpointAlarm>,
+    changed: Option<Instant>,
     /// States from a time on, in the order of time.
     states: Vec<(Instant, AlarmState)>,
 }
@@ -35,9 +36,10 @@ impl AlarmBook {
     pub(super) fn put(&mut self, alarm: &EndpointAlarm, now: Instant) {
         let booked = self.alarms.entry(alarm.name.clone()).or_insert_with(|| BookedAlarm {
             states: vec![(now, AlarmState::InsufficientData), (now + FIRST_EVALUATION, AlarmState::Ok)],
-            definition: None,
+            ..BookedAlarm::default()
         });
         booked.definition = Some(alarm.clone());
+        booked.changed = Some(now);
     }
 
     /// Sets the state from a time on; an alarm that is not known becomes one of another form.
@@ -73,7 +75,12 @@ impl AlarmBook {
         let state = alarm.state(now);
         let definition = alarm.definition.clone().map(|alarm| EndpointAlarm { tags: BTreeMap::new(), ..alarm });
         let reason = format!("The state is {}.", state.name());
-        Some(AlarmSight { name: name.to_owned(), arn, state, reason, definition })
+        Some(AlarmSight { name: name.to_owned(), arn, state, reason, definition, changed: None })
+    }
+
+    /// When the alarm was made or replaced.
+    pub(super) fn changed(&self, name: &str) -> Option<Instant> {
+        self.alarms.get(name)?.changed
     }
 
     pub(super) fn tags(&self, name: &str) -> Option<BTreeMap<String, String>> {

@@ -11,7 +11,7 @@ use super::timeline::waits;
 use crate::cloud::testing::faults::Fake;
 use crate::cloud::{
     CloudError, CloudErrorKind, EndpointChange, EndpointConfiguration, EndpointSight, EndpointState, ModelEndpoints,
-    NewEndpoint, ServedModel, VariantCapacity,
+    NewEndpoint, ServedKind, ServedModel, ServingSummary, VariantCapacity,
 };
 
 /// Region and account of all ARNs.
@@ -155,6 +155,33 @@ impl ServingState {
         self.endpoints.get(name).map(|endpoint| self.sight(endpoint))
     }
 
+    /// Everything of a kind, newest first.
+    fn listed(&self, kind: ServedKind) -> Vec<ServingSummary> {
+        let made = |arn: &str| self.made.get(arn).map(|at| self.day(*at));
+        let fixed = |name: &str, arn: &str| ServingSummary {
+            name: name.to_owned(),
+            arn: arn.to_owned(),
+            created: made(arn),
+            modified: None,
+            state: None,
+        };
+        let mut all: Vec<_> = match kind {
+            ServedKind::Model => self.models.values().map(|one| fixed(&one.name, &one.arn)).collect(),
+            ServedKind::Configuration => self.configs.iter().map(|one| fixed(&one.name, &one.arn)).collect(),
+            ServedKind::Endpoint => {
+                let of = |one: &FakeEndpoint| ServingSummary {
+                    created: Some(self.day(one.created)),
+                    modified: Some(self.day(one.modified)),
+                    state: Some(one.state),
+                    ..fixed(&one.name, &one.arn)
+                };
+                self.endpoints.values().map(of).collect()
+            }
+        };
+        all.sort_by_key(|one| std::cmp::Reverse(one.created));
+        all
+    }
+
     fn tags_of(&self, arn: &str) -> Option<BTreeMap<String, String>> {
         let models = self.models.values().map(|model| (&model.arn, &model.tags));
         let configs = self.configs.iter().map(|config| (&config.arn, &config.tags));
@@ -177,6 +204,7 @@ impl ModelEndpoints for Fake<ServingState> {
                 return Err(error(CloudErrorKind::Exists, operation, "Cannot create already existing model."));
             }
             let made = ServedModel { arn: arn("model", &model.name), ..model.clone() };
+            service.made.insert(made.arn.clone(), Instant::now());
             service.models.insert(model.name.clone(), made);
             Ok(())
         };
@@ -208,6 +236,7 @@ impl ModelEndpoints for Fake<ServingState> {
                 return Err(error(CloudErrorKind::NotFound, operation(), "Could not find model."));
             }
             let arn = arn("endpoint-config", &config.name);
+            service.made.insert(arn.clone(), Instant::now());
             service.configs.push(EndpointConfiguration { arn, ..config.clone() });
             Ok(())
         };
@@ -243,6 +272,15 @@ impl ModelEndpoints for Fake<ServingState> {
             Ok(service.endpoints.keys().cloned().collect())
         };
         self.call("all_endpoints", "", act).await
+    }
+
+    async fn listing(&self, kind: ServedKind, containing: &str) -> Result<Vec<ServingSummary>, CloudError> {
+        let act = |service: &mut ServingState| {
+            service.settle();
+            let all = service.listed(kind).into_iter();
+            Ok(all.filter(|one| one.name.contains(containing)).collect())
+        };
+        self.call("listing", &format!("{kind:?}"), act).await
     }
 
     async fn endpoint(&self, name: &str) -> Result<Option<EndpointSight>, CloudError> {

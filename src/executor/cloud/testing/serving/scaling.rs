@@ -23,6 +23,13 @@ fn key(variant: &ScaledVariant) -> (String, &'static str) {
     (variant.resource_id(), variant.quantity.name())
 }
 
+impl ServingState {
+    fn alarm(&self, name: &str) -> Option<AlarmSight> {
+        let sight = self.alarms.sight(name, format!("{ALARM}{name}"), Instant::now())?;
+        Some(AlarmSight { changed: self.alarms.changed(name).map(|at| self.day(at)), ..sight })
+    }
+}
+
 #[async_trait]
 impl EndpointScaling for Fake<ServingState> {
     async fn target(&self, variant: &ScaledVariant) -> Result<Option<ScalableTarget>, CloudError> {
@@ -87,13 +94,21 @@ impl MetricAlarms for Fake<ServingState> {
         let act = |service: &mut ServingState| {
             service.settle();
             let sight = |name: &String| {
-                let mut sight = service.alarms.sight(name, format!("{ALARM}{name}"), Instant::now())?;
+                let mut sight = service.alarm(name)?;
                 sight.state = service.bad_model_state(name).unwrap_or(sight.state);
                 Some(sight)
             };
             Ok(names.iter().filter_map(sight).collect())
         };
         self.call("alarms", &names.join(" "), act).await
+    }
+
+    async fn all_alarms(&self) -> Result<Vec<AlarmSight>, CloudError> {
+        let act = |service: &mut ServingState| {
+            service.settle();
+            Ok(service.alarms.names().iter().filter_map(|name| service.alarm(name)).collect())
+        };
+        self.call("all_alarms", "", act).await
     }
 
     async fn put_alarm(&self, alarm: &EndpointAlarm) -> Result<(), CloudError> {

@@ -41,6 +41,8 @@ impl Debug for Replies {
 pub struct ServingState {
     pub(super) began: Instant,
     pub(super) models: BTreeMap<String, ServedModel>,
+    /// Creation of models and configurations, by ARN.
+    pub(super) made: BTreeMap<String, Instant>,
     /// In the order of their creation.
     pub(super) configs: Vec<EndpointConfiguration>,
     pub(super) endpoints: BTreeMap<String, FakeEndpoint>,
@@ -70,6 +72,7 @@ impl Default for ServingState {
         Self {
             began: Instant::now(),
             models: BTreeMap::new(),
+            made: BTreeMap::new(),
             configs: Vec::new(),
             endpoints: BTreeMap::new(),
             alarms: AlarmBook::default(),
@@ -213,6 +216,11 @@ impl ServingState {
         ends.into_iter().min_by_key(|(at, _)| *at).unwrap_or((run.began, None))
     }
 
+    /// The time of day of an instant.
+    pub(super) fn day(&self, at: Instant) -> SystemTime {
+        SystemTime::UNIX_EPOCH + (at - self.began)
+    }
+
     /// The phase of an update that moves traffic.
     fn phase(endpoint: &FakeEndpoint, now: Instant) -> Option<TimelineStep> {
         let run = endpoint.run.as_ref().filter(|_| endpoint.state == EndpointState::Updating)?;
@@ -231,7 +239,7 @@ impl ServingState {
         let changes = [EndpointState::Updating, EndpointState::RollingBack].contains(&endpoint.state);
         let pending = endpoint.run.as_ref().filter(|_| changes);
         let status = Self::phase(endpoint, now).map_or("Deleting", |phase| phase.status);
-        let day = |at: Instant| Some(SystemTime::UNIX_EPOCH + (at - self.began));
+        let day = |at: Instant| Some(self.day(at));
         EndpointSight {
             name: endpoint.name.clone(),
             arn: endpoint.arn.clone(),

@@ -1,0 +1,99 @@
+//! The images of a repository in ECR: their list, and their deletion. Only `prune` asks for them.
+
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use aws_sdk_ecr::error::ProvideErrorMetadata as _;
+use aws_sdk_ecr::primitives::DateTime;
+use aws_sdk_ecr::types::{ImageDetail, ImageFailureCode, ImageIdentifier};
+use executor::cloud::{CloudError, RepositoryImage, RepositoryImages};
+
+use super::AwsImages;
+
+/// Most images that AWS lists in one page.
+const PAGE: i32 = 1000;
+
+#[async_trait]
+impl RepositoryImages for AwsImages {
+    async fn repository_images(&self, account: &str, repository: &str) -> Result<Vec<RepositoryImage>, CloudError> {
+        let call = self.clients.call("list", format!("the images of {repository}"), "ecr:DescribeImages");
+        let request = self.clients.ecr().describe_images().registry_id(account).repository_name(repository);
+        let mut pages = request.max_results(PAGE).into_paginator().send();
+        let mut found = Vec::new();
+        while let Some(page) = pages.next().await {
+            match page {
+                Err(error) if error.code() == Some("RepositoryNotFoundException") => return Ok(Vec::new()),
+                page => {
+                    let page = page.map_err(|error| call.failed(&error))?;
+                    found.extend(page.image_details.unwrap_or_default().into_iter().filter_map(stored));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    async fn delete_images(
+        &self,
+        account: &str,
+        repository: &str,
+        digests: &[String],
+    ) -> Result<Vec<(String, String)>, CloudError> {
+        let call = self.clients.call("delete", format!("images of {repository}"), "ecr:BatchDeleteImage");
+        let ids = digests.iter().map(|digest| ImageIdentifier::builder().image_digest(digest).build()).collect();
+        let request = self.clients.ecr().batch_delete_image().registry_id(account).repository_name(repository);
+        let reply = request.set_image_ids(Some(ids)).send().await.map_err(|error| call.failed(&error))?;
+        let failures = reply.failures.unwrap_or_default().into_iter();
+        let failures = failures.filter(|failure| failure.failure_code != Some(ImageFailureCode::ImageNotFound));
+        let failures = failures.filter_map(|failure| {
+            let digest = failure.image_id?.image_digest?;
+            let code = failure.failure_code.map(|code| code.as_str().to_owned()).unwrap_or_default();
+            Some((digest, failure.failure_reason.map_or_else(|| code.clone(), |reason| format!("{code}: {reason}"))))
+        });
+        Ok(failures.collect())
+    }
+}
+
+fn stored(detail: ImageDetail) -> Option<RepositoryImage> {
+    let time = |at: Option<DateTime>| at.and_then(|at| SystemTime::try_from(at).ok());
+    Some(RepositoryImage {
+        digest: detail.image_digest?,
+        tags: detail.image_tags.unwrap_or_default(),
+        // No pull is earlier than its push.
+        used: time(detail.image_pushed_at).max(time(detail.last_recorded_pull_time)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::stub::{Stub, refusal, reply};
+
+    #[tokio::test]
+    async fn images_are_listed_with_their_last_use_and_refusals_are_told() {
+        let stub = Stub::start().await;
+        let images = AwsImages::new(Arc::clone(&stub.clients));
+        let details = json!([
+            {"imageDigest": "sha256:a", "imageTags": ["context-1"], "imagePushedAt": 60.0, "lastRecordedPullTime": 120.0},
+            {"imageDigest": "sha256:b", "imagePushedAt": 60.0},
+        ]);
+        stub.push(reply(200, json!({"imageDetails": details}).to_string()));
+        let found = images.repository_images("123456789012", "train").await.unwrap();
+        assert_eq!(found[0].used, Some(SystemTime::UNIX_EPOCH + Duration::from_mins(2)));
+        assert_eq!((found[0].tags.as_slice(), found[1].tags.len()), (&["context-1".to_owned()][..], 0));
+        stub.push(refusal(400, "RepositoryNotFoundException", "no"));
+        assert!(images.repository_images("123456789012", "absent").await.unwrap().is_empty());
+        let failures = json!([
+            {"imageId": {"imageDigest": "sha256:a"}, "failureCode": "ImageNotFound", "failureReason": "gone"},
+            {"imageId": {"imageDigest": "sha256:b"}, "failureCode": "ImageReferencedByManifestList", "failureReason": "in use"},
+        ]);
+        stub.push(reply(200, json!({"failures": failures}).to_string()));
+        let digests = ["sha256:a".to_owned(), "sha256:b".to_owned()];
+        let stay = images.delete_images("123456789012", "train", &digests).await.unwrap();
+        assert_eq!(stay, [("sha256:b".to_owned(), "ImageReferencedByManifestList: in use".to_owned())]);
+    }
+}

@@ -1,0 +1,194 @@
+//! What refers to the things that `prune` judges: endpoints, deployments that are kept, models, versions and releases. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::things::{PruneSource, ThingUser, model_of_config};
+use crate::cloud::{ModelSource, ModelVersion, ServedModel};
+use crate::gitlab::api::Release;
+use crate::lifecycle::endpoint::{LedgerEntry, LedgerKind, PACKAGE_SHA256, VERSION};
+
+/// An endpoint with what it uses now, and what it will use after its update.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct EndpointUse {
+    pub(super) name: String,
+    pub(super) configs: Vec<String>,
+    /// Those of the configurations, by name, as far as they exist.
+    pub(super) models: BTreeMap<String, Option<ServedModel>>,
+}
+
+/// Users by the names of what they use.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct References {
+    pub(super) configs: BTreeMap<String, ThingUser>,
+    pub(super) models: BTreeMap<String, ThingUser>,
+    /// By ARN.
+    pub(super) versions: BTreeMap<String, ThingUser>,
+    /// By digest: `sha256:` and 64 hexadecimal digits.
+    pub(super) images: BTreeMap<String, ThingUser>,
+    /// Packages in the bucket, by their SHA-256.
+    pub(super) packages: BTreeMap<String, ThingUser>,
+    /// Names and addresses of files in GitLab.
+    pub(super) files: BTreeMap<String, ThingUser>,
+    /// Addresses of the models of versions that stay, with the ARN of each.
+    model_data: Vec<(String, String)>,
+    /// Sources that could not be read.
+    pub(super) blind: BTreeSet<PruneSource>,
+}
+
+impl References {
+    /// The first of these sources that could not be read.
+    pub(super) fn blind(&self, sources: &[PruneSource]) -> Option<PruneSource> {
+        sources.iter().copied().find(|source| self.blind.contains(source))
+    }
+
+    pub(super) fn add_endpoint(&mut self, one: &EndpointUse) {
+        let user = || ThingUser::Endpoint(one.name.clone());
+        self.configs.extend(one.configs.iter().map(|config| (config.clone(), user())));
+        for (name, model) in &one.models {
+            self.models.insert(name.clone(), user());
+            match model.as_ref().map(|model| &model.source) {
+                Some(ModelSource::Package(arn)) => drop(self.versions.insert(arn.clone(), user())),
+                Some(ModelSource::Container { image, .. }) => self.add_image(image, &user()),
+                Some(ModelSource::Other) | None => {}
+            }
+        }
+    }
+
+    /// The newest deployments of an endpoint that exists, newest first: the last `keep` ones that succeeded, those without an end, and
+    /// that which a rollback would bring back.
+    pub(super) fn add_history(&mut self, endpoint: &str, history: &[LedgerEntry], keep: usize) {
+        // Everything from before a deletion is gone.
+        let is_deletion = |entry: &&LedgerEntry| entry.begin.kind == LedgerKind::Delete && entry.has_succeeded();
+        let history: Vec<_> = history.iter().take_while(|entry| !is_deletion(entry)).collect();
+        let succeeded = history.iter().filter(|entry| entry.has_succeeded()).take(keep);
+        for entry in succeeded.chain(history.iter().filter(|entry| entry.end.is_none())) {
+            self.add_deployment(endpoint, entry);
+        }
+        let Some(newest) = history.iter().find(|entry| entry.begin.kind == LedgerKind::Deploy) else { return };
+        let user = || ThingUser::Rollback(endpoint.to_owned());
+        self.configs.extend(newest.begin.from_config.iter().map(|config| (config.clone(), user())));
+        self.models.extend(newest.begin.from_model.iter().map(|model| (model.clone(), user())));
+        let brought = history.iter().find(|entry| {
+            entry.number < newest.number && entry.has_succeeded() && entry.begin.to_config == newest.begin.from_config
+        });
+        if let Some(entry) = brought.filter(|_| newest.begin.from_config.is_some()) {
+            self.add_deployment(endpoint, entry);
+        }
+    }
+
+    fn add_deployment(&mut self, endpoint: &str, entry: &LedgerEntry) {
+        let begin = &entry.begin;
+        let user = || ThingUser::Deployment { endpoint: endpoint.to_owned(), number: entry.number };
+        // One without an end may go back.
+        let is_open = entry.end.is_none();
+        let before = [&begin.from_config].into_iter().filter(|_| is_open).flatten();
+        self.configs.extend(begin.to_config.iter().chain(before).map(|config| (config.clone(), user())));
+        let before = [&begin.from_model].into_iter().filter(|_| is_open).flatten();
+        self.models.extend(begin.to_model.iter().chain(before).map(|model| (model.clone(), user())));
+        self.versions.extend(begin.model_package.iter().map(|arn| (arn.clone(), user())));
+        self.packages.extend(begin.package.iter().map(|package| (package.sha256.clone(), user())));
+        if let Some(serving) = &begin.serving {
+            self.add_image(&serving.image, &user());
+        }
+    }
+
+    /// A configuration of this program that stays.
+    pub(super) fn add_config(&mut self, name: &str) {
+        let user = || ThingUser::Configuration(name.to_owned());
+        if let Some(model) = model_of_config(name) {
+            self.models.entry(model).or_insert_with(user);
+        }
+    }
+
+    /// A model of this program that stays, by its tags.
+    pub(super) fn add_model(&mut self, name: &str, tags: &BTreeMap<String, String>) {
+        let user = || ThingUser::Model(name.to_owned());
+        for (tag, users) in [(VERSION, &mut self.versions), (PACKAGE_SHA256, &mut self.packages)] {
+            if let Some(value) = tags.get(tag) {
+                users.entry(value.clone()).or_insert_with(user);
+            }
+        }
+    }
+
+    /// A version that stays.
+    pub(super) fn add_version(&mut self, version: &ModelVersion) {
+        let user = ThingUser::Version(version.arn.clone());
+        self.model_data.push((version.model_data_url.clone(), version.arn.clone()));
+        self.add_image(&version.image, &user);
+        if let Some(digest) = &version.image_digest {
+            self.images.entry(digest.clone()).or_insert_with(|| user.clone());
+        }
+        if let Some(sha256) = version.metadata.get("package-sha256") {
+            self.packages.entry(sha256.clone()).or_insert(user);
+        }
+    }
+
+    /// The user of a training job's model: SageMaker stores it in a folder of the job's name.
+    pub(super) fn trained(&self, job: &str) -> Option<ThingUser> {
+        let folder = format!("/{job}/");
+        let (_, version) = self.model_data.iter().find(|(url, _)| url.contains(&folder))?;
+        Some(ThingUser::Version(version.clone()))
+    }
+
+    /// A release, by its links and its text.
+    pub(super) fn add_release(&mut self, release: &Release) {
+        let user = || ThingUser::Release(release.tag.clone());
+        for link in &release.links {
+            self.files.insert(link.name.clone(), user());
+            self.files.insert(link.url.clone(), user());
+        }
+        let is_part = |letter: char| letter.is_ascii_alphanumeric() || "-_:/.@".contains(letter);
+        // Text from outside is escaped in it.
+        let text = release.description.replace('\\', "");
+        for word in text.split(|letter: char| !is_part(letter)) {
+            let word = word.trim_end_matches(['.', ':', ',']);
+            if word.starts_with("arn:") {
+                self.versions.insert(word.to_owned(), user());
+            }
+            self.add_image(word, &user());
+            if is_sha256(word) {
+                self.packages.insert(word.to_owned(), user());
+                // Of an image too, where the text has the algorithm in another column.
+                self.images.insert(format!("sha256:{word}"), user());
+            }
+        }
+    }
+
+    /// An image by its name with the digest, or by the digest alone.
+    pub(super) fn add_image(&mut self, image: &str, user: &ThingUser) {
+        let digest = image.rsplit('@').next().unwrap_or_default();
+        if digest.strip_prefix("sha256:").is_some_and(is_sha256) {
+            self.images.entry(digest.to_owned()).or_insert_with(|| user.clone());
+        }
+    }
+}
+
+fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gitlab::api::ReleaseLink;
+
+    #[test]
+    fn a_release_names_versions_images_packages_and_files() {
+        let (image, package) = ("1".repeat(64), "2".repeat(64));
+        let arn = "arn:aws:sagemaker:eu-west-1:123456789012:model-package/wine/12";
+        let escaped = arn.replace(':', "\\:");
+        let release = Release {
+            tag: "stable-1".to_owned(),
+            commit: String::new(),
+            description: format!("| SHA-256 | `{package}` |\n| Image | `sha256:{image}` |\n| Version | {escaped} |."),
+            links: vec![ReleaseLink { name: "stable-1.zip".to_owned(), url: "https://g/x".to_owned() }],
+            url: None,
+        };
+        let mut references = References::default();
+        references.add_release(&release);
+        assert!(references.versions.contains_key(arn) && !references.versions.contains_key(&arn[..arn.len() - 1]));
+        assert!(references.images.contains_key(&format!("sha256:{image}")));
+        assert!(references.packages.contains_key(&package));
+        assert!(references.files.contains_key("stable-1.zip") && references.files.contains_key("https://g/x"));
+    }
+}

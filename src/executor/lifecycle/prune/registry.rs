@@ -1,0 +1,252 @@
+//! Versions, images, candidates and training jobs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::decide;
+use super::run::{BATCH, PruneRun, ThingTags, at_once};
+use super::sight::patiently;
+use super::things::{PruneSource, ThingKind, ThingReason, ThingUser, ThingVerdict};
+use crate::cloud::{
+    CloudError, CloudErrorKind, EndedJob, Listed, MOST_DELETED_IMAGES, ModelVersion, RepositoryImage, VersionSummary,
+};
+use crate::gitlab::api::GenericPackage;
+
+impl PruneRun<'_> {
+    /// Notes what the releases of the project name.
+    pub(super) async fn read_releases(&mut self) {
+        let Some(gitlab) = &self.ports.gitlab else {
+            if self.references.blind.insert(PruneSource::Releases) {
+                let text =
+                    "this is no job of GitLab: versions, images and packages stay, because a release may name them";
+                self.printer.warn(text);
+            }
+            return;
+        };
+        match gitlab.releases().await {
+            Ok(releases) => {
+                for release in &releases {
+                    self.references.add_release(release);
+                }
+            }
+            Err(error) => self.unread(PruneSource::Releases, &error),
+        }
+    }
+
+    async fn listed_versions(&self, group: &str) -> Result<Vec<VersionSummary>, CloudError> {
+        let (mut all, mut page) = (Vec::new(), None::<String>);
+        loop {
+            let found = patiently(|| self.ports.registry.versions(group, None, page.clone())).await?;
+            all.extend(found.versions);
+            page = found.next;
+            if page.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+
+    pub(super) async fn take_versions(&mut self) {
+        let Some(group) = self.scope.group.as_deref() else { return };
+        let listed = match self.listed_versions(group).await {
+            Ok(listed) => listed,
+            Err(error) => return self.unread(PruneSource::Versions, &error),
+        };
+        let (ports, rules) = (self.ports, self.rules);
+        let newest = decide::newest_versions(rules, &listed);
+        let judge = |references: &_, one: &VersionSummary| decide::listed_version(rules, references, &newest, one);
+        let may_go = self.sorted(ThingKind::Version, &listed, |one| &one.arn, judge);
+        let going: BTreeSet<_> = may_go.iter().map(|one| one.arn.as_str()).collect();
+        let staying: Vec<_> = listed.iter().filter(|one| !going.contains(one.arn.as_str())).collect();
+        let found = at_once(&staying, async |one| patiently(|| ports.registry.version(&one.arn)).await).await;
+        for version in found {
+            match version {
+                Ok(None) => {}
+                Ok(Some(version)) => self.references.add_version(&version),
+                Err(error) => self.unread(PruneSource::Versions, &error),
+            }
+        }
+        for batch in may_go.chunks(BATCH) {
+            self.look_again(None).await;
+            let found = at_once(batch, async |one| patiently(|| ports.registry.version(&one.arn)).await).await;
+            let looks = batch.iter().copied().zip(found).collect();
+            self.end_versions(&newest, looks).await;
+        }
+    }
+
+    /// Versions that may go, as they are now. What stays of them refers to its image and its package.
+    async fn end_versions(
+        &mut self,
+        newest: &BTreeSet<u32>,
+        looks: Vec<(&VersionSummary, Result<Option<ModelVersion>, CloudError>)>,
+    ) {
+        let (mut going, mut described) = (Vec::new(), BTreeMap::new());
+        for (summary, look) in looks {
+            let version = match look {
+                Ok(Some(version)) => version,
+                Ok(None) => continue,
+                Err(error) => {
+                    self.failed(ThingKind::Version, &summary.arn, &ThingReason::Unused, &error);
+                    self.references.blind.insert(PruneSource::Versions);
+                    continue;
+                }
+            };
+            match decide::version(self.rules, &self.references, newest, &version) {
+                ThingVerdict::Goes(reason) => {
+                    going.push((summary.arn.clone(), reason));
+                    described.insert(summary.arn.clone(), version);
+                    continue;
+                }
+                ThingVerdict::Stays(reason) => self.stays(ThingKind::Version, &summary.arn, &reason),
+                ThingVerdict::Foreign => self.others += 1,
+            }
+            self.references.add_version(&version);
+        }
+        let registry = &self.ports.registry;
+        let delete = async |arn: &str| patiently(|| registry.delete_version(arn)).await;
+        let left = self.end(ThingKind::Version, &going, delete).await;
+        for version in left.iter().filter_map(|arn| described.get(arn)) {
+            self.references.add_version(version);
+        }
+    }
+
+    pub(super) async fn take_images(&mut self) {
+        let Some((account, repository)) = &self.scope.repository else { return };
+        for image in &self.scope.images {
+            self.references.add_image(image, &ThingUser::Manifest);
+        }
+        let ports = self.ports;
+        let images = match patiently(|| ports.images.repository_images(account, repository)).await {
+            Ok(images) => images,
+            Err(error) => return self.unread(PruneSource::Images, &error),
+        };
+        let rules = self.rules;
+        let newest = decide::newest_images(rules, &images);
+        let judge = |references: &_, one: &RepositoryImage| decide::image(rules, references, &newest, one);
+        let may_go = self.sorted(ThingKind::Image, &images, |one| &one.digest, judge);
+        for batch in may_go.chunks(MOST_DELETED_IMAGES) {
+            self.look_again(None).await;
+            let going: Vec<RepositoryImage> = batch.iter().copied().cloned().collect();
+            let going = self.sorted(ThingKind::Image, &going, |one| &one.digest, judge).into_iter();
+            let digests: Vec<String> = going.map(|one| one.digest.clone()).collect();
+            if digests.is_empty() {
+                continue;
+            }
+            let answer = if self.is_dry {
+                Ok(Vec::new())
+            } else {
+                patiently(|| ports.images.delete_images(account, repository, &digests)).await
+            };
+            self.end_images(&digests, answer);
+        }
+    }
+
+    fn end_images(&mut self, digests: &[String], answer: Result<Vec<(String, String)>, CloudError>) {
+        let left: BTreeMap<_, _> = match answer {
+            Ok(left) => left.into_iter().collect(),
+            Err(error) => {
+                for one in digests {
+                    self.failed(ThingKind::Image, one, &ThingReason::Unused, &error);
+                }
+                return;
+            }
+        };
+        for digest in digests {
+            match left.get(digest) {
+                None => self.ended(ThingKind::Image, digest, &ThingReason::Unused),
+                Some(message) => {
+                    let error = CloudError {
+                        kind: CloudErrorKind::Invalid,
+                        operation: format!("delete image {digest}"),
+                        message: message.clone(),
+                        action: "ecr:BatchDeleteImage",
+                    };
+                    self.failed(ThingKind::Image, digest, &ThingReason::Unused, &error);
+                }
+            }
+        }
+    }
+
+    pub(super) async fn take_generic_packages(&mut self) {
+        let (Some(gitlab), Some(name)) = (&self.ports.gitlab, self.scope.generic_package.as_deref()) else { return };
+        let packages = match gitlab.packages(name).await {
+            Ok(packages) => packages,
+            Err(error) => return self.unread(PruneSource::Packages, &error),
+        };
+        let rules = self.rules;
+        let judge = |references: &_, one: &GenericPackage| decide::generic_package(rules, references, one);
+        let may_go = self.sorted(ThingKind::GenericPackage, &packages, |one| &one.version, judge);
+        let ids: BTreeMap<_, _> = may_go.iter().map(|one| (one.version.clone(), one.id)).collect();
+        for batch in may_go.chunks(BATCH) {
+            self.read_releases().await;
+            let mut going = Vec::new();
+            for one in batch {
+                match judge(&self.references, one) {
+                    ThingVerdict::Goes(reason) => going.push((one.version.clone(), reason)),
+                    ThingVerdict::Stays(reason) => self.stays(ThingKind::GenericPackage, &one.version, &reason),
+                    ThingVerdict::Foreign => {}
+                }
+            }
+            let delete = async |version: &str| match ids.get(version) {
+                Some(id) => gitlab.delete_package(*id).await,
+                None => Ok(()),
+            };
+            self.end(ThingKind::GenericPackage, &going, delete).await;
+        }
+    }
+
+    pub(super) async fn take_objects(&mut self) {
+        for folder in [decide::CANDIDATES, decide::PACKAGES] {
+            let mut after = None::<String>;
+            loop {
+                let page = match patiently(|| self.ports.survey.page(folder, after.as_deref())).await {
+                    Ok(page) => page,
+                    Err(error) => return self.unread(PruneSource::Objects, &error),
+                };
+                after = page.objects.last().map(|last| last.key.clone());
+                self.end_objects(&page.objects).await;
+                if !page.has_more || after.is_none() {
+                    break;
+                }
+            }
+        }
+    }
+
+    async fn end_objects(&mut self, objects: &[Listed]) {
+        let rules = self.rules;
+        let judge = |references: &_, one: &Listed| decide::object(rules, references, one);
+        let may_go = self.sorted(ThingKind::Object, objects, |one| &one.key, judge);
+        let keys: Vec<String> = may_go.iter().map(|one| one.key.clone()).collect();
+        if keys.is_empty() {
+            return;
+        }
+        let store = &self.ports.objects;
+        let answer = if self.is_dry { Ok(()) } else { patiently(|| store.delete(&keys)).await };
+        for key in &keys {
+            match &answer {
+                Ok(()) => self.ended(ThingKind::Object, key, &ThingReason::Candidate),
+                Err(error) => self.failed(ThingKind::Object, key, &ThingReason::Candidate, error),
+            }
+        }
+    }
+
+    pub(super) async fn take_jobs(&mut self) {
+        let Some(project) = self.rules.project_number.as_deref() else { return };
+        let (ports, rules) = (self.ports, self.rules);
+        let named = format!("gitlab-{project}-");
+        let Some(before) = rules.now.checked_sub(rules.retention) else { return };
+        let jobs = match patiently(|| ports.jobs.ended(&named, before)).await {
+            Ok(jobs) => jobs,
+            Err(error) => return self.unread(PruneSource::Jobs, &error),
+        };
+        let jobs: Vec<EndedJob> = jobs.into_iter().filter(|job| job.name.starts_with(&named)).collect();
+        let judge = |references: &_, one: &EndedJob| decide::job(rules, references, one);
+        let may_go = self.sorted(ThingKind::TrainingJob, &jobs, |one| &one.name, judge);
+        for batch in may_go.chunks(BATCH) {
+            let tags = at_once(batch, async |one| patiently(|| ports.jobs.job_tags(&one.arn)).await).await;
+            let looks = batch.iter().copied().zip(tags).collect();
+            let owns = |rules: &decide::PruneRules, one: &EndedJob, tags: &ThingTags| rules.owns_job(&one.name, tags);
+            let going = self.settled(ThingKind::TrainingJob, looks, |one| &one.name, owns, judge);
+            let delete = async |name: &str| patiently(|| ports.jobs.delete_job(name)).await;
+            self.end(ThingKind::TrainingJob, &going, delete).await;
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! Carries a clean-up out, kind after kind: what refers to another thing goes before it, so that a run that was killed leaves nothing that
+//! the next one does not find in a list.
+//!
+//! Things of a kind go in small batches. Before each the users of the batch are looked for again, then the owner of each thing, which is
+//! the last look before its deletion. One that cannot be read or deleted does not end the run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::sync::Arc;
+
+use futures::{StreamExt as _, stream};
+
+use super::decide::PruneRules;
+use super::references::References;
+use super::sight::{AT_ONCE, EndpointWatch, LedgerWatch};
+use super::things::{JudgedThing, PruneSource, ThingFate, ThingKind, ThingReason, ThingVerdict};
+use crate::base::plain;
+use crate::cloud::{
+    CloudError, CloudErrorKind, EndedJobs, EndpointScaling, MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore,
+    ObjectSurvey, RepositoryImages,
+};
+use crate::gitlab::api::{GitLabApi, GitLabError, GitLabErrorKind};
+use crate::lifecycle::CommandInputs;
+use crate::lifecycle::target::ProjectTarget;
+use crate::ui::Printer;
+
+/// Things whose users are looked for together.
+pub(super) const BATCH: usize = 16;
+/// Longest error that is told, in bytes.
+const LONGEST_ERROR: usize = 2000;
+
+/// Tags of a resource.
+pub(super) type ThingTags = BTreeMap<String, String>;
+
+/// The ports of a clean-up.
+pub(super) struct PrunePorts {
+    pub(super) endpoints: Arc<dyn ModelEndpoints>,
+    pub(super) scaling: Arc<dyn EndpointScaling>,
+    pub(super) alarms: Arc<dyn MetricAlarms>,
+    pub(super) registry: Arc<dyn ModelRegistry>,
+    pub(super) images: Arc<dyn RepositoryImages>,
+    pub(super) jobs: Arc<dyn EndedJobs>,
+    pub(super) objects: Arc<dyn ObjectStore>,
+    pub(super) survey: Arc<dyn ObjectSurvey>,
+    /// `None` outside of a job of GitLab.
+    pub(super) gitlab: Option<Arc<dyn GitLabApi>>,
+}
+
+impl PrunePorts {
+    pub(super) async fn connect(
+        inputs: &CommandInputs,
+        target: &ProjectTarget,
+        gitlab: Option<Arc<dyn GitLabApi>>,
+    ) -> anyhow::Result<Self> {
+        let (connect, access) = (&inputs.connect, &target.access);
+        Ok(Self {
+            endpoints: connect.endpoints(access).await?,
+            scaling: connect.scaling(access).await?,
+            alarms: connect.alarms(access).await?,
+            registry: connect.registry(access).await?,
+            images: connect.repository_images(access).await?,
+            jobs: connect.ended_jobs(access).await?,
+            objects: connect.objects(access).await?,
+            survey: connect.survey(access).await?,
+            gitlab,
+        })
+    }
+}
+
+/// The places of the project that are looked through.
+#[derive(Debug, Clone, Default)]
+pub(super) struct PruneScope {
+    /// Model package group.
+    pub(super) group: Option<String>,
+    /// Account and name of the repository of images.
+    pub(super) repository: Option<(String, String)>,
+    /// Images that the manifest names, for any environment.
+    pub(super) images: Vec<String>,
+    /// Name of the generic package in GitLab.
+    pub(super) generic_package: Option<String>,
+}
+
+/// Something that failed, and whether AWS or GitLab may do it later.
+#[derive(Debug, Clone)]
+pub(super) struct PruneFailure {
+    pub(super) text: String,
+    pub(super) may_pass: bool,
+}
+
+/// The error of a call, of AWS or of GitLab.
+pub(super) trait CallError: Display {
+    fn is_throttled(&self) -> bool;
+    fn is_absent(&self) -> bool;
+    /// What to change, when the error itself does not say it.
+    fn advice(&self) -> &'static str {
+        ""
+    }
+}
+
+impl CallError for CloudError {
+    fn is_throttled(&self) -> bool {
+        self.kind == CloudErrorKind::Throttled
+    }
+
+    fn is_absent(&self) -> bool {
+        // CloudWatch and SageMaker have no one code for it.
+        self.kind == CloudErrorKind::NotFound
+            || (self.kind == CloudErrorKind::Invalid
+                && ["Could not find", "does not exist", "not found"].iter().any(|words| self.message.contains(words)))
+    }
+}
+
+impl CallError for GitLabError {
+    fn is_throttled(&self) -> bool {
+        self.kind == GitLabErrorKind::Throttled
+    }
+
+    fn is_absent(&self) -> bool {
+        self.kind == GitLabErrorKind::NotFound
+    }
+
+    fn advice(&self) -> &'static str {
+        match self.kind {
+            GitLabErrorKind::Denied | GitLabErrorKind::Unauthenticated => {
+                "; the user or the token of `--token-env` needs the role Maintainer, and a token of its own the scope `api`"
+            }
+            _ => "",
+        }
+    }
+}
+
+pub(super) struct PruneRun<'a> {
+    pub(super) ports: &'a PrunePorts,
+    pub(super) rules: &'a PruneRules,
+    pub(super) scope: &'a PruneScope,
+    pub(super) printer: &'a Printer,
+    pub(super) is_dry: bool,
+    pub(super) references: References,
+    pub(super) endpoints: EndpointWatch,
+    pub(super) ledgers: LedgerWatch,
+    pub(super) things: Vec<JudgedThing>,
+    pub(super) failures: Vec<PruneFailure>,
+    /// Things of others that were looked at.
+    pub(super) others: usize,
+}
+
+impl<'a> PruneRun<'a> {
+    pub(super) fn new(
+        ports: &'a PrunePorts,
+        rules: &'a PruneRules,
+        scope: &'a PruneScope,
+        printer: &'a Printer,
+        is_dry: bool,
+    ) -> Self {
+        Self {
+            ports,
+            rules,
+            scope,
+            printer,
+            is_dry,
+            references: References::default(),
+            endpoints: EndpointWatch::new(Arc::clone(&ports.endpoints), BTreeSet::new()),
+            ledgers: LedgerWatch::new(Arc::clone(&ports.objects), Arc::clone(&ports.survey)),
+            things: Vec::new(),
+            failures: Vec::new(),
+            others: 0,
+        }
+    }
+
+    /// Looks at everything, and deletes what goes.
+    pub(super) async fn carry_out(&mut self) {
+        let going = self.take_endpoints().await;
+        self.endpoints = EndpointWatch::new(Arc::clone(&self.ports.endpoints), going);
+        self.look_again(None).await;
+        self.take_alarms().await;
+        self.take_configs().await;
+        self.take_models().await;
+        self.read_releases().await;
+        self.take_versions().await;
+        self.take_images().await;
+        self.take_generic_packages().await;
+        self.take_objects().await;
+        self.take_jobs().await;
+        self.things.sort_by(|one, other| (one.kind, &one.name).cmp(&(other.kind, &other.name)));
+    }
+
+    /// Adds users that have come since the last look: endpoints of the account, and deployments to the endpoints with this stem, or to all.
+    pub(super) async fn look_again(&mut self, part: Option<&str>) {
+        if let Err(error) = self.endpoints.look(&mut self.references).await {
+            self.unread(PruneSource::Endpoints, &error);
+        }
+        let existing = self.endpoints.names();
+        if let Err(error) = self.ledgers.look(part, self.rules, &existing, &mut self.references).await {
+            let may_pass = error.downcast_ref::<CloudError>().is_some_and(CallError::is_throttled);
+            self.unread_text(PruneSource::Ledger, &format!("{error:#}"), may_pass);
+        }
+    }
+
+    /// Notes a source that cannot be read. What it may refer to stays.
+    pub(super) fn unread(&mut self, source: PruneSource, error: &impl CallError) {
+        self.unread_text(source, &error.to_string(), error.is_throttled());
+    }
+
+    fn unread_text(&mut self, source: PruneSource, error: &str, may_pass: bool) {
+        if self.references.blind.insert(source) {
+            let error = plain::line(error, LONGEST_ERROR);
+            self.printer.warn(format!("{} could not be read: {error}", source.name()));
+            self.failures.push(PruneFailure { text: error, may_pass });
+        }
+    }
+
+    pub(super) fn stays(&mut self, kind: ThingKind, name: &str, reason: &ThingReason) {
+        self.things.push(JudgedThing::new(kind, name, ThingFate::Stays, reason));
+    }
+
+    pub(super) fn failed(&mut self, kind: ThingKind, name: &str, reason: &ThingReason, error: &impl CallError) {
+        let text = plain::line(&format!("{error}{}", error.advice()), LONGEST_ERROR);
+        self.printer.warn(format!("{} {} was not deleted: {text}", kind.name(), plain::line(name, 200)));
+        self.failures.push(PruneFailure { text: text.clone(), may_pass: error.is_throttled() });
+        let thing = JudgedThing { error: Some(text), ..JudgedThing::new(kind, name, ThingFate::Failed, reason) };
+        self.things.push(thing);
+    }
+
+    pub(super) fn ended(&mut self, kind: ThingKind, name: &str, reason: &ThingReason) {
+        let fate = if self.is_dry { ThingFate::WouldBeDeleted } else { ThingFate::Deleted };
+        if !self.is_dry {
+            self.printer.line(format!("Deleted {} {}", kind.name(), plain::line(name, 200)));
+        }
+        self.things.push(JudgedThing::new(kind, name, fate, reason));
+    }
+
+    /// Deletes these things, or in a dry run says that it would. Returns the names of those that stay because their deletion failed.
+    pub(super) async fn end<E: CallError>(
+        &mut self,
+        kind: ThingKind,
+        going: &[(String, ThingReason)],
+        delete: impl AsyncFn(&str) -> Result<(), E>,
+    ) -> BTreeSet<String> {
+        let mut left = BTreeSet::new();
+        if self.is_dry {
+            for (name, reason) in going {
+                self.ended(kind, name, reason);
+            }
+            return left;
+        }
+        let answers = at_once(going, async |(name, _)| delete(name).await).await;
+        for ((name, reason), answer) in going.iter().zip(answers) {
+            match answer {
+                Err(error) if !error.is_absent() => {
+                    self.failed(kind, name, reason, &error);
+                    left.insert(name.clone());
+                }
+                _ => self.ended(kind, name, reason),
+            }
+        }
+        left
+    }
+
+    /// Sorts the things of a list by their verdicts: those that may go are returned, each with its name.
+    pub(super) fn sorted<'t, T>(
+        &mut self,
+        kind: ThingKind,
+        things: &'t [T],
+        name: impl Fn(&T) -> &str,
+        judge: impl Fn(&References, &T) -> ThingVerdict,
+    ) -> Vec<&'t T> {
+        let mut may_go = Vec::new();
+        for thing in things {
+            match judge(&self.references, thing) {
+                ThingVerdict::Goes(_) => may_go.push(thing),
+                ThingVerdict::Stays(reason) => self.stays(kind, name(thing), &reason),
+                ThingVerdict::Foreign => {}
+            }
+        }
+        may_go.sort_by(|one, other| name(one).cmp(name(other)));
+        may_go
+    }
+
+    /// Judges things again after the look at their tags: those that go are returned.
+    pub(super) fn settled<T, E: CallError>(
+        &mut self,
+        kind: ThingKind,
+        looks: Vec<(&T, Result<ThingTags, E>)>,
+        name: impl Fn(&T) -> &str,
+        owns: impl Fn(&PruneRules, &T, &ThingTags) -> bool,
+        judge: impl Fn(&References, &T) -> ThingVerdict,
+    ) -> Vec<(String, ThingReason)> {
+        let mut going = Vec::new();
+        for (thing, look) in looks {
+            match (judge(&self.references, thing), look) {
+                // Somebody else deleted it.
+                (_, Err(error)) if error.is_absent() => {}
+                (ThingVerdict::Goes(reason), Err(error)) => self.failed(kind, name(thing), &reason, &error),
+                (_, Ok(tags)) if !owns(self.rules, thing, &tags) => self.others += 1,
+                (ThingVerdict::Goes(reason), Ok(_)) => going.push((name(thing).to_owned(), reason)),
+                (ThingVerdict::Stays(reason), _) => self.stays(kind, name(thing), &reason),
+                (ThingVerdict::Foreign, _) => {}
+            }
+        }
+        going
+    }
+}
+
+/// Works on all items, some at once, and returns the results in their order.
+pub(super) async fn at_once<T, R>(items: &[T], work: impl AsyncFn(&T) -> R) -> Vec<R> {
+    stream::iter(items.iter().map(|item| work(item))).buffered(AT_ONCE).collect().await
+}

@@ -1,0 +1,163 @@
+//! Reads who uses what: the endpoints of the account and their deployments; and looks again for what has changed since.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use backon::Retryable as _;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::decide::PruneRules;
+use super::references::{EndpointUse, References};
+use crate::base::backoff::backoff;
+use crate::cloud::{
+    CloudError, CloudErrorKind, EndpointState, ModelEndpoints, ObjectStore, ObjectSurvey, ServedKind, ServingSummary,
+};
+use crate::lifecycle::endpoint::{Ledger, LedgerEntry, stem};
+
+/// Calls that are under way at once.
+pub(super) const AT_ONCE: usize = 4;
+/// Folder of the records of deployments.
+const DEPLOYMENTS: &str = "deployments/";
+/// Most deployments of an endpoint that are read to find those that are kept.
+const MOST_HISTORY: usize = 400;
+/// Pauses of a call that AWS throttles, after the SDK's own: four minutes together.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const PAUSES: usize = 12;
+
+/// Makes a call, and again while AWS throttles it.
+pub(super) async fn patiently<T, F: Future<Output = Result<T, CloudError>>>(
+    call: impl FnMut() -> F,
+) -> Result<T, CloudError> {
+    let pauses = backoff(FIRST_PAUSE, LONGEST_PAUSE).with_max_times(PAUSES);
+    call.retry(pauses).when(|error: &CloudError| error.kind == CloudErrorKind::Throttled).await
+}
+
+/// The endpoints of the account, as they were when they were looked at last.
+pub(super) struct EndpointWatch {
+    endpoints: Arc<dyn ModelEndpoints>,
+    /// Names of endpoints that go in this run.
+    going: BTreeSet<String>,
+    seen: BTreeMap<String, (Option<SystemTime>, Option<EndpointState>)>,
+}
+
+impl EndpointWatch {
+    pub(super) fn new(endpoints: Arc<dyn ModelEndpoints>, going: BTreeSet<String>) -> Self {
+        Self { endpoints, going, seen: BTreeMap::new() }
+    }
+
+    /// Names of the endpoints that exist and stay.
+    pub(super) fn names(&self) -> BTreeSet<String> {
+        self.seen.keys().cloned().collect()
+    }
+
+    /// Adds what endpoints use that are new or have changed. Nothing is taken away: what was in use a moment ago stays.
+    pub(super) async fn look(&mut self, references: &mut References) -> Result<(), CloudError> {
+        let listed = patiently(|| self.endpoints.listing(ServedKind::Endpoint, "")).await?;
+        let listed: Vec<_> = listed.into_iter().filter(|one| !self.going.contains(&one.name)).collect();
+        let is_known = |one: &&ServingSummary| self.seen.get(&one.name) == Some(&(one.modified, one.state));
+        let changed: Vec<_> = listed.iter().filter(|one| !is_known(one)).cloned().collect();
+        let endpoints = &self.endpoints;
+        let reads = changed.iter().map(|one| use_of(endpoints.as_ref(), &one.name));
+        let uses: Vec<_> = stream::iter(reads).buffered(AT_ONCE).try_collect().await?;
+        for one in &uses {
+            references.add_endpoint(one);
+        }
+        self.seen = listed.into_iter().map(|one| (one.name, (one.modified, one.state))).collect();
+        Ok(())
+    }
+}
+
+async fn use_of(endpoints: &dyn ModelEndpoints, name: &str) -> Result<EndpointUse, CloudError> {
+    let mut found = EndpointUse { name: name.to_owned(), ..EndpointUse::default() };
+    let Some(sight) = patiently(|| endpoints.endpoint(name)).await? else { return Ok(found) };
+    for config in [Some(sight.config), sight.pending_config].into_iter().flatten() {
+        for model in patiently(|| endpoints.models_of(&config)).await? {
+            let described = patiently(|| endpoints.model(&model)).await?;
+            found.models.insert(model, described);
+        }
+        found.configs.push(config);
+    }
+    Ok(found)
+}
+
+/// The records of deployments in the environment's bucket.
+pub(super) struct LedgerWatch {
+    store: Arc<dyn ObjectStore>,
+    survey: Arc<dyn ObjectSurvey>,
+    /// The number of objects of each endpoint's record.
+    seen: BTreeMap<String, usize>,
+}
+
+impl LedgerWatch {
+    pub(super) fn new(store: Arc<dyn ObjectStore>, survey: Arc<dyn ObjectSurvey>) -> Self {
+        Self { store, survey, seen: BTreeMap::new() }
+    }
+
+    /// Adds the deployments of all endpoints, or of those whose names begin with the stem of one, that are kept and were not read yet.
+    pub(super) async fn look(
+        &mut self,
+        part: Option<&str>,
+        rules: &PruneRules,
+        existing: &BTreeSet<String>,
+        references: &mut References,
+    ) -> anyhow::Result<()> {
+        let counted = self.count(&format!("{DEPLOYMENTS}{}", part.map(stem).unwrap_or_default())).await?;
+        for (endpoint, objects) in counted {
+            if self.seen.get(&endpoint) == Some(&objects) {
+                continue;
+            }
+            let ledger = Ledger::new(Arc::clone(&self.store), &endpoint);
+            if existing.contains(&endpoint) {
+                references.add_history(&endpoint, &history(&ledger, rules.keep).await?, rules.keep);
+            } else {
+                // Only a deployment that makes the endpoint at this time may need what is there.
+                let newest = ledger.history(1).await?;
+                let is_under_way = |entry: &&LedgerEntry| entry.end.is_none() && is_young(entry, rules);
+                let newest: Vec<_> = newest.iter().filter(is_under_way).cloned().collect();
+                references.add_history(&endpoint, &newest, 0);
+            }
+            self.seen.insert(endpoint, objects);
+        }
+        Ok(())
+    }
+
+    /// The number of objects below each endpoint's folder.
+    async fn count(&self, prefix: &str) -> Result<BTreeMap<String, usize>, CloudError> {
+        let (mut counted, mut after) = (BTreeMap::<String, usize>::new(), None::<String>);
+        loop {
+            let page = patiently(|| self.survey.page(prefix, after.as_deref())).await?;
+            for listed in &page.objects {
+                let endpoint = listed.key.strip_prefix(DEPLOYMENTS).and_then(|rest| rest.split_once('/'));
+                if let Some((endpoint, _)) = endpoint {
+                    *counted.entry(endpoint.to_owned()).or_default() += 1;
+                }
+            }
+            after = page.objects.last().map(|last| last.key.clone());
+            if !page.has_more || after.is_none() {
+                return Ok(counted);
+            }
+        }
+    }
+}
+
+/// The newest deployments, so many that the last `keep` ones that succeeded are among them, with that before the newest.
+async fn history(ledger: &Ledger, keep: usize) -> anyhow::Result<Vec<LedgerEntry>> {
+    let mut most = keep + 1;
+    loop {
+        let found = ledger.history(most).await?;
+        let succeeded = found.iter().filter(|entry| entry.has_succeeded()).count();
+        if found.len() < most || succeeded > keep || most >= MOST_HISTORY {
+            return Ok(found);
+        }
+        most = (most * 2).min(MOST_HISTORY);
+    }
+}
+
+fn is_young(entry: &LedgerEntry, rules: &PruneRules) -> bool {
+    let begun = humantime::parse_rfc3339(&entry.begin.at).ok();
+    let age = begun.and_then(|begun| rules.now.duration_since(begun).ok());
+    age.is_none_or(|age| age < rules.retention)
+}

@@ -1,0 +1,166 @@
+//! `prune` on what three deployments, candidates and others left: a dry run, a run, and one that has nothing to do, under the shipped policy.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::{Ended, run};
+use crate::conformance::{can_run_containers, skipped};
+use crate::support::emulator::{BUCKET, Emulator};
+use crate::support::gitlab_api::{GitLabDouble, JOB_TOKEN};
+use crate::support::id_tokens::{self, TokenKey};
+use crate::support::serving::{serving_image, serving_role};
+use crate::support::shipped_roles::shipped_role;
+use crate::support::waiting::find_program;
+
+const PRUNE: &str = include_str!("../../../runner-config/iam/lifecycle/prune.json");
+const CANDIDATE: &str = "candidate-PR-1-01234567-20261129T045233Z";
+/// Answers with what the model's file says.
+const HANDLER: &str = r#"
+from pathlib import Path
+
+def model_fn(folder):
+    return (Path(folder) / "model.txt").read_text()
+
+def input_fn(body, content_type):
+    return body
+
+def predict_fn(request, model):
+    return model
+
+def output_fn(prediction):
+    return prediction.encode(), "text/plain"
+"#;
+
+struct PruneDesk {
+    /// Ends before its folder goes.
+    emulator: Emulator,
+    gitlab: GitLabDouble,
+    folder: tempfile::TempDir,
+    key: TokenKey,
+}
+
+impl PruneDesk {
+    fn new(python: &Path) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| folder.path().join(name);
+        let key = TokenKey::new(folder.path());
+        let account = json!({"RoleDetailList": [shipped_role(("prune", PRUNE)), serving_role("serving")]});
+        std::fs::write(file("account.json"), account.to_string()).unwrap();
+        let digest = "0123456789abcdef".repeat(4);
+        let name = format!("000000000000.dkr.ecr.us-east-1.amazonaws.com/serve@sha256:{digest}");
+        let args = [
+            ("--image", serving_image(&file("image"), &name, python, HANDLER)),
+            ("--ecr", format!("serve@sha256:{digest}=linux/amd64")),
+            ("--iam", file("account.json").display().to_string()),
+            ("--oidc", format!("{}={}", id_tokens::ISSUER, key.jwks.display())),
+            ("--quota", "endpoint:ml.m5.large=4".to_owned()),
+            ("--deployment-wait-scale", "0.01".to_owned()),
+        ];
+        let args: Vec<String> = args.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
+        let manifest = json!({
+            "model": {"group": "wine", "image": name, "content_types": ["text/plain"]},
+            "endpoint": {"name": "wine", "instances": {"type": "ml.m5.large"}, "alarms": {"errors_5xx": 5}},
+            "environments": {"dev": {
+                "region": "us-east-1", "account": "000000000000", "bucket": BUCKET,
+                "role": "arn:aws:iam::000000000000:role/serving",
+            }},
+        });
+        std::fs::write(file("manifest.json"), manifest.to_string()).unwrap();
+        std::fs::create_dir(file("model")).unwrap();
+        let emulator = Emulator::start(&file("data"), &args);
+        Self { emulator, gitlab: GitLabDouble::start(), folder, key }
+    }
+
+    fn run(&self, variables: &[(&str, String)], words: &[&str]) -> Ended {
+        let own = [("CI_ENVIRONMENT_NAME", "dev"), ("CI_PROJECT_PATH", "group/project"), ("CI_PIPELINE_ID", "7")];
+        let variables = variables.iter().map(|(name, value)| (*name, value.as_str())).chain(own);
+        let words = [words, &["--endpoint-url", &self.emulator.endpoint]].concat();
+        run(self.folder.path(), &variables.collect::<Vec<_>>(), &words)
+    }
+
+    /// Registers a model, and deploys it.
+    fn deploy(&self, model: &str) {
+        std::fs::write(self.folder.path().join("model/model.txt"), model).unwrap();
+        let administrator = self.emulator.of_administrator();
+        let administrator: Vec<_> = administrator.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+        for words in [&["model", "register"][..], &["endpoint", "deploy"]] {
+            let ended = self.run(&administrator, words);
+            assert_eq!(ended.code, 0, "{words:?}: {}{}", ended.stdout, ended.stderr);
+        }
+    }
+
+    /// Runs `prune` in a job of a pipeline of this source, and returns its result.
+    fn prune(&self, source: &str, words: &[&str]) -> Value {
+        let role = "arn:aws:iam::000000000000:role/prune".to_owned();
+        let [api, project] = self.gitlab.variables();
+        let variables = [
+            ("AWS_ROLE_ARN", role),
+            ("SAGEMAKER_ID_TOKEN", self.key.token("2")),
+            ("CI_JOB_TOKEN", JOB_TOKEN.to_owned()),
+            ("CI_PIPELINE_SOURCE", source.to_owned()),
+            api,
+            project,
+        ];
+        let limits = ["prune", "--retention-days", "0", "--keep", "1", "--report", "prune.json"];
+        let ended = self.run(&variables, &[&limits[..], words].concat());
+        assert_eq!(ended.code, 0, "{}{}", ended.stdout, ended.stderr);
+        let report = std::fs::read_to_string(self.folder.path().join("prune.json")).unwrap();
+        serde_json::from_str(&report).unwrap()
+    }
+
+    fn names(&self, operation: &str, list: &str, name: &str) -> Vec<String> {
+        let listed = self.emulator.call(&format!("SageMaker.{operation}"), &json!({}));
+        let entries = listed[list].as_array().unwrap().iter();
+        entries.map(|entry| entry[name].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+/// Names of what goes, with the kind of each.
+fn going(result: &Value, fate: &str) -> Vec<String> {
+    let things = result["things"].as_array().unwrap().iter().filter(|thing| thing["fate"] == fate);
+    things.map(|thing| format!("{} {}", thing["kind"].as_str().unwrap(), thing["name"].as_str().unwrap())).collect()
+}
+
+#[test]
+fn what_nothing_refers_to_goes_once_and_the_endpoint_goes_on() {
+    let (Some(python), true) = (find_program("python3"), can_run_containers()) else {
+        return skipped("prune", "bubblewrap cannot create a container here, or there is no python3");
+    };
+    if find_program(id_tokens::NEEDS).is_none() {
+        return skipped("prune", "openssl is not installed");
+    }
+    let desk = PruneDesk::new(&python);
+    for model in ["model one", "model two", "model three"] {
+        desk.deploy(model);
+    }
+    desk.gitlab.file("wine", CANDIDATE, &format!("{CANDIDATE}.zip"), b"x");
+    desk.gitlab.file("wine", "stable-20261129T045233Z", "stable-20261129T045233Z.zip", b"x");
+    // Another's, whose name has the form of this program's.
+    let foreign = json!({
+        "ModelName": "other-m-0123456789ab", "ExecutionRoleArn": "arn:aws:iam::000000000000:role/serving",
+        "PrimaryContainer": {"Image": "000000000000.dkr.ecr.us-east-1.amazonaws.com/serve:1"},
+    });
+    desk.emulator.call("SageMaker.CreateModel", &foreign);
+    assert_eq!(desk.names("ListModels", "Models", "ModelName").len(), 4);
+
+    let shown = desk.prune("merge_request_event", &[]);
+    assert_eq!((&shown["dry_run"], &shown["deleted"]), (&json!(true), &json!(0)), "{shown}");
+    let ended = desk.prune("schedule", &[]);
+    assert_eq!((&ended["dry_run"], &ended["failed"]), (&json!(false), &json!(0)), "{ended}");
+    let gone = going(&ended, "deleted");
+    assert_eq!(gone, going(&shown, "would_be_deleted"), "{ended}");
+    let kinds: Vec<_> = gone.iter().map(|thing| thing.split(' ').next().unwrap()).collect();
+    assert_eq!(kinds, ["configuration", "model", "version", "generic_package"], "{gone:?}");
+    assert!(gone[2].ends_with(":model-package/wine/1"), "{gone:?}");
+    assert_eq!(desk.names("ListEndpointConfigs", "EndpointConfigs", "EndpointConfigName").len(), 2);
+    let models = desk.names("ListModels", "Models", "ModelName");
+    assert!(models.len() == 3 && models.contains(&"other-m-0123456789ab".to_owned()), "{models:?}");
+    let files: Vec<_> = desk.gitlab.files().into_iter().map(|file| file.name).collect();
+    assert_eq!(files, ["stable-20261129T045233Z.zip"]);
+    assert_eq!(desk.emulator.invoke("wine", "text/plain", "x"), (200, "model three".to_owned()));
+
+    let again = desk.prune("schedule", &[]);
+    assert_eq!((&again["deleted"], &again["failed"]), (&json!(0), &json!(0)), "{again}");
+    assert_eq!(desk.emulator.decided("prune")["denied"], json!({}));
+}
