@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::hex::hex;
 use crate::base::plain;
-use crate::cloud::TokenClaims;
+use crate::cloud::{Access, TokenClaims, WebIdentity};
 
 /// Most bytes of a token that is read: GitLab's have about 2 KiB, and AWS takes 20,000 characters.
 const MOST_BYTES: usize = 20_000;
@@ -14,6 +14,29 @@ const MOST_BYTES: usize = 20_000;
 const MOST_SESSION_NAME: usize = 64;
 /// Longest claim in a message.
 const MOST_SHOWN: usize = 300;
+
+/// A token with the claims that it makes.
+pub(crate) struct JobToken {
+    identity: WebIdentity,
+    user: JobUser,
+}
+
+impl JobToken {
+    pub(crate) fn new(identity: WebIdentity, user: JobUser) -> Self {
+        Self { identity, user }
+    }
+
+    /// Makes `access` use the token. The user is proven as soon as a port was made with it.
+    pub(crate) fn work_as(self, access: &mut Access) -> JobUser {
+        access.web_identity = Some(self.identity);
+        self.user
+    }
+
+    /// What is exchanged with AWS.
+    pub(crate) fn exchanged(&self) -> &WebIdentity {
+        &self.identity
+    }
+}
 
 /// The user of a job, as GitLab says in its token.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 
 use clap::Args;
 
-pub(crate) use super::id_token::JobUser;
+pub(crate) use super::id_token::{JobToken, JobUser};
 
 use super::CommandInputs;
 use super::id_token::{JobIdToken, session_name};
@@ -14,7 +14,7 @@ use super::target::ProjectTarget;
 use crate::base::arn::Arn;
 use crate::base::failure::Failure;
 use crate::base::plain;
-use crate::cloud::{Access, WebIdentity};
+use crate::cloud::WebIdentity;
 use crate::config::env::Environment;
 
 /// Variables of the id token that are looked for in this order, unless the command line names another one.
@@ -32,12 +32,6 @@ pub(super) struct IdentityArgs {
     /// Role to assume with the id token; `environments.<name>.job_role` of the manifest, else `AWS_ROLE_ARN`, when absent
     #[arg(long, value_name = "ARN")]
     role_arn: Option<String>,
-}
-
-/// A token with the claims that it makes.
-pub(crate) struct JobToken {
-    identity: WebIdentity,
-    user: JobUser,
 }
 
 impl IdentityArgs {
@@ -78,7 +72,7 @@ impl IdentityArgs {
         let role_arn = self.role(&inputs.env, target)?.to_owned();
         let identity =
             WebIdentity { role_arn, token: text.trim().to_owned(), session_name: session_name(&user), claims };
-        Ok(Some(JobToken { identity, user }))
+        Ok(Some(JobToken::new(identity, user)))
     }
 
     /// As [`IdentityArgs::token`], for a command that needs one to know the user.
@@ -136,19 +130,6 @@ fn example(name: &str) -> String {
     format!(
         "add to the job: `id_tokens: {{{name}: {{aud: sts.amazonaws.com}}}}`, with the audience that the role trusts"
     )
-}
-
-impl JobToken {
-    /// Makes `access` use the token. The user is proven as soon as a port was made with it.
-    pub(crate) fn work_as(self, access: &mut Access) -> JobUser {
-        access.web_identity = Some(self.identity);
-        self.user
-    }
-
-    /// What is exchanged with AWS.
-    pub(crate) fn exchanged(&self) -> &WebIdentity {
-        &self.identity
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::CommandInputs;
-use super::identity::{JobToken, JobUser};
+use super::id_token::{JobToken, JobUser};
 use super::manifest::{Endpoint, Manifest, ManifestText, ModelEntry};
 use super::pipeline::Pipeline;
 use super::tier;
