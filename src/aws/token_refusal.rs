@@ -92,7 +92,7 @@ mod tests {
 
     const ROLE: &str = "arn:aws-us-gov:iam::123456789012:role/deploy";
 
-    #[test_case("AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity", &["arn:aws-us-gov:iam::123456789012:oidc-provider/gitlab.example.com", "`sub` = `project_path:g/p:ref_type:branch:ref:topic`", "trust-policy"]; "another subject")]
+    #[test_case("AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity", &["arn:aws-us-gov:iam::123456789012:oidc-provider/gitlab.example.com", "`gitlab.example.com:sub` = `project_path:g/p:ref_type:branch:ref:topic`", "trust-policy"]; "another subject")]
     #[test_case("InvalidIdentityToken", "Incorrect token audience", &["`aud` is `wrong`", "client ids", "123456789012"]; "another audience")]
     #[test_case("InvalidIdentityToken", "No OpenIDConnect provider found in your account for https://gitlab.example.com", &["no identity provider", "`iss`", "123456789012", "`AWS_ROLE_ARN`"]; "another account")]
     #[test_case("InvalidIdentityToken", "Couldn't retrieve verification key from your identity provider", &["publish-issuer", "https://gitlab.example.com/.well-known/openid-configuration"]; "no key")]

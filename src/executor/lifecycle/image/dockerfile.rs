@@ -82,7 +82,8 @@ fn instructions(text: &str) -> Vec<String> {
             continue;
         }
         let trimmed = line.trim();
-        if trimmed.starts_with('#') || (trimmed.is_empty() && open.is_empty()) {
+        // Empty lines and comments end no instruction.
+        if trimmed.starts_with('#') || trimmed.is_empty() {
             continue;
         }
         if let Some(continued) = trimmed.strip_suffix(escape) {

@@ -1,6 +1,7 @@
 //! Builds on the fake of CodeBuild, in virtual time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::*;
 use crate::base::clock::HostClock;
@@ -159,8 +160,14 @@ async fn a_signal_stops_the_build_and_so_does_a_build_without_an_end() {
     let desk = Desk::new();
     desk.plan(usize::MAX, BuildState::Succeeded, "");
     let cancellation = Cancellation::default();
-    cancellation.raise();
-    desk.build(&cancellation).await.refused(Kind::Canceled, "the build group-wine:1 is stopped");
+    let signal = async {
+        while desk.memory.builds.writes().len() < 2 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        cancellation.raise();
+    };
+    let (ended, ()) = tokio::join!(desk.build(&cancellation), signal);
+    ended.refused(Kind::Canceled, "the build group-wine:1 is stopped");
     desk.plan(usize::MAX, BuildState::Succeeded, "");
     desk.build(&Cancellation::default()).await.refused(Kind::User, "did not end within 135 minutes");
     assert_eq!(
