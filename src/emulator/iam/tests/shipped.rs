@@ -138,7 +138,7 @@ fn load(path: &Path) -> Document {
     let name = path.file_name().unwrap().to_str().unwrap();
     let kind = match name {
         _ if name.ends_with("-trust.json") => PolicyKind::Trust,
-        "bucket-policy.json" | "issuer-bucket-policy.json" | "key-policy.json" => PolicyKind::Resource,
+        _ if name.ends_with("bucket-policy.json") || name.ends_with("key-policy.json") => PolicyKind::Resource,
         _ => PolicyKind::Identity,
     };
     let policy = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
