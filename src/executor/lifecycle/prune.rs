@@ -188,7 +188,8 @@ fn is_number(text: &str) -> bool {
     !text.is_empty() && text.len() <= 20 && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// The group, the repository and the package of the manifest's model, and the images of all its environments.
+/// The group and the package of the manifest's model, the repositories of the images that serve it and that the project builds, and the images of
+/// all its environments.
 fn scope(args: &PruneArgs, target: &ProjectTarget, text: &ManifestText, inputs: &CommandInputs) -> PruneScope {
     let model = target.manifest.model.as_ref();
     let image = model.and_then(|model| ImageName::parse(&model.image));
@@ -197,13 +198,15 @@ fn scope(args: &PruneArgs, target: &ProjectTarget, text: &ManifestText, inputs: 
     let is_own = |image: &ImageName<'_>| {
         Some(image.region) == entry.region.as_deref() && Some(image.account) == entry.account.as_deref()
     };
-    let of_account = image.filter(is_own);
+    let of_model = image.filter(is_own).map(|image| (image.account.to_owned(), image.repository.to_owned()));
+    let built = target.manifest.image.as_ref().map(|image| image.repository.clone());
+    let of_project = entry.account.clone().zip(built);
     let group = model.map(|model| model.group.clone()).filter(|group| !group.is_empty());
     // Another environment may need variables that this job does not have: what it has in service is seen where it is used.
     let manifests = text.environments().into_iter().filter_map(|name| text.manifest(Some(&name), &inputs.env).ok());
     let images = manifests.filter_map(|manifest| Some(manifest.model?.image));
     PruneScope {
-        repository: of_account.map(|image| (image.account.to_owned(), image.repository.to_owned())),
+        repositories: of_model.into_iter().chain(of_project).collect(),
         images: images.chain(model.map(|model| model.image.clone())).collect(),
         generic_package: args.registry_package.clone().or_else(|| group.clone()),
         group,

@@ -109,10 +109,15 @@ impl PruneRun<'_> {
     }
 
     pub(super) async fn take_images(&mut self) {
-        let Some((account, repository)) = &self.scope.repository else { return };
         for image in &self.scope.images {
             self.references.add_image(image, &ThingUser::Manifest);
         }
+        for (account, repository) in self.scope.repositories.clone() {
+            self.take_images_of(&account, &repository).await;
+        }
+    }
+
+    async fn take_images_of(&mut self, account: &str, repository: &str) {
         let ports = self.ports;
         let images = match patiently(|| ports.images.repository_images(account, repository)).await {
             Ok(images) => images,

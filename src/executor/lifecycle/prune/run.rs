@@ -72,8 +72,8 @@ impl PrunePorts {
 pub(super) struct PruneScope {
     /// Model package group.
     pub(super) group: Option<String>,
-    /// Account and name of the repository of images.
-    pub(super) repository: Option<(String, String)>,
+    /// Account and name of each repository of images.
+    pub(super) repositories: BTreeSet<(String, String)>,
     /// Images that the manifest names, for any environment.
     pub(super) images: Vec<String>,
     /// Name of the generic package in GitLab.
