@@ -157,8 +157,8 @@ fn check_token(args: &PublishArgs, inputs: &CommandInputs, issuer: &str, keys: &
         Some(key) if args.identity.text(&inputs.env).is_some_and(|text| key.has_signed(text)) => return Ok(()),
         Some(_) => "the server at `CI_SERVER_URL` shows another key than the one that signed this job's id token",
     };
-    let hint = "check that `CI_SERVER_URL` is the GitLab of this job and that no other server answers in its place, and run the command again";
-    Err(Failure::system(format!("nothing is published: {why}")).hint(hint))
+    Err(Failure::system(format!("nothing is published: {why}"))
+        .hint("check that `CI_SERVER_URL` is the GitLab of this job, that no other server answers in its place, and run a new job"))
 }
 
 /// Refuses another key under an id that is published.

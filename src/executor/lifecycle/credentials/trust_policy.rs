@@ -141,13 +141,11 @@ pub(super) fn run(inputs: &CommandInputs, args: &TrustPolicyArgs) -> anyhow::Res
         let failure = Failure::user(format!(
             "the role of {whose} cannot trust all branches: anybody who may push one would get it"
         ));
-        let hint = match &target.environment {
-            Some(_) => "give `--branch` with a protected branch, in place of `--any-branch`",
-            None => {
-                "name the environment by `--environment`, or give `--branch` with a protected branch in place of `--any-branch`"
-            }
+        let failure = match &target.environment {
+            Some(_) => failure.hint("give `--branch` with a protected branch, in place of `--any-branch`"),
+            None => failure.hint("name the environment by `--environment`, or give `--branch` with a protected branch in place of `--any-branch`"),
         };
-        return Err(failure.hint(hint).into());
+        return Err(failure.into());
     }
     let of_job = args.identity.claims(&inputs.env).and_then(|token| token.issuer());
     let issuer = args.issuer_url.clone().or(of_job).or_else(|| inputs.env.get("CI_SERVER_URL").map(str::to_owned));
