@@ -11,6 +11,7 @@ use aws_sdk_s3::config::Credentials;
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use executor::base::clock::{Clock as _, HostClock};
 use executor::base::failure::{Failure, render};
+use executor::base::plain;
 use executor::cloud::{CloudError, CloudErrorKind, SettingsFile, WebIdentity};
 use parking_lot::Mutex;
 
@@ -18,6 +19,9 @@ use super::calls::CallLog;
 use super::errors::AwsCall;
 use super::renewal::Renewal;
 use super::token_refusal;
+
+/// Most bytes of AWS's message that are shown.
+const MOST_MESSAGE: usize = 2_000;
 
 /// Credentials of a role by a token, which stays valid as long as its job may run.
 #[derive(Debug)]
@@ -109,7 +113,8 @@ async fn credentials(
 
 /// The failure of a token that AWS has read and refuses, with AWS's own words.
 fn refused(call: &AwsCall, code: &str, message: &str, identity: &WebIdentity) -> Failure {
-    let message = message.replace(&identity.token, "[MASKED]");
+    // Its line breaks would look like lines of our own.
+    let message = plain::line(&message.replace(&identity.token, "[MASKED]"), MOST_MESSAGE);
     let now = HostClock.now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let failure = Failure::system(format!("failed to {}: {code}: {message}", call.operation));
     let hints = token_refusal::hints(code, &message, &identity.role_arn, &identity.claims, now);
@@ -179,6 +184,7 @@ mod tests {
             ("AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity"),
             ("InvalidIdentityToken", "header.claims.signature has no key"),
             ("ExpiredTokenException", "Token expired"),
+            ("AccessDenied", "one\n  hint: two"),
         ] {
             let stub = Stub::start().await;
             stub.push(refusal(code, message));
@@ -186,6 +192,7 @@ mod tests {
             let begin = "error: failed to assume the role arn:aws:iam::1:role/approve by the id token: ";
             assert!(text.starts_with(&format!("{begin}{code}: ")), "{text}");
             assert!(text.contains("hint: ") && !text.contains("claims.signature"), "{text}");
+            assert!(!text.contains("\n  hint: two"), "a line of AWS's message is no hint: {text}");
         }
     }
 

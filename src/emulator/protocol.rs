@@ -80,7 +80,11 @@ pub(crate) fn reply(status: StatusCode, content_type: &'static str, body: impl I
     reply
 }
 
+/// A text as XML 1.0 can hold it: control characters and others that it forbids, also as references, are replaced.
 pub(crate) fn escape_xml(text: &str) -> String {
+    let is_forbidden =
+        |one: char| matches!(one, '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}');
+    let text = text.replace(is_forbidden, "\u{fffd}");
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
@@ -99,4 +103,14 @@ pub(crate) fn milliseconds(request: &Value, name: &str) -> Option<u64> {
 /// A text member of a request; absent and null are the same.
 pub(crate) fn text<'a>(value: &'a Value, name: &str) -> Option<&'a str> {
     value.get(name).and_then(Value::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_text_leaves_an_error_readable() {
+        assert_eq!(escape_xml("a\u{1b}[2J\0<b>&\n\u{e9}"), "a\u{fffd}[2J\u{fffd}&lt;b&gt;&amp;\n\u{e9}");
+    }
 }

@@ -31,6 +31,11 @@ impl GitLabCall {
         Self { operation, token }
     }
 
+    /// `false` for documents that everybody may read. The text in place of a token then holds control characters, and no token does.
+    fn has_token(&self) -> bool {
+        !self.token.contains(char::is_control)
+    }
+
     /// A text without the token. It comes before every cut: a part of a token would not be found any more.
     fn masked(&self, text: &str) -> String {
         text.replace(&*self.token, "[MASKED]")
@@ -75,11 +80,13 @@ impl GitLabCall {
             Some(target) => target.origin().ascii_serialization(),
             None => "an unknown address".to_owned(),
         };
-        let text = format!(
-            "HTTP {}: the server redirects to {place}, and the token is not sent there; set `CI_API_V4_URL` to the \
-            address under which GitLab itself answers, and `CI_PROJECT_ID` to the project's number",
-            status.as_u16()
-        );
+        let advice = if self.has_token() {
+            "and the token is not sent there; set `CI_API_V4_URL` to the address under which GitLab itself answers, and `CI_PROJECT_ID` to \
+            the project's number"
+        } else {
+            "which is not followed; set `CI_SERVER_URL` to the address under which GitLab itself answers"
+        };
+        let text = format!("HTTP {}: the server redirects to {place}, {advice}", status.as_u16());
         Failed { error: self.error(GitLabErrorKind::Invalid, &text), fate: Fate::Answered }
     }
 
@@ -295,6 +302,14 @@ mod tests {
         assert_eq!(failed.fate, Fate::Answered);
         assert!(text.contains("`CI_API_V4_URL`") && !text.contains("token=1"), "{text}");
         text.contains("https://login.example.com,")
+    }
+
+    #[test]
+    fn a_redirect_of_a_public_document_names_its_own_variable() {
+        let call = GitLabCall::new("read keys of GitLab".to_owned(), "\u{0}no token\u{0}".into());
+        let asked = Url::parse("https://gitlab.example.com/keys").unwrap();
+        let text = call.redirected(StatusCode::FOUND, &asked, Some("https://login.example.com/")).error.message;
+        assert!(text.contains("`CI_SERVER_URL`") && !text.contains("the token") && !text.contains("API"), "{text}");
     }
 
     #[test]

@@ -42,6 +42,11 @@ impl IdentityArgs {
         set.map_or((names.first().copied().unwrap_or_default(), None), |(name, value)| (name, Some(value)))
     }
 
+    /// The job's token as it is, where it has one.
+    pub(crate) fn text<'a>(&'a self, env: &'a Environment) -> Option<&'a str> {
+        self.variable(env).1
+    }
+
     /// What the job's token says, without a role to use it for; `None` when the job has none.
     pub(crate) fn claims(&self, env: &Environment) -> Option<JobIdToken> {
         self.variable(env).1.and_then(JobIdToken::parse)
@@ -97,7 +102,13 @@ impl IdentityArgs {
         let named = named.unwrap_or_default();
         let is_role = |arn: &Arn| {
             let is_account = arn.account.len() == 12 && arn.account.bytes().all(|digit| digit.is_ascii_digit());
-            arn.partition.starts_with("aws") && arn.service == "iam" && is_account && arn.resource.starts_with("role/")
+            // It becomes a part of messages.
+            let is_one_word = named.bytes().all(|letter| letter.is_ascii_graphic());
+            is_one_word
+                && arn.partition.starts_with("aws")
+                && arn.service == "iam"
+                && is_account
+                && arn.resource.starts_with("role/")
         };
         let Some(role) = Arn::parse(named).filter(is_role) else {
             let failure = Failure::user("there is no role to assume with the id token");

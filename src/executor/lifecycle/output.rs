@@ -124,7 +124,7 @@ impl ReportFileArgs {
 }
 
 /// The file's place, without links. Only a regular file is replaced: a link such as `/dev/stdout` would be lost.
-fn check(flag: &str, file: &Path) -> Result<PathBuf, Failure> {
+pub(crate) fn check(flag: &str, file: &Path) -> Result<PathBuf, Failure> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let place = folder.canonicalize().ok().filter(|folder| folder.is_dir());
     let why = match (file.file_name(), place) {

@@ -13,8 +13,14 @@ use crate::base::files::{Durability, replace};
 use crate::cloud::WebIdentity;
 use crate::lifecycle::CommandInputs;
 use crate::lifecycle::identity::IdentityArgs;
-use crate::lifecycle::output::{Data, OutputArgs, OutputForm};
+use crate::lifecycle::output::{Data, OutputArgs, OutputForm, check};
 use crate::lifecycle::target::TargetArgs;
+
+/// Files of settings: an `endpoint_url` or `ca_bundle` in one sends the id token to another server. The command reads neither of them, and
+/// neither do the programs then. Also those of the home folder are not read.
+const SETTINGS: [&str; 2] = ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"];
+/// A file without settings.
+const NO_FILE: &str = "/dev/null";
 
 /// Variables that AWS's programs prefer to an id token.
 const STRONGER: [&str; 5] =
@@ -64,16 +70,17 @@ fn exported(identity: &WebIdentity, file: &Path, region: Option<&str>) -> Export
         ("AWS_ROLE_ARN", identity.role_arn.clone()),
         ("AWS_ROLE_SESSION_NAME", identity.session_name.clone()),
     ];
+    let without_files = SETTINGS.map(|name| (name, NO_FILE.to_owned()));
     let of_region = region
         .into_iter()
         .flat_map(|region| ["AWS_REGION", "AWS_DEFAULT_REGION"].map(|name| (name, region.to_owned())));
-    Exported { variables: own.into_iter().chain(of_region).collect(), unset: STRONGER.to_vec() }
+    Exported { variables: own.into_iter().chain(without_files).chain(of_region).collect(), unset: STRONGER.to_vec() }
 }
 
 /// The file for the token, whose folder exists then.
 fn token_file(inputs: &CommandInputs, named: Option<PathBuf>, job: &str) -> anyhow::Result<PathBuf> {
     if let Some(file) = named {
-        return Ok(std::path::absolute(&file).unwrap_or(file));
+        return Ok(check("--token-file", &file)?);
     }
     let Some(project) = inputs.env.get("CI_PROJECT_DIR").filter(|folder| folder.starts_with('/')) else {
         let failure = Failure::user("there is no place for the id token: `CI_PROJECT_DIR` is not set");
@@ -124,11 +131,13 @@ mod tests {
         };
         let text = exported(&identity, Path::new("/builds/my project.tmp/token"), Some("eu-west-1")).text();
         let script = format!(
-            "AWS_PROFILE=other\n{text}\nprintf '%s|' \"$AWS_ROLE_ARN\" \"$AWS_WEB_IDENTITY_TOKEN_FILE\" \"$AWS_DEFAULT_REGION\" \"${{AWS_PROFILE-none}}\""
+            "AWS_PROFILE=other; AWS_CONFIG_FILE=other\n{text}\nprintf '%s|' \"$AWS_ROLE_ARN\" \"$AWS_WEB_IDENTITY_TOKEN_FILE\" \"$AWS_DEFAULT_REGION\" \"${{AWS_PROFILE-none}}\" \"$AWS_CONFIG_FILE\" \"$AWS_SHARED_CREDENTIALS_FILE\""
         );
         let output = std::process::Command::new("/bin/sh").args(["-ec", &script]).output().unwrap();
         let shown = String::from_utf8(output.stdout).unwrap();
-        assert_eq!(shown, "arn:aws:iam::123456789012:role/a'$(id)|/builds/my project.tmp/token|eu-west-1|none|");
+        let expected =
+            "arn:aws:iam::123456789012:role/a'$(id)|/builds/my project.tmp/token|eu-west-1|none|/dev/null|/dev/null|";
+        assert_eq!(shown, expected);
         assert!(!text.contains("h.c.s"));
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use base64_simd::URL_SAFE_NO_PAD;
+use ring::signature::{RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -15,6 +16,8 @@ const MOST_URL: usize = 255;
 const MOST_KEYS: usize = 100;
 /// Sizes of a modulus in bytes, leading zeros left out: RSA of 2048 to 8192 bits.
 const MODULUS: std::ops::RangeInclusive<usize> = 256..=1024;
+/// Public exponents of RSA: those below are weak (1 makes every text a signature), and the library takes none above.
+const EXPONENT: std::ops::RangeInclusive<u64> = 65_537..=(1 << 33) - 1;
 /// Members of a JSON web key that only the private half has.
 const PRIVATE: [&str; 7] = ["d", "p", "q", "dp", "dq", "qi", "k"];
 
@@ -23,6 +26,31 @@ const PRIVATE: [&str; 7] = ["d", "p", "q", "dp", "dq", "qi", "k"];
 pub(super) struct PublicKey {
     n: String,
     e: String,
+}
+
+impl PublicKey {
+    /// `true` when this key signed the token by RS256, the algorithm of GitLab's id tokens.
+    pub(super) fn has_signed(&self, token: &str) -> bool {
+        let verified = || {
+            let (signed, signature) = token.trim().rsplit_once('.')?;
+            let signature = URL_SAFE_NO_PAD.decode_to_vec(signature.trim_end_matches('=')).ok()?;
+            let key = RsaPublicKeyComponents { n: number(&self.n)?, e: number(&self.e)? };
+            key.verify(&RSA_PKCS1_2048_8192_SHA256, signed.as_bytes(), &signature).ok()
+        };
+        verified().is_some()
+    }
+}
+
+/// The bytes of a number in base64url, without leading zeros.
+fn number(text: &str) -> Option<Vec<u8>> {
+    let bytes = URL_SAFE_NO_PAD.decode_to_vec(text).ok()?;
+    Some(bytes.into_iter().skip_while(|byte| *byte == 0).collect())
+}
+
+/// An exponent that RSA may have.
+fn is_exponent(bytes: &[u8]) -> bool {
+    let value = bytes.iter().fold(0_u64, |value, byte| value << 8 | u64::from(*byte));
+    bytes.len() <= 8 && value % 2 == 1 && EXPONENT.contains(&value)
 }
 
 /// Public keys by their ids.
@@ -42,14 +70,17 @@ pub(super) struct Retired {
 pub(super) fn check_issuer(url: &str) -> Result<&str, Failure> {
     let url = url.trim().trim_end_matches('/');
     let rest = url.strip_prefix("https://").unwrap_or_default();
-    let host = rest.split('/').next().unwrap_or_default();
+    let mut parts = rest.split('/');
+    let host = parts.next().unwrap_or_default();
+    // `https://host/a/../b` is another address than it looks like, and who reads it may shorten it.
+    let is_path = parts.all(|part| !matches!(part, "" | "." | ".."));
     let is_letter = |one: char| one.is_ascii_alphanumeric() || "-._~/".contains(one);
-    if !host.is_empty() && url.len() <= MOST_URL && rest.chars().all(is_letter) {
+    if !host.is_empty() && is_path && url.len() <= MOST_URL && rest.chars().all(is_letter) {
         return Ok(url);
     }
     let failure = Failure::user(format!("the issuer is no address that AWS takes: {}", plain::line(url, 300)));
     Err(failure.hint(
-        "give an address that begins with `https://`, without port, user, query and fragment: that of GitLab, or of the bucket with its \
+        "give an address that begins with `https://`, without port, user, query, fragment, `//` and `..`: that of GitLab, or of the bucket with its \
          published keys",
     ))
 }
@@ -61,7 +92,7 @@ pub(super) fn issuer_of(document: &[u8]) -> Result<String, String> {
     Ok(issuer.trim_end_matches('/').to_owned())
 }
 
-/// The public keys of a JWKS. Keys of another kind than RSA are left out, with their number.
+/// The public keys of a JWKS. Keys of another kind than RSA, and for another use than RS256, are left out, with their number.
 ///
 /// # Errors
 /// It is none, holds a private key, or one that is too weak or too large.
@@ -77,7 +108,10 @@ pub(super) fn keys_of(document: &[u8]) -> Result<(KeySet, usize), String> {
         if PRIVATE.iter().any(|name| key.get(*name).is_some()) {
             return Err("a key of it is a private one".to_owned());
         }
-        if text("kty") != Some("RSA") {
+        let is_for_tokens = text("kty") == Some("RSA")
+            && key.get("use").is_none_or(|one| one == "sig")
+            && key.get("alg").is_none_or(|one| one == "RS256");
+        if !is_for_tokens {
             others += 1;
             continue;
         }
@@ -85,10 +119,12 @@ pub(super) fn keys_of(document: &[u8]) -> Result<(KeySet, usize), String> {
             return Err("a key of it has no `kid`, `n` or `e`".to_owned());
         };
         let kid_is_name = !kid.is_empty() && kid.len() <= 256 && kid.chars().all(|one| one.is_ascii_graphic());
-        let modulus = URL_SAFE_NO_PAD.decode_to_vec(n).map_err(|_| "a modulus is not base64url".to_owned())?;
-        let size = modulus.iter().skip_while(|byte| **byte == 0).count();
-        let exponent = URL_SAFE_NO_PAD.decode_to_vec(e).map_err(|_| "an exponent is not base64url".to_owned())?;
-        if !kid_is_name || !MODULUS.contains(&size) || exponent.is_empty() || exponent.len() > 8 {
+        let modulus = number(n).ok_or("a modulus is not base64url")?;
+        let exponent = number(e).ok_or("an exponent is not base64url")?;
+        if !is_exponent(&exponent) {
+            return Err(format!("its key {} has no exponent of RSA from 65537 on", plain::line(kid, 100)));
+        }
+        if !kid_is_name || !MODULUS.contains(&modulus.len()) {
             return Err(format!("its key {} is none of RSA with 2048 to 8192 bits", plain::line(kid, 100)));
         }
         let made = PublicKey { n: n.to_owned(), e: e.to_owned() };
@@ -97,6 +133,12 @@ pub(super) fn keys_of(document: &[u8]) -> Result<(KeySet, usize), String> {
         }
     }
     if keys.is_empty() { Err("it has no key of RSA".to_owned()) } else { Ok((keys, others)) }
+}
+
+/// The id of a published key that has become another key. GitLab derives the id from the key, so it does this with none.
+pub(super) fn changed<'a>(current: &'a KeySet, published: &KeySet) -> Option<&'a str> {
+    let mut kids = current.iter().filter(|(kid, key)| published.get(*kid).is_some_and(|before| before != *key));
+    kids.next().map(|(kid, _)| kid.as_str())
 }
 
 /// The keys to publish: those of GitLab, and for `keep` seconds those that were published and that it has dropped.

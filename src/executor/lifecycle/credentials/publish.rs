@@ -1,6 +1,7 @@
 //! `credentials publish-issuer`: copies GitLab's public keys into a bucket that AWS can read.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -77,6 +78,25 @@ impl Data for Published {
     }
 }
 
+/// Refuses a server that cannot prove to be GitLab: the keys that it shows would open every role that trusts the issuer.
+///
+/// # Errors
+/// The address is not of HTTPS, nor of HTTP on this host's loopback.
+fn check_server(url: &str) -> Result<(), Failure> {
+    let begins = |begin: &str| url.get(..begin.len()).filter(|text| text.eq_ignore_ascii_case(begin));
+    let of_http = begins("http://").and_then(|begin| url.get(begin.len()..)).unwrap_or_default();
+    let host = of_http.split(['/', ':']).next().unwrap_or_default();
+    let is_loopback = host == "localhost" || host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback());
+    if begins("https://").is_some() || is_loopback && !of_http.contains('@') {
+        return Ok(());
+    }
+    let failure = Failure::user(format!(
+        "`CI_SERVER_URL` does not begin with `https://`: {}. Without TLS another server could show its keys in place of GitLab's",
+        plain::line(url, 200)
+    ));
+    Err(failure.hint("set it to an address with `https://` at which GitLab answers; `CI_SERVER_TLS_CA_FILE` names an authority of your own"))
+}
+
 /// GitLab's current keys, after all checks of its documents.
 async fn current(inputs: &CommandInputs, issuer: &str) -> anyhow::Result<KeySet> {
     let variable = |name: &str| inputs.env.get(name).map(|value| value.trim().trim_end_matches('/').to_owned());
@@ -84,6 +104,7 @@ async fn current(inputs: &CommandInputs, issuer: &str) -> anyhow::Result<KeySet>
         let failure = Failure::user("GitLab's address is not known: `CI_SERVER_URL` is not set");
         return Err(failure.hint("run the command in a job of GitLab CI, or set it to the address of GitLab").into());
     };
+    check_server(&url)?;
     let access = ServerAccess { url: url.clone(), ca_file: inputs.env.get("CI_SERVER_TLS_CA_FILE").map(PathBuf::from) };
     let server = inputs.gitlab.server(&access)?;
     let odd = |path: &str, what: &str| {
@@ -100,9 +121,9 @@ async fn current(inputs: &CommandInputs, issuer: &str) -> anyhow::Result<KeySet>
     let document = server.document(KEYS, MOST_BYTES).await.map_err(|error| unread(&error))?;
     let (keys, others) = issuer_keys::keys_of(&document).map_err(|what| odd(KEYS, &what))?;
     if others > 0 {
-        inputs
-            .printer
-            .warn(format!("{others} of GitLab's keys are not of RSA, with which it signs id tokens, and are left out"));
+        inputs.printer.warn(format!(
+            "{others} of GitLab's keys are not for RS256, with which it signs id tokens, and are left out"
+        ));
     }
     Ok(keys)
 }
@@ -119,7 +140,7 @@ fn unread(error: &GitLabError) -> Failure {
 /// Compares the job's own token with what will be published.
 ///
 /// # Errors
-/// GitLab signs with another issuer than the published one, or with a key that it does not show.
+/// GitLab signs with another issuer than the published one, or the key of that id is absent or did not sign the token.
 fn check_token(args: &PublishArgs, inputs: &CommandInputs, issuer: &str, keys: &KeySet) -> Result<(), Failure> {
     let Some(token) = args.identity.claims(&inputs.env) else { return Ok(()) };
     let of_token = token.issuer().unwrap_or_default();
@@ -131,11 +152,30 @@ fn check_token(args: &PublishArgs, inputs: &CommandInputs, issuer: &str, keys: &
              the first publication run the command without an id token"
         )));
     }
-    if token.key_id().is_none_or(|kid| !keys.contains_key(kid)) {
-        let failure = Failure::system("GitLab signed this job's id token with a key that it does not show");
-        return Err(failure.hint("check that `CI_SERVER_URL` is the GitLab of this job, and run the command again"));
-    }
-    Ok(())
+    let why = match token.key_id().and_then(|kid| keys.get(kid)) {
+        None => "the server at `CI_SERVER_URL` does not show the key that signed this job's id token",
+        Some(key) if args.identity.text(&inputs.env).is_some_and(|text| key.has_signed(text)) => return Ok(()),
+        Some(_) => "the server at `CI_SERVER_URL` shows another key than the one that signed this job's id token",
+    };
+    Err(Failure::system(format!("nothing is published: {why}"))
+        .hint("check that `CI_SERVER_URL` is the GitLab of this job, that no other server answers in its place, and run a new job"))
+}
+
+/// Refuses another key under an id that is published.
+///
+/// # Errors
+/// A key of that id is published, and is another one.
+fn check_published(keys: &KeySet, before: &KeySet, place: &str) -> Result<(), Failure> {
+    let Some(kid) = issuer_keys::changed(keys, before) else { return Ok(()) };
+    let kid = plain::line(kid, 100);
+    let failure = Failure::system(format!(
+        "nothing is published: the server at `CI_SERVER_URL` shows another key {kid} than the published one, and GitLab gives no id twice"
+    ));
+    Err(failure
+        .hint("check that `CI_SERVER_URL` is the address of GitLab, and that no other server answers in its place")
+        .hint(format!(
+            "if the published key is the wrong one, find out who wrote it, delete {place}, and publish again"
+        )))
 }
 
 fn place(uri: &str) -> Result<(String, String), Failure> {
@@ -181,6 +221,7 @@ pub(super) async fn run(inputs: &CommandInputs, args: PublishArgs) -> anyhow::Re
     let access = Access { bucket, prefix, settings: SettingsFile::Manifest, ..args.connection.access(inputs) };
     let store = inputs.connect.objects(&access).await?;
     let (before, record) = published(&*store).await?;
+    check_published(&keys, &before, &store.uri(KEYS))?;
     let now = inputs.clock.now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let (all, record) = issuer_keys::with_retired(&keys, &before, &record, now, args.keep.as_secs());
     let mut written = Vec::new();

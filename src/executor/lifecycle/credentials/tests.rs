@@ -51,6 +51,17 @@ fn key(kid: &str, letter: u8) -> Value {
     json!({"kty": "RSA", "kid": kid, "e": "AQAB", "n": URL_SAFE_NO_PAD.encode_to_string([letter; 256]), "use": "sig", "alg": "RS256"})
 }
 
+fn with(mut key: Value, name: &str, value: &str) -> Value {
+    key[name] = value.into();
+    key
+}
+
+/// A real public key with the id `one`, and a token of [`ISSUER`] that its private half has signed.
+fn signed() -> (Value, String) {
+    let signed: Value = serde_json::from_str(include_str!("tests/signed.json")).unwrap();
+    (signed["key"].clone(), signed["token"].as_str().unwrap().to_owned())
+}
+
 impl Desk {
     fn new() -> Self {
         let desk = Self {
@@ -170,6 +181,11 @@ async fn a_dropped_key_stays_for_a_day() {
 #[test_case(&json!({"keys": [{"kty": "RSA", "kid": "one", "e": "AQAB", "n": "AQAB"}]}).to_string(), "none of RSA with 2048"; "a small key")]
 #[test_case(&json!({"keys": [{"kty": "RSA", "kid": "one", "e": "AQAB", "n": "AQAB", "d": "AQAB"}]}).to_string(), "a private one"; "a private key")]
 #[test_case(&json!({"keys": [key("one", 1), key("one", 2)]}).to_string(), "two keys"; "an id twice")]
+#[test_case(&json!({"keys": [with(key("one", 1), "e", "AQ")]}).to_string(), "no exponent of RSA"; "exponent 1")]
+#[test_case(&json!({"keys": [with(key("one", 1), "e", "Aw")]}).to_string(), "no exponent of RSA"; "exponent 3")]
+#[test_case(&json!({"keys": [with(key("one", 1), "e", "AQAA")]}).to_string(), "no exponent of RSA"; "an even exponent")]
+#[test_case(&json!({"keys": [with(key("one", 1), "use", "enc")]}).to_string(), "no key of RSA"; "a key for encryption")]
+#[test_case(&json!({"keys": [with(key("one", 1), "alg", "PS256")]}).to_string(), "no key of RSA"; "another algorithm")]
 #[test_case(&json!({"keys": []}).to_string(), "no key of RSA"; "no key")]
 #[test_case(&json!({"keys": [{"kty": "EC", "kid": "one"}]}).to_string(), "no key of RSA"; "another kind")]
 #[test_case("<html>", "not JSON"; "a page")]
@@ -199,16 +215,65 @@ async fn the_jobs_own_token_tells_if_the_publication_fits() {
     assert!(ended.error.contains("ci_id_tokens_issuer_url"), "{}", ended.error);
     let desk = Desk::new().with("SAGEMAKER_ID_TOKEN", &token(ISSUER, "other"));
     let ended = desk.publish(&[]).await;
-    assert!(ended.error.contains("a key that it does not show"), "{}", ended.error);
-    let desk = Desk::new().with("SAGEMAKER_ID_TOKEN", &token(ISSUER, "one"));
+    assert!(ended.error.contains("does not show the key that signed"), "{}", ended.error);
+    let (key, token) = signed();
+    let desk = Desk::new().with("SAGEMAKER_ID_TOKEN", &token);
+    desk.show(&[key]);
     let ended = desk.run(&["publish-issuer", "--bucket", "s3://memory"]).await;
     assert_eq!(ended.kind, None, "the issuer is that of the token: {}", ended.error);
+}
+
+/// A server that shows its own key under the id of GitLab's.
+#[tokio::test]
+async fn another_key_under_the_id_of_the_tokens_key_is_refused() {
+    let (key_of_token, token) = signed();
+    let cut = token.rsplit_once('.').unwrap().0.to_owned();
+    for (shown, token) in [(key("one", 201), token.clone()), (key_of_token, format!("{cut}.c2ln"))] {
+        let desk = Desk::new().with("SAGEMAKER_ID_TOKEN", &token);
+        desk.show(&[shown]);
+        let ended = desk.publish(&[]).await;
+        assert_eq!(ended.kind, Some(Kind::System), "{}", ended.error);
+        assert!(ended.error.contains("another key than the one that signed"), "{}", ended.error);
+        assert!(desk.memory.objects.list("").await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_published_key_becomes_no_other_key() {
+    let desk = Desk::new();
+    assert_eq!(desk.publish(&[]).await.kind, None);
+    desk.show(&[key("one", 201), key("two", 202)]);
+    for words in [&[][..], &["--keep", "0s"]] {
+        let ended = desk.publish(words).await;
+        assert_eq!(ended.kind, Some(Kind::System), "{}", ended.error);
+        assert!(ended.error.contains("another key one") && ended.error.contains("delete s3://"), "{}", ended.error);
+        assert_eq!(desk.object("oauth/discovery/keys").await, json!({"keys": [key("one", 200)]}));
+    }
+}
+
+#[test_case("http://gitlab.internal" => false; "plain http")]
+#[test_case("HTTP://gitlab.internal:8080" => false; "in capitals")]
+#[test_case("http://127.0.0.1.gitlab.internal" => false; "a name that begins like loopback")]
+#[test_case("http://127.0.0.1:80@gitlab.internal" => false; "a user that looks like loopback")]
+#[test_case("http:gitlab.internal" => false; "without slashes")]
+#[test_case("http://127.0.0.1:8080" => true; "loopback")]
+#[test_case("HTTPS://gitlab.internal" => true; "tls")]
+#[tokio::test]
+async fn keys_come_by_tls(url: &str) -> bool {
+    let desk = Desk::new().with("CI_SERVER_URL", url);
+    desk.gitlab.show_document(".well-known/openid-configuration", &json!({"issuer": url}).to_string());
+    let ended = desk.publish(&[]).await;
+    assert_eq!(ended.kind.is_some(), ended.error.contains("`CI_SERVER_URL` does not begin"), "{}", ended.error);
+    assert_eq!(ended.kind.is_some(), desk.memory.objects.list("").await.unwrap().is_empty());
+    ended.kind.is_none()
 }
 
 #[test_case("http://plain.example"; "without TLS")]
 #[test_case("https://host.example:8443"; "with a port")]
 #[test_case("https://user@host.example"; "with a user")]
 #[test_case("https://"; "without a host")]
+#[test_case("https://host.example/a/../b"; "with a step back")]
+#[test_case("https://host.example//b"; "with an empty part")]
 #[tokio::test]
 async fn an_issuer_is_refused(issuer: &str) {
     let words = ["publish-issuer", "--bucket", "s3://memory", "--issuer-url", issuer];
@@ -236,6 +301,8 @@ async fn a_trust_policy_names_one_branch_of_the_partition() {
 #[test_case(&["--branch", "*"], "cannot be trusted exactly"; "a pattern")]
 #[test_case(&["--project", "group/*"], "cannot be trusted exactly"; "all projects")]
 #[test_case(&["--branch", "${aws:username}"], "cannot be trusted exactly"; "a variable of IAM")]
+#[test_case(&["--project", "group/*", "--subject", "x", "--branch", "main"], "cannot be trusted exactly"; "all projects beside a subject")]
+#[test_case(&["--project", "${aws:x}", "--subject", "x", "--tag", "v1"], "cannot be trusted exactly"; "a variable beside a subject")]
 #[test_case(&["--account", "1"], "no account"; "no account")]
 #[tokio::test]
 async fn a_trust_policy_is_refused(words: &[&str], expected: &str) {
@@ -245,6 +312,32 @@ async fn a_trust_policy_is_refused(words: &[&str], expected: &str) {
     let ended = desk.run(&[&fixed, words].concat()).await;
     assert_eq!(ended.kind, Some(Kind::User), "{}", ended.out);
     assert!(ended.error.contains(expected) && ended.error.contains("hint: "), "{}", ended.error);
+}
+
+#[tokio::test]
+async fn all_branches_need_a_named_environment() {
+    let ended = Desk::new().run(&["trust-policy", "--account", "123456789012", "--any-branch"]).await;
+    assert_eq!(ended.kind, Some(Kind::User), "{}", ended.out);
+    assert!(
+        ended.error.contains("an environment without a name") && ended.error.contains("`--environment`"),
+        "{}",
+        ended.error
+    );
+}
+
+#[tokio::test]
+async fn a_socket_or_link_is_no_file_for_the_token() {
+    let desk = Desk::new().with("AWS_ID_TOKEN", &token(ISSUER, "one"));
+    let manifest = desk.manifest();
+    let [socket, link] = ["socket", "link"].map(|name| desk.folder.path().join(name));
+    let _socket = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    std::os::unix::fs::symlink(&socket, &link).unwrap();
+    for file in [&socket, &link].map(|file| file.to_str().unwrap()) {
+        let words = ["export", "--manifest", &manifest, "--environment", "production", "--token-file", file];
+        let ended = desk.run(&words).await;
+        assert!(ended.kind == Some(Kind::User) && ended.error.contains("`--token-file`"), "{}", ended.error);
+    }
+    assert!(link.is_symlink() && !socket.is_file());
 }
 
 #[tokio::test]

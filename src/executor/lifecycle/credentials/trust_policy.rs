@@ -91,13 +91,15 @@ fn check(what: &str, text: &str) -> Result<(), Failure> {
 
 fn subjects(args: &TrustPolicyArgs, inputs: &CommandInputs) -> Result<Vec<String>, Failure> {
     let project = args.project.as_deref().or_else(|| inputs.env.get("CI_PROJECT_PATH"));
-    let Some(project) = project.or(if args.subjects.is_empty() { None } else { Some("") }) else {
+    // Whole subjects alone name no project.
+    let is_used = args.subjects.is_empty() || !args.branches.is_empty() || !args.tags.is_empty();
+    let Some(project) = project.or((!is_used).then_some("")) else {
         let failure = Failure::user("no project is named");
         return Err(
             failure.hint("give `--project GROUP/PROJECT`, or run the command in a job, which has `CI_PROJECT_PATH`")
         );
     };
-    if args.subjects.is_empty() {
+    if is_used {
         check("the project", project)?;
     }
     if args.any_branch {
@@ -134,11 +136,16 @@ fn account<'a>(args: &'a TrustPolicyArgs, target: &'a ProjectTarget) -> Result<&
 pub(super) fn run(inputs: &CommandInputs, args: &TrustPolicyArgs) -> anyhow::Result<()> {
     let target = args.target.load_or_empty(inputs)?;
     if args.any_branch && target.needs_approval(&inputs.env) {
-        let name = plain::line(target.environment.as_deref().unwrap_or_default(), 100);
+        let name = target.environment.as_deref().map(|name| plain::line(name, 100));
+        let whose = name.map_or("an environment without a name, which may be production,".to_owned(), |name| name);
         let failure = Failure::user(format!(
-            "the role of {name} cannot trust all branches: anybody who may push one would get it"
+            "the role of {whose} cannot trust all branches: anybody who may push one would get it"
         ));
-        return Err(failure.hint("give `--branch` with a protected branch, in place of `--any-branch`").into());
+        let failure = match &target.environment {
+            Some(_) => failure.hint("give `--branch` with a protected branch, in place of `--any-branch`"),
+            None => failure.hint("name the environment by `--environment`, or give `--branch` with a protected branch in place of `--any-branch`"),
+        };
+        return Err(failure.into());
     }
     let of_job = args.identity.claims(&inputs.env).and_then(|token| token.issuer());
     let issuer = args.issuer_url.clone().or(of_job).or_else(|| inputs.env.get("CI_SERVER_URL").map(str::to_owned));

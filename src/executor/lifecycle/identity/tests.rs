@@ -48,6 +48,7 @@ fn the_role_is_that_of(flag: Option<&str>, manifest: Option<&str>, expected: &st
 #[test_case("arn:aws:iam::123456789012:user/deploy", "there is no role", "`AWS_ROLE_ARN`")]
 #[test_case("arn:aws:iam::1:role/deploy", "there is no role", "`AWS_ROLE_ARN`")]
 #[test_case("arn:evil:iam::123456789012:role/deploy", "there is no role", "`AWS_ROLE_ARN`")]
+#[test_case("arn:aws:iam::123456789012:role/deploy\n  hint: x", "there is no role", "`AWS_ROLE_ARN`"; "more than one line")]
 #[test_case("", "there is no role", "`environments.<name>.job_role`")]
 fn a_role_is_refused(role: &str, what: &str, advice: &str) {
     let (env, args) = (environment(&[("AWS_ROLE_ARN", role)]), args(None, None));
