@@ -123,7 +123,9 @@ fn every_statement_of_a_shipped_policy_allowed_something() {
         );
     }
     if !rustix::process::geteuid().is_root() || find_program("buildah").is_none() {
-        return tell("SKIPPED: statements of policies against calls: no image was built, whose rows need root and buildah");
+        return tell(
+            "SKIPPED: statements of policies against calls: no image was built, whose rows need root and buildah",
+        );
     }
     let mut granted_by = shipped.clone();
     let mut used_by = BTreeMap::<String, Used>::new();
