@@ -201,6 +201,14 @@ async fn sdk_config(access: &Access, renewal: &Arc<Renewal>) -> anyhow::Result<S
     let Some(identity) = &access.web_identity else {
         let config = loader(access)?.no_credentials().load().await;
         let region = config.region().cloned().ok_or_else(|| no_region(access))?;
+        if access.fixed_servers {
+            check_region(&region)?;
+            let http_client = http_client(access, Surroundings::Job)?;
+            let credentials = RenewedCredentials::of_host(Arc::clone(renewal), region.clone(), &http_client);
+            let credentials = SharedCredentialsProvider::new(credentials);
+            let config = explicit(access, region, http_client, Some(credentials))?.into_builder();
+            return Ok(config.identity_cache(RenewedCache::new(Arc::clone(renewal))).build());
+        }
         let http_client = config.http_client().context("the SDK's configuration has no HTTP client")?;
         let credentials = RenewedCredentials::of_host(Arc::clone(renewal), region, &http_client);
         let config = config.into_builder().credentials_provider(SharedCredentialsProvider::new(credentials));
@@ -362,6 +370,17 @@ mod tests {
         let call = call.role_arn("arn:aws:iam::1:role/r").role_session_name("s").web_identity_token("t").send();
         assert!(call.await.is_err());
         assert_eq!(*addresses.0.lock(), [expected]);
+    }
+
+    /// What a service reads of variables and profiles is its own endpoint.
+    #[tokio::test]
+    async fn no_variable_and_no_profile_names_a_fixed_server() {
+        for fixed_servers in [false, true] {
+            let region = Some("eu-west-1".to_owned());
+            let access = Access { region, fixed_servers, ..Access::default() };
+            let config = sdk_config(&access, &Arc::default()).await.unwrap();
+            assert_eq!(config.service_config().is_none(), fixed_servers);
+        }
     }
 
     #[test]

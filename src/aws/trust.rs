@@ -27,7 +27,7 @@ const END: &str = "-----END CERTIFICATE-----";
 pub(super) enum Surroundings {
     /// The operator's: it may name a proxy and other roots.
     Host,
-    /// A CI job's with an id token: who starts the pipeline can set variables. A proxy may carry TLS, and no variable names roots.
+    /// A CI job's with an id token, or one that reads the token of another user: who starts the pipeline can set variables. A proxy may carry TLS, and no variable names roots.
     Job,
     /// An image's: its variables are meant for the job's own programs.
     Container,

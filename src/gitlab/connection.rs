@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use executor::base::clock::{Clock, HostClock};
 use executor::base::failure::Failure;
 use executor::base::plain;
+use executor::base::trusted_roots;
 use executor::gitlab::api::{GitLabAccess, GitLabError, GitLabErrorKind, GitLabToken, ServerAccess};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, LOCATION};
 use reqwest::redirect::Policy;
@@ -35,8 +36,16 @@ const NO_SECRET: &str = "\u{0}no token\u{0}";
 pub(super) enum Proxies {
     /// `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, in both cases.
     OfEnvironment,
-    #[cfg(test)]
     None,
+}
+
+/// The authorities of a connection, besides those of the file that is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Roots {
+    /// The system's, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+    OfEnvironment,
+    /// The machine's own file.
+    OfMachine,
 }
 
 /// Sends requests to one GitLab, with one token.
@@ -74,6 +83,13 @@ impl Connection {
         let (header, name, secret) = match &access.token {
             GitLabToken::Job(token) => ("job-token", "`CI_JOB_TOKEN`", token),
             GitLabToken::Access(token) => ("private-token", "the variable with the access token", token),
+            GitLabToken::Secret(token) => ("private-token", "the secret with the access token", token),
+        };
+        let (proxies, roots) = match access.token {
+            // A proxy carries TLS that it cannot read, and reads everything else.
+            GitLabToken::Secret(_) if base.scheme() == "http" => (Proxies::None, Roots::OfMachine),
+            GitLabToken::Secret(_) => (proxies, Roots::OfMachine),
+            GitLabToken::Job(_) | GitLabToken::Access(_) => (proxies, Roots::OfEnvironment),
         };
         let is_token = |letter: u8| letter.is_ascii_graphic();
         let token = HeaderValue::from_str(secret).ok().filter(|_| !secret.is_empty() && secret.bytes().all(is_token));
@@ -83,7 +99,7 @@ impl Connection {
         };
         token.set_sensitive(true);
         Ok(Self {
-            client: client(access.ca_file.as_deref(), &base, proxies)?,
+            client: client(access.ca_file.as_deref(), &base, proxies, roots)?,
             base,
             token: Some((HeaderName::from_static(header), token)),
             secret: secret.as_str().into(),
@@ -99,7 +115,7 @@ impl Connection {
     pub(super) fn to_server(access: &ServerAccess, proxies: Proxies) -> anyhow::Result<Self> {
         let base = base(&access.url, OF_SERVER)?;
         Ok(Self {
-            client: client(access.ca_file.as_deref(), &base, proxies)?,
+            client: client(access.ca_file.as_deref(), &base, proxies, Roots::OfEnvironment)?,
             base,
             token: None,
             secret: NO_SECRET.into(),
@@ -265,7 +281,7 @@ fn base(address: &str, (variable, what, example): Address) -> Result<Url, Failur
     Ok(url)
 }
 
-fn client(ca_file: Option<&Path>, base: &Url, proxies: Proxies) -> anyhow::Result<Client> {
+fn client(ca_file: Option<&Path>, base: &Url, proxies: Proxies, roots: Roots) -> anyhow::Result<Client> {
     // A process has one provider; whoever was first has installed the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = Client::builder()
@@ -275,20 +291,24 @@ fn client(ca_file: Option<&Path>, base: &Url, proxies: Proxies) -> anyhow::Resul
         .connect_timeout(CONNECT_TIMEOUT);
     let builder = match proxies {
         Proxies::OfEnvironment => builder,
-        #[cfg(test)]
         Proxies::None => builder.no_proxy(),
     };
-    let authorities = ca_file.map(trust::authorities).transpose()?;
-    let builder = if base.scheme() == "http" {
+    let mut authorities = ca_file.map(trust::authorities).transpose()?.unwrap_or_default();
+    let builder = match (base.scheme(), roots) {
         // Without TLS the system's roots are not read.
-        builder.tls_certs_only(authorities.unwrap_or_default())
-    } else {
-        builder.tls_certs_merge(authorities.unwrap_or_default())
+        ("http", _) => builder.tls_certs_only(authorities),
+        (_, Roots::OfEnvironment) => builder.tls_certs_merge(authorities),
+        (_, Roots::OfMachine) => {
+            if let Some(file) = trusted_roots::file() {
+                authorities.extend(trust::authorities(file)?);
+            }
+            builder.tls_certs_only(authorities)
+        }
     };
     let built = builder.build();
     Ok(built.map_err(|error| {
         Failure::system("failed to set up the connection to GitLab")
-            .hint("install the package `ca-certificates`, or set `CI_SERVER_TLS_CA_FILE` to a PEM file of certificates")
+            .hint("install the package `ca-certificates`, or set `CI_SERVER_TLS_CA_FILE` to a PEM file of certificates; for the token of a secret, `--gitlab-ca-file`")
             .caused_by(error)
     })?)
 }

@@ -117,7 +117,8 @@ fn of_certificate(causes: &str) -> &'static str {
             `CI_SERVER_TLS_CA_FILE` has it: give GitLab a certificate with `basicConstraints=CA:FALSE`, or one that an \
             authority signs, and set the variable to that authority's PEM file";
     }
-    "set `CI_SERVER_TLS_CA_FILE` to a PEM file with the authority that signs for GitLab"
+    "set `CI_SERVER_TLS_CA_FILE` to a PEM file with the authority that signs for GitLab; for the token of a secret, which no variable may \
+        lead astray, name the file with `--gitlab-ca-file`"
 }
 
 /// The error and its causes, each once.

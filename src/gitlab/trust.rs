@@ -18,7 +18,7 @@ const MOST_BYTES: u64 = 32 << 20;
 pub(super) fn authorities(path: &Path) -> Result<Vec<Certificate>, Failure> {
     let unusable = |what: &str| {
         Failure::user(format!("failed to read the certificate authorities in {}: {what}", path.display()))
-            .hint("set `CI_SERVER_TLS_CA_FILE` to a PEM file of certificates, or unset it")
+            .hint("set `CI_SERVER_TLS_CA_FILE` to a PEM file of certificates, or unset it; for the token of a secret, change `--gitlab-ca-file`")
     };
     let is_sized = path.metadata().is_ok_and(|file| file.is_file() && file.len() > MOST_BYTES);
     if is_sized {

@@ -10,6 +10,7 @@ mod exec;
 mod failed_order;
 mod foreign_output;
 mod keep;
+mod known_masks;
 mod mailbox;
 mod measure;
 pub mod node;

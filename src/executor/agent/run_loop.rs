@@ -15,6 +15,7 @@ use crate::agent::checkpoints;
 use crate::agent::exec::{self, ScriptRun};
 use crate::agent::failed_order::{failed, receive_failure};
 use crate::agent::keep::{KeepBegun, KeepOnFailure};
+use crate::agent::known_masks::KnownMasks;
 use crate::agent::mailbox::{AgentMailbox, EarlierStarts};
 use crate::agent::measure::{self, Recorder};
 use crate::agent::node::ThisNode;
@@ -76,6 +77,7 @@ pub(super) struct RunLoop<'s> {
     /// The files of an earlier start's scripts are gone, and no script has begun since.
     has_lost_files: bool,
     recorder: Recorder,
+    masks: KnownMasks,
     /// Exit code of the first script that failed, not counting `after_script`.
     code: i32,
 }
@@ -113,6 +115,7 @@ impl<'s> RunLoop<'s> {
             earlier: EarlierStarts::default(),
             has_lost_files: false,
             recorder: Recorder::default(),
+            masks: KnownMasks::default(),
             code: 0,
         }
     }
@@ -397,7 +400,7 @@ impl<'s> RunLoop<'s> {
 
     /// Downloads the script and describes its run. The folder holds the script; dropped, it is removed.
     async fn script_run(
-        &self,
+        &mut self,
         order: RunOrder,
         keep: Option<KeepOnFailure>,
     ) -> anyhow::Result<(tempfile::TempDir, ScriptRun)> {
@@ -418,7 +421,7 @@ impl<'s> RunLoop<'s> {
             script: path,
             env: script_env(self.env.all(), order.variables),
             cwd: project.order.trees.project.clone(),
-            masks: order.masks.into_iter().map(String::into_bytes).collect(),
+            masks: self.masks.with(order.masks),
             mask_prefixes: order.mask_prefixes,
             progress_rate: order.progress_rate,
             term_grace: Duration::from_secs(order.grace).min(STOP_GRACE),

@@ -22,6 +22,9 @@ pub struct Access {
     pub settings: SettingsFile,
     /// Credentials come from this token, in place of the SDK's default chain.
     pub web_identity: Option<WebIdentity>,
+    /// No variable and no profile names a server or its certificate authorities: who starts a pipeline can set them. A role by a token is
+    /// always reached so.
+    pub fixed_servers: bool,
 }
 
 /// A kind of AWS's endpoints. The SDK knows their names in each partition.

@@ -21,7 +21,7 @@ pub struct GitLabAccess {
     /// Number or path of the project: `CI_PROJECT_ID`.
     pub project: String,
     pub token: GitLabToken,
-    /// PEM file with more certificate authorities: `CI_SERVER_TLS_CA_FILE`.
+    /// PEM file with more certificate authorities: `CI_SERVER_TLS_CA_FILE`, or `--gitlab-ca-file` for the token of a secret.
     pub ca_file: Option<PathBuf>,
 }
 
@@ -32,6 +32,8 @@ pub enum GitLabToken {
     Job(String),
     /// Of a project, a group or a person, with the scope `api`.
     Access(String),
+    /// As `Access`, from a secret that who starts the pipeline need not know: no variable names a proxy that reads it, or an authority.
+    Secret(String),
 }
 
 impl fmt::Debug for GitLabToken {
@@ -39,6 +41,7 @@ impl fmt::Debug for GitLabToken {
         f.write_str(match self {
             Self::Job(_) => "Job(..)",
             Self::Access(_) => "Access(..)",
+            Self::Secret(_) => "Secret(..)",
         })
     }
 }

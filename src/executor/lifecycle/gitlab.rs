@@ -72,16 +72,23 @@ impl GitLabProject {
         Ok(Some(Self::new(env, token, variable)))
     }
 
-    /// The project with an access token of a secret; errors name `variable`, which names the secret.
+    /// The project with an access token of a secret; errors name `variable`, which names the secret. `ca_file` holds more authorities:
+    /// no variable names one.
     ///
     /// # Errors
     /// Failures of the user that name the absent variables of the project.
-    pub fn with_secret_token(env: &Environment, token: String, variable: &str) -> Result<Self, Failure> {
+    pub fn with_secret_token(
+        env: &Environment,
+        token: String,
+        variable: &str,
+        ca_file: Option<PathBuf>,
+    ) -> Result<Self, Failure> {
         let absent = absent(env);
         if !absent.is_empty() {
             return Err(no_job(&absent));
         }
-        Ok(Self::new(env, GitLabToken::Access(token), variable))
+        let project = Self::new(env, GitLabToken::Secret(token), variable);
+        Ok(Self { access: GitLabAccess { ca_file, ..project.access }, ..project })
     }
 
     fn new(env: &Environment, token: GitLabToken, token_variable: &str) -> Self {
@@ -277,11 +284,23 @@ mod tests {
         assert_eq!(project.access.token, GitLabToken::Job("s3cret".to_owned()), "the header is that of a job token");
     }
 
+    #[test]
+    fn no_variable_names_an_authority_for_the_token_of_a_secret() {
+        let env = environment(&[&PROJECT[..], &[("CI_SERVER_TLS_CA_FILE", "/evil/ca.pem")]].concat());
+        for named in [None, Some(PathBuf::from("/etc/ca.pem"))] {
+            let token = "s3cret".to_owned();
+            let project = GitLabProject::with_secret_token(&env, token.clone(), "V", named.clone()).unwrap();
+            assert_eq!((project.access.token, project.access.ca_file), (GitLabToken::Secret(token), named));
+        }
+    }
+
     fn failure(work: GitLabWork, kind: GitLabErrorKind, token: &GitLabToken) -> Failure {
         let env = environment(&[&PROJECT[..], &[("CI_JOB_TOKEN", "j"), ("NOTE_TOKEN", "a")]].concat());
         let project = match token {
             GitLabToken::Job(_) => GitLabProject::with_job_token(&env).unwrap(),
-            GitLabToken::Access(_) => GitLabProject::with_access_token(&env, "NOTE_TOKEN").unwrap().unwrap(),
+            GitLabToken::Access(_) | GitLabToken::Secret(_) => {
+                GitLabProject::with_access_token(&env, "NOTE_TOKEN").unwrap().unwrap()
+            }
         };
         project.failure(work, GitLabError { kind, operation: "x".to_owned(), message: "y".to_owned() })
     }

@@ -20,9 +20,11 @@ use self::publish::{PublicationRun, Published};
 use self::wanted::{ChosenNames, Publication, VerifiedFile};
 use super::CommandInputs;
 use super::gitlab::{GitLabProject, GitLabWork};
+use super::identity::IdentityArgs;
 use super::output::{Data, OutputArgs};
 use super::package::{OpenedPackage, PackageKind, PackageMetadata};
-use super::token_secret::{self, TOKEN_SECRET_VARIABLE, TokenSecretArgs};
+use super::target::ConnectionArgs;
+use super::token_secret::TokenSecretArgs;
 use crate::base::failure::Failure;
 use crate::base::plain;
 use crate::base::signals::Cancellation;
@@ -44,6 +46,10 @@ pub struct ReleaseArgs {
     registry_package: Option<String>,
     #[command(flatten)]
     token_secret: TokenSecretArgs,
+    #[command(flatten)]
+    identity: IdentityArgs,
+    #[command(flatten)]
+    connection: ConnectionArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -134,8 +140,9 @@ pub async fn run(inputs: &CommandInputs, args: ReleaseArgs, _: Cancellation) -> 
             .hint("name it with `--package`, or run after a job that leaves `PACKAGE_FILE`, as `package --dotenv` does")
     })?;
     args.output.check(std::slice::from_ref(&file))?;
-    let project = match args.token_secret.token(inputs, &token_secret::access(env)).await? {
-        Some(token) => GitLabProject::with_secret_token(env, token, TOKEN_SECRET_VARIABLE)?,
+    let target = args.connection.target(inputs);
+    let project = match args.token_secret.project(inputs, &args.identity, &target).await? {
+        Some(project) => project,
         None => GitLabProject::with_job_token(env)?,
     };
     let path = file.clone();

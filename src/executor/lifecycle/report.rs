@@ -139,9 +139,9 @@ pub async fn run(inputs: &CommandInputs, args: ReportArgs, _: Cancellation) -> a
         let pipeline = target.pipeline.id.as_deref().and_then(|id| id.parse().ok());
         let body = model_note(&report, &marker, pipeline);
         let PublishingArgs { token_env, secret, .. } = &publishing;
-        let access = &target.access;
-        let publishing =
-            Publishing { inputs, token_variable: token_env, secret, access, marker: &marker, body: &body, pipeline };
+        let (token_variable, marker, body) = (token_env.as_str(), marker.as_str(), body.as_str());
+        let (identity, target) = (&identity, &target);
+        let publishing = Publishing { inputs, token_variable, secret, identity, target, marker, body, pipeline };
         publishing.run().await;
     }
     inputs.printer.line(if report.has_metrics {

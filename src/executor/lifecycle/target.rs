@@ -57,6 +57,17 @@ impl ConnectionArgs {
             ..Access::default()
         }
     }
+
+    /// The target of a command without a manifest.
+    pub(crate) fn target(&self, inputs: &CommandInputs) -> ProjectTarget {
+        ProjectTarget {
+            manifest: Manifest::default(),
+            folder: PathBuf::new(),
+            environment: None,
+            pipeline: Pipeline::of(&inputs.env),
+            access: self.access(inputs),
+        }
+    }
 }
 
 /// The manifest as the environment makes it, and how its account is reached.

@@ -1,20 +1,26 @@
 //! The access token of a command, from a secret of AWS Secrets Manager: `{gitlab_url, gitlab_token, gitlab_project_id}`.
 //!
-//! The secret itself says for which GitLab its token is. Who starts a pipeline can set `CI_API_V4_URL`, and the token would go there.
+//! The secret itself says for which GitLab its token is. Who starts a pipeline can set `CI_API_V4_URL`, and the token would go there;
+//! and variables that name proxies and certificate authorities, behind which another server would read secret and token.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
 use super::CommandInputs;
+use super::gitlab::GitLabProject;
+use super::identity::IdentityArgs;
+use super::target::ProjectTarget;
 use crate::base::failure::Failure;
 use crate::base::plain;
-use crate::cloud::{Access, SettingsFile};
+use crate::cloud::Access;
 use crate::config::env::Environment;
 use crate::secrets::{self, FORM, Reader, SecretReference, SecretRequest};
 
 /// In place of `--token-secret`.
 pub(super) const TOKEN_SECRET_VARIABLE: &str = "GITLAB_TOKEN_SECRET";
+/// Variables that decide who answers in the place of AWS, by their begins: that server would read the secret.
+const REDIRECTING: [&str; 2] = ["AWS_ENDPOINT_URL", "AWS_CA_BUNDLE"];
 const URL_FIELD: &str = "gitlab_url";
 const TOKEN_FIELD: &str = "gitlab_token";
 const PROJECT_FIELD: &str = "gitlab_project_id";
@@ -25,14 +31,24 @@ pub(super) struct TokenSecretArgs {
     /// `gitlab_project_id`, which must be those of the job. `GITLAB_TOKEN_SECRET` when absent
     #[arg(long, value_name = "ID#FIELD")]
     token_secret: Option<String>,
+    /// PEM file with more certificate authorities of GitLab, for the token of a secret: it goes to no server that a variable such as
+    /// `CI_SERVER_TLS_CA_FILE` vouches for
+    #[arg(long, value_name = "FILE")]
+    gitlab_ca_file: Option<PathBuf>,
 }
 
 impl TokenSecretArgs {
-    /// The token; `None` when no secret is named.
+    /// The project in GitLab, with the token; `None` when no secret is named. The role of the job's id token reads the secret where the
+    /// job has one.
     ///
     /// # Errors
-    /// The secret cannot be read, lacks a field, or is for another GitLab or project.
-    pub(super) async fn token(&self, inputs: &CommandInputs, access: &Access) -> anyhow::Result<Option<String>> {
+    /// The secret cannot be read, lacks a field, or is for another GitLab or project; or a variable may lead it to another server.
+    pub(super) async fn project(
+        &self,
+        inputs: &CommandInputs,
+        identity: &IdentityArgs,
+        target: &ProjectTarget,
+    ) -> anyhow::Result<Option<GitLabProject>> {
         let env = &inputs.env;
         let named = self.token_secret.as_deref().or_else(|| env.get(TOKEN_SECRET_VARIABLE)).map(str::trim);
         let Some(text) = named.filter(|text| !text.is_empty()) else { return Ok(None) };
@@ -44,25 +60,35 @@ impl TokenSecretArgs {
             set_by: TOKEN_SECRET_VARIABLE.to_owned(),
             reference: SecretReference { field: Some(field.to_owned()), ..reference.clone() },
         };
-        let store = inputs.connect.secrets(access).await?;
+        let mut access = Access { fixed_servers: true, ..target.access.clone() };
+        refuse_redirecting(env)?;
+        if let Some(token) = identity.token(inputs, target)? {
+            token.work_as(&mut access);
+        }
+        let store = inputs.connect.secrets(&access).await?;
         let requests = [request(&token_field), request(URL_FIELD), request(PROJECT_FIELD)];
         let values = secrets::read(&*store, &requests, Reader::Job).await?;
         let [token, url, project] = values.as_slice() else {
             anyhow::bail!("a secret has other fields than were asked for")
         };
         check(env, &reference.id, url.text(), project.text())?;
-        Ok(Some(token.text().trim().to_owned()))
+        let (token, ca_file) = (token.text().trim().to_owned(), self.gitlab_ca_file.clone());
+        Ok(Some(GitLabProject::with_secret_token(env, token, TOKEN_SECRET_VARIABLE, ca_file)?))
     }
 }
 
-/// The way to AWS of a command without a manifest.
-pub(super) fn access(env: &Environment) -> Access {
-    Access {
-        endpoint_url: env.get("AWS_ENDPOINT_URL").map(str::to_owned),
-        ca_bundle: env.get("AWS_CA_BUNDLE").map(PathBuf::from),
-        settings: SettingsFile::Manifest,
-        ..Access::default()
-    }
+/// Refuses variables by which another server would read the secret.
+fn refuse_redirecting(env: &Environment) -> Result<(), Failure> {
+    let mut names = env.all().filter(|(_, value)| !value.is_empty()).map(|(name, _)| name);
+    let Some(name) = names.find(|name| REDIRECTING.iter().any(|begin| name.starts_with(begin))) else {
+        return Ok(());
+    };
+    let name = plain::line(&name, 100);
+    let failure =
+        Failure::user(format!("`{name}` is set: a variable must not choose the server that reads the secret"));
+    Err(failure.hint(format!(
+        "remove `{name}`; for an emulator or a private network give `--endpoint-url URL` and `--ca-bundle FILE`"
+    )))
 }
 
 /// Refuses a token that would go to another GitLab than the secret names, or to another project.
@@ -156,6 +182,15 @@ mod tests {
         assert!(text.contains("`CI_API_V4_URL` of the job is `https://evil.example/api/v4`"), "{text}");
         let text = checked(&[("CI_API_V4_URL", "")], JOB[0].1, "42").unwrap_err();
         assert!(text.contains("`CI_API_V4_URL`"), "{text}");
+    }
+
+    #[test]
+    fn no_variable_chooses_who_reads_the_secret() {
+        assert!(refuse_redirecting(&environment(&[("AWS_ENDPOINT_URL", ""), ("AWS_REGION", "x")])).is_ok());
+        for name in ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_SECRETS_MANAGER", "AWS_CA_BUNDLE"] {
+            let text = render(&refuse_redirecting(&environment(&[(name, "x")])).unwrap_err().into());
+            assert!(text.contains(&format!("`{name}` is set")) && text.contains("`--endpoint-url URL`"), "{text}");
+        }
     }
 
     #[test]

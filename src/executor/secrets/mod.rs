@@ -2,6 +2,7 @@
 //!
 //! A value is held in memory alone. No error, log line or `Debug` contains one.
 
+mod json_parts;
 mod reading;
 mod reference;
 mod selection;

@@ -101,6 +101,11 @@ fn unusable(request: &SecretRequest, unfit: Unfit) -> Failure {
             if field.is_empty() { "is empty".to_owned() } else { format!("has nothing in its field `{field}`") },
             "store a value in the secret".to_owned(),
         ),
+        Unfit::ManyParts(count) => (
+            format!("has {count} lines, texts and numbers, which are more than can be masked"),
+            "ask for one field of it with `#`, divide it into several secrets, or store it in base64: its decoded lines are not masked then"
+                .to_owned(),
+        ),
         Unfit::HasNull => (
             "has a null character, which no environment variable holds".to_owned(),
             "store the value in base64".to_owned(),

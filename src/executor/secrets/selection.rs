@@ -1,9 +1,11 @@
 //! Takes of a secret's content what was asked for, and the texts that must appear in no output. Pure.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use serde_json::Value;
 
+use super::json_parts::parts_of_json;
 use super::reference::SecretReference;
 use crate::base::plain;
 use crate::cloud::SecretContent;
@@ -12,8 +14,8 @@ use crate::cloud::SecretContent;
 const CONTENT: usize = 65_536;
 /// Shorter parts of a value are no secrets of their own; GitLab masks no variable that is shorter either.
 const PART: usize = 8;
-/// Most parts of one value that are masked besides the whole.
-const PARTS: usize = 512;
+/// Most parts of one value that are masked besides the whole: each is searched in every line of output that may hold one.
+const PARTS: usize = 2048;
 /// Most fields that an error names.
 const NAMED_FIELDS: usize = 20;
 /// Longest name of a field in an error.
@@ -31,7 +33,8 @@ impl SecretValue {
         &self.text
     }
 
-    /// Texts to replace in all output: the value, the lines of one with several, and the texts of a whole JSON document.
+    /// Texts to replace in all output: the value, the lines of one with several, and the texts and numbers of a JSON document, as they are
+    /// and as JSON writes them.
     pub fn masks(&self) -> &[String] {
         &self.masks
     }
@@ -60,6 +63,8 @@ pub(super) enum Unfit {
     Empty,
     /// An environment variable cannot hold it.
     HasNull,
+    /// More lines, texts and numbers than are masked: their number.
+    ManyParts(usize),
 }
 
 /// The value that a reference asks for.
@@ -71,15 +76,15 @@ pub(super) fn select(content: &SecretContent, wanted: &SecretReference) -> Resul
     if size > CONTENT {
         return Err(Unfit::TooLarge);
     }
-    let (text, more) = match (content, &wanted.field) {
+    let (text, raw) = match (content, &wanted.field) {
         (SecretContent::Binary(_), Some(_)) => return Err(Unfit::Binary),
         // As the AWS CLI prints it: a variable cannot hold all bytes.
         (SecretContent::Binary(bytes), None) => {
             let raw = std::str::from_utf8(bytes).map(str::to_owned).ok();
-            (base64_simd::STANDARD.encode_to_string(bytes), raw.into_iter().collect())
+            (base64_simd::STANDARD.encode_to_string(bytes), raw)
         }
-        (SecretContent::Text(text), None) => (text.clone(), texts_of_json(text)),
-        (SecretContent::Text(text), Some(field)) => (field_of(text, field)?, Vec::new()),
+        (SecretContent::Text(text), None) => (text.clone(), None),
+        (SecretContent::Text(text), Some(field)) => (field_of(text, field)?, None),
     };
     if text.is_empty() {
         return Err(Unfit::Empty);
@@ -87,11 +92,29 @@ pub(super) fn select(content: &SecretContent, wanted: &SecretReference) -> Resul
     if text.contains('\0') {
         return Err(Unfit::HasNull);
     }
-    let lines = if text.contains('\n') { text.lines().map(str::to_owned).collect() } else { Vec::new() };
-    let is_part = |part: &String| part.trim().len() >= PART;
-    let mut masks = vec![text.clone()];
-    masks.extend(more.into_iter().chain(lines).filter(is_part).take(PARTS));
+    let mut parts = parts_of(&text);
+    if let Some(raw) = raw {
+        parts.extend([raw.clone()].into_iter().chain(parts_of(&raw)));
+    }
+    let mut seen = HashSet::from([text.trim().to_owned()]);
+    parts.retain(|part| part.trim().len() >= PART && seen.insert(part.trim().to_owned()));
+    if parts.len() > PARTS {
+        return Err(Unfit::ManyParts(parts.len()));
+    }
+    let masks = [text.clone()].into_iter().chain(parts).collect();
     Ok(SecretValue { text, masks })
+}
+
+/// Parts of a value that a script prints as often as the whole: lines, and what a JSON document holds.
+fn parts_of(text: &str) -> Vec<String> {
+    let of_json = parts_of_json(text);
+    let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+    let mut parts = lines(text);
+    for part in of_json {
+        parts.extend(lines(&part));
+        parts.push(part);
+    }
+    parts
 }
 
 /// A field of the object on the top level: text as it is, whole numbers and truth values as JSON writes them.
@@ -118,21 +141,6 @@ fn names<'a>(fields: impl ExactSizeIterator<Item = &'a String>) -> String {
         (_, 0) => format!("it has {}", shown.join(", ")),
         (_, more) => format!("it has {} and {more} more", shown.join(", ")),
     }
-}
-
-/// All texts in a JSON document: a script prints one of them as often as the whole.
-fn texts_of_json(text: &str) -> Vec<String> {
-    let mut left = vec![serde_json::from_str(text).unwrap_or_default()];
-    let mut texts = Vec::new();
-    while let Some(value) = left.pop() {
-        match value {
-            Value::String(text) => texts.push(text),
-            Value::Array(items) => left.extend(items),
-            Value::Object(entries) => left.extend(entries.into_iter().map(|(_, value)| value)),
-            _ => {}
-        }
-    }
-    texts
 }
 
 #[cfg(test)]
@@ -205,12 +213,46 @@ mod tests {
         assert_eq!(masks, [key, "-----BEGIN KEY-----", "AAAABBBBCCCC", "-----END KEY-----"]);
         let json = r#"{"password": "hunter2hunter2", "list": [{"t": "tokentoken"}], "short": "abc", "n": 123456789}"#;
         let masks = selected(json, "x").unwrap().masks;
-        assert!(masks.contains(&"hunter2hunter2".to_owned()) && masks.contains(&"tokentoken".to_owned()), "{masks:?}");
-        assert_eq!(masks.len(), 3, "{masks:?}");
+        assert_eq!(masks, [json, "hunter2hunter2", "tokentoken", "123456789"]);
         assert_eq!(selected(json, "x#short").unwrap().masks, ["abc"], "a whole value is masked however short it is");
         let raw =
             select(&SecretContent::Binary(b"raw secret".to_vec()), &SecretReference::parse("x").unwrap()).unwrap();
         assert_eq!(raw.masks, ["cmF3IHNlY3JldA==", "raw secret"]);
         assert_eq!(format!("{raw:?}"), "SecretValue(..)");
+    }
+
+    /// A script prints a part as a program of JSON gives it: decoded, line by line, or written anew.
+    #[test]
+    fn a_part_of_a_json_document_is_masked_in_each_form() {
+        let json = r#"{"key": "-----BEGIN-----\nAAAABBBBCCCC\n", "esc": "a\/b\"c\u00fcdddd", "pin": 9007199254740993, "rate": 1234567.50,
+            "inner": "{\"token\": \"tokentoken\"}"}"#;
+        let document = serde_json::json!({"whole": json}).to_string();
+        for masks in [selected(json, "x").unwrap().masks, selected(&document, "x#whole").unwrap().masks] {
+            for expected in [
+                "AAAABBBBCCCC",
+                "-----BEGIN-----\nAAAABBBBCCCC\n",
+                r"-----BEGIN-----\nAAAABBBBCCCC\n",
+                "a/b\"cüdddd",
+                r#"a\/b\"c\u00fcdddd"#,
+                r#"a/b\"cüdddd"#,
+                r#"a/b\"c\u00fcdddd"#,
+                "9007199254740993",
+                "1234567.50",
+                "1234567.5",
+                "tokentoken",
+            ] {
+                assert!(masks.iter().any(|mask| mask == expected), "{expected}: {masks:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_whose_parts_cannot_all_be_masked_is_refused() {
+        let of = |lines: usize| {
+            let lines: Vec<_> = (0..lines).map(|at| format!("line {at:06}")).collect();
+            selected(&lines.join("\n"), "x")
+        };
+        assert_eq!(of(PARTS).unwrap().masks.len(), 1 + PARTS);
+        assert_eq!(of(PARTS + 1), Err(Unfit::ManyParts(PARTS + 1)));
     }
 }

@@ -8,9 +8,12 @@ use std::collections::BTreeMap;
 use crate::base::failure::Failure;
 use crate::config::job_variables::JobVariables;
 use crate::config::policy::{self, JobSecret};
+use crate::protocol::mailbox::{MAX_BYTES, RunOrder};
 use crate::secrets::{self, Reader, SecretRequest, SecretValue};
 use crate::stages::Context;
 
+/// Room in an order for all but the values of secrets: names, the masks of the job's other variables, definitions of metrics.
+const OTHER: usize = 512 << 10;
 /// A shorter value occurs in other text as well.
 const SHORT: usize = 8;
 
@@ -47,8 +50,27 @@ impl JobSecrets {
         self.0.iter().map(|(name, value)| (name.clone(), value.text().to_owned())).collect()
     }
 
+    /// Refuses values that no order to a container can hold, as no container would read it.
+    pub(super) fn check_size(&self) -> Result<(), Failure> {
+        let order = RunOrder { masks: self.masks().collect(), variables: self.variables(), ..RunOrder::default() };
+        let bytes = serde_json::to_vec(&order).map_or(0, |text| text.len());
+        if bytes + OTHER <= MAX_BYTES {
+            return Ok(());
+        }
+        let (bytes, most) = (bytes.div_ceil(1024), (MAX_BYTES - OTHER) / 1024);
+        let failure = Failure::user(format!(
+            "the values of the job's secrets, with all texts that are masked for them, take {bytes} KiB, and the order to a container has \
+             {most} KiB for them"
+        ));
+        Err(failure.hint(
+            "let the job ask for fewer or smaller secrets, or for one field of each with `#`; let it fetch large ones itself, by the training \
+             job's role",
+        ))
+    }
+
     /// Refuses a job that also writes a value into what the API shows, and tells what the script gets.
     pub(super) fn check(&self, context: &Context, wishes: &JobVariables) -> Result<(), Failure> {
+        self.check_size()?;
         let long: Vec<_> = self.masks().filter(|mask| mask.len() >= SHORT).collect();
         policy::refuse_secrets(wishes, &long)?;
         for (name, _) in self.0.iter().filter(|(_, value)| value.text().len() < SHORT) {
@@ -65,5 +87,29 @@ pub(super) fn tell(context: &Context, secrets: &[JobSecret]) {
     if !secrets.is_empty() {
         let names: Vec<_> = secrets.iter().map(|secret| format!("{} ({})", secret.name, secret.reference.id)).collect();
         context.printer.line(format!("Secrets for the script: {}", names.join(", ")));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::failure::render;
+    use crate::cloud::testing::MemorySecrets;
+    use crate::secrets::SecretReference;
+
+    /// Control characters take six bytes each in an order.
+    #[tokio::test]
+    async fn values_that_no_order_holds_are_refused() {
+        let store = MemorySecrets::default();
+        store.set("large", &"\u{1}".repeat(65_536));
+        let request = SecretRequest { set_by: "X".to_owned(), reference: SecretReference::parse("large").unwrap() };
+        let values = secrets::read(&store, &vec![request; 5], Reader::RunnerHost).await.unwrap();
+        let named = |count: usize| {
+            let values = values.iter().take(count).enumerate();
+            JobSecrets(values.map(|(at, value)| (format!("S{at}"), value.clone())).collect())
+        };
+        assert!(named(4).check_size().is_ok());
+        let text = render(&named(5).check_size().unwrap_err().into());
+        assert!(text.contains("take 3841 KiB") && text.contains("has 3584 KiB"), "{text}");
     }
 }

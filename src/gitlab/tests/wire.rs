@@ -89,7 +89,15 @@ async fn an_own_authority_is_trusted_when_it_is_named() {
 async fn as_a_process() {
     let env = Environment::of_process();
     let variable = |name: &str| env.get(name).map(str::to_owned);
-    let project = project_behind(&access(variable("TEST_API_URL").unwrap()), Proxies::OfEnvironment);
+    let mut access = access(variable("TEST_API_URL").unwrap());
+    if let Some(token) = variable("TEST_SECRET_TOKEN") {
+        access.token = GitLabToken::Secret(token);
+    }
+    let project = project_behind(&access, Proxies::OfEnvironment);
+    if let Some(tag) = variable("TEST_TAG") {
+        assert_eq!(project.tag_commit(&tag).await.unwrap(), None);
+        return;
+    }
     let Some(path) = variable("TEST_FILE") else {
         project.release("v1").await.unwrap();
         return;
@@ -137,6 +145,26 @@ async fn proxies_of_the_environment_are_used_in_both_cases() {
         assert!(process(&variables).await);
         assert_eq!((proxy.seen().len(), server.seen().len()), (0, 1));
     }
+}
+
+/// The token of a secret goes to no proxy that can read it, and to no server that a variable vouches for.
+#[tokio::test]
+async fn no_variable_leads_the_token_of_a_secret_astray() {
+    let secret = ("TEST_SECRET_TOKEN", TOKEN);
+    let (proxy, server) = (Stub::start().await, Stub::start().await);
+    let url = proxy.access.api_url.strip_suffix("/api/v4").unwrap();
+    for name in ["HTTP_PROXY", "ALL_PROXY", "http_proxy"] {
+        server.push(reply(404, ""));
+        assert!(process(&[("TEST_API_URL", server.access.api_url.as_str()), (name, url), secret]).await, "{name}");
+    }
+    assert_eq!((proxy.seen().len(), server.seen().len()), (0, 3));
+
+    let folder = certificates();
+    let (api_url, file) = (tls_server(folder.path(), 2), folder.path().join("ca.pem"));
+    let by_variable =
+        [("TEST_API_URL", api_url.as_str()), ("TEST_TAG", "v1"), ("SSL_CERT_FILE", file.to_str().unwrap())];
+    assert!(process(&by_variable).await, "the variable has its effect on other tokens");
+    assert!(!process(&[&by_variable[..], &[secret]].concat()).await);
 }
 
 async fn count(body: Body) -> (axum::http::StatusCode, String) {

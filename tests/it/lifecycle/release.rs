@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::package::{git, package, project, put, without_hashes};
 use super::token_secret::Site;
 use super::{Ended, run};
+use crate::conformance::skipped;
 use crate::support::gitlab_api::{ApiFault, EXPIRED_TOKEN, FaultEffect, GitLabDouble, JOB_TOKEN, ProjectSettings};
 use crate::support::snapshot::assert_snapshot;
 
@@ -107,6 +108,20 @@ fn a_package_is_released_with_the_token_of_a_secret() {
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     assert_eq!((site.gitlab.files().len(), site.gitlab.releases().len()), (1, 1));
     assert!(site.gitlab.requests().iter().all(|request| request.token_header == "PRIVATE-TOKEN"));
+    // The job's id token reads the secret where it has one; there are no other credentials.
+    let Some(token) = site.key.as_ref().map(|key| key.token("2")) else {
+        return skipped("the token of a secret by an id token", "openssl is not installed");
+    };
+    let of_job = [
+        ("AWS_ACCESS_KEY_ID", ""),
+        ("AWS_SECRET_ACCESS_KEY", ""),
+        ("AWS_SESSION_TOKEN", ""),
+        ("AWS_ROLE_ARN", "arn:aws:iam::000000000000:role/notes"),
+        ("SAGEMAKER_ID_TOKEN", &token),
+    ];
+    let ended = site.run(&desk.folder(), &[&variables[..], &of_job].concat(), &words);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert!(ended.stdout.contains("was released before"), "{}", ended.stdout);
 }
 
 #[test]

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use super::{Ended, run};
 use crate::support::emulator::Emulator;
 use crate::support::gitlab_api::{ACCESS_TOKEN, GitLabDouble, JOB_TOKEN, PROJECT};
+use crate::support::id_tokens::{self, TokenKey};
 use crate::support::shipped_roles::shipped_role;
+use crate::support::waiting::find_program;
 
 const POLICY: &str = include_str!("../../../runner-config/iam/lifecycle/token-secret.json");
 const MANIFEST: &str = r#"{"model": {"group": "wine", "image": "000000000000.dkr.ecr.us-east-1.amazonaws.com/serve@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
@@ -18,6 +20,8 @@ pub(super) struct Site {
     pub(super) folder: tempfile::TempDir,
     pub(super) gitlab: GitLabDouble,
     pub(super) emulator: Emulator,
+    /// Signs id tokens that the role takes; `None` without `openssl`.
+    pub(super) key: Option<TokenKey>,
 }
 
 impl Site {
@@ -25,12 +29,16 @@ impl Site {
         let folder = tempfile::tempdir().unwrap();
         let account = folder.path().join("account.json");
         std::fs::write(&account, json!({"RoleDetailList": [shipped_role(("notes", POLICY))]}).to_string()).unwrap();
-        let iam = ["--iam".to_owned(), account.display().to_string()];
+        let key = find_program(id_tokens::NEEDS).map(|_| TokenKey::new(folder.path()));
+        let mut iam = vec!["--iam".to_owned(), account.display().to_string()];
+        if let Some(key) = &key {
+            iam.extend(["--oidc".to_owned(), format!("{}={}", id_tokens::ISSUER, key.jwks.display())]);
+        }
         let mut emulator = Emulator::start(&folder.path().join("data"), &iam);
         emulator.call_driver_as("role/notes");
         let gitlab = GitLabDouble::start();
         gitlab.merge_request(5);
-        Self { folder, gitlab, emulator }
+        Self { folder, gitlab, emulator, key }
     }
 
     /// Stores a secret with the token, and `changes` of it.
@@ -53,7 +61,6 @@ impl Site {
         let mut variables: Vec<(String, String)> = self.emulator.environment();
         variables.extend(self.gitlab.variables().map(|(name, value)| (name.to_owned(), value)));
         let of_job = [
-            ("AWS_ENDPOINT_URL", self.emulator.endpoint.as_str()),
             ("AWS_REGION", "us-east-1"),
             ("CI_SERVER_URL", &server),
             ("CI_MERGE_REQUEST_IID", "5"),
@@ -62,7 +69,8 @@ impl Site {
         ];
         variables.extend(of_job.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let variables: Vec<_> = variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let ended = run(folder, &variables, words);
+        let words = [words, &["--endpoint-url", &self.emulator.endpoint]].concat();
+        let ended = run(folder, &variables, &words);
         assert!(![&ended.stdout, &ended.stderr].iter().any(|text| text.contains(ACCESS_TOKEN)), "{}", ended.stderr);
         ended
     }
@@ -117,6 +125,10 @@ fn a_token_goes_to_the_gitlab_and_project_of_its_secret_alone() {
         let ended = site.note(name, variables);
         assert!(ended.code == 0 && ended.stderr.contains(told), "{told}: {}", ended.stderr);
         assert_eq!(ended.stderr.matches("warning:").count(), 1, "{}", ended.stderr);
+    }
+    for name in ["AWS_ENDPOINT_URL", "AWS_CA_BUNDLE"] {
+        let refused = site.note("ci/gitlab", &[(name, "https://evil.example")]);
+        assert!(refused.stderr.contains(&format!("`{name}` is set")), "{}", refused.stderr);
     }
     let refused = site.note("other/gitlab", &[]);
     assert!(refused.stderr.contains("`secretsmanager:GetSecretValue`"), "{}", refused.stderr);

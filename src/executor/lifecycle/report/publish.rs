@@ -2,10 +2,11 @@
 
 use super::merge_request;
 use crate::base::failure::{Failure, render};
-use crate::cloud::Access;
 use crate::gitlab::api::{GitLabError, GitLabErrorKind, Note};
 use crate::lifecycle::CommandInputs;
 use crate::lifecycle::gitlab::{GitLabProject, GitLabWork};
+use crate::lifecycle::identity::IdentityArgs;
+use crate::lifecycle::target::ProjectTarget;
 use crate::lifecycle::token_secret::{TOKEN_SECRET_VARIABLE, TokenSecretArgs};
 use crate::report::note_pipeline;
 
@@ -14,7 +15,9 @@ pub(super) struct Publishing<'a> {
     pub(super) inputs: &'a CommandInputs,
     pub(super) token_variable: &'a str,
     pub(super) secret: &'a TokenSecretArgs,
-    pub(super) access: &'a Access,
+    /// Of the job that reads the secret.
+    pub(super) identity: &'a IdentityArgs,
+    pub(super) target: &'a ProjectTarget,
     pub(super) marker: &'a str,
     pub(super) body: &'a str,
     pub(super) pipeline: Option<u64>,
@@ -61,8 +64,8 @@ impl Publishing<'_> {
     /// The project, with the token of the secret or of the variable.
     async fn project(&self) -> anyhow::Result<GitLabProject> {
         let env = &self.inputs.env;
-        if let Some(token) = self.secret.token(self.inputs, self.access).await? {
-            return Ok(GitLabProject::with_secret_token(env, token, TOKEN_SECRET_VARIABLE)?);
+        if let Some(project) = self.secret.project(self.inputs, self.identity, self.target).await? {
+            return Ok(project);
         }
         let project = GitLabProject::with_access_token(env, self.token_variable)?.ok_or_else(|| {
             Failure::user(format!("`{}` is not set, and a job token cannot write notes", self.token_variable)).hint(format!(

@@ -388,6 +388,8 @@ async fn run_once(
         // A grant that was withdrawn meanwhile ends the job: its script would run without the value.
         let granted = policy::granted_secrets(job, &wishes, &context.settings)?;
         let secrets = JobSecrets::read(context, &granted).await?;
+        // A value may have grown since `prepare`.
+        secrets.check_size()?;
         let masks = job.masked_values(|name| context.env.job_variable(name).map(str::to_owned));
         refusals::deliver_script(session, run, body, &context.cancellation).await?;
         let kept = decided.as_ref().filter(|_| *stage != BuildStage::AfterScript);

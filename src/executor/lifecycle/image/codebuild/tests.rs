@@ -68,7 +68,7 @@ impl Desk {
 
     async fn build(&self, cancellation: &Cancellation) -> Ended {
         let (printer, captured): (Printer, Captured) = Printer::captured();
-        let path = std::env::var_os("PATH").unwrap();
+        let path = Environment::of_process().path().into();
         let env = Environment::from_pairs([("PATH".into(), path)]);
         let limits = SourceLimits { bytes: 1 << 20, files: 100 };
         let source = Arc::new(ProjectSource::read(self.folder.path(), &env, limits).unwrap());

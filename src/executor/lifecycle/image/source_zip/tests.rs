@@ -38,7 +38,7 @@ impl Project {
     }
 
     fn read_with(&self, limits: SourceLimits) -> anyhow::Result<ProjectSource> {
-        let path = std::env::var_os("PATH").unwrap();
+        let path = Environment::of_process().path().into();
         ProjectSource::read(self.path(), &Environment::from_pairs([("PATH".into(), path)]), limits)
     }
 
