@@ -201,6 +201,15 @@ fn a_build_that_cannot_end_well_pushes_nothing() {
         builds.write("Dockerfile", dockerfile);
         said(&builds, arguments, 1, text);
     }
+    // A process in a session of its own ends with the command too.
+    let seconds = format!("{}.25", std::process::id());
+    builds.write(
+        "Dockerfile",
+        &format!("ARG BASE_IMAGE\nFROM $BASE_IMAGE\nRUN busybox setsid sleep {seconds} >/dev/null 2>&1 & exit 7\n"),
+    );
+    said(&builds, &[], 1, "the image does not build");
+    let left: Vec<_> = processes().map(command).filter(|line| line.contains(&format!("sleep {seconds}"))).collect();
+    assert!(left.is_empty(), "{left:?}");
     builds.write("Dockerfile", &format!("FROM {REGISTRY}/example-base@sha256:{}\n", "0".repeat(64)));
     said(&builds, &[], 1, "no such base image");
     builds.write("Dockerfile", DOCKERFILE);
@@ -282,6 +291,9 @@ const TRIVY: &str = r#"#!/bin/sh
 set -eu
 env > "$TRIVY_SEEN"
 echo "$*" >> "$TRIVY_SEEN"
+[ ! -e .trivyignore ]
+setsid sleep 600 &
+echo $! > "$TRIVY_LEFT"
 [ -n "$TRIVY_PASSWORD" ] && [ "$TRIVY_USERNAME" = AWS ]
 while [ "$1" != --output ]; do shift; done
 cat > "$2" <<'END'
@@ -376,12 +388,20 @@ fn trivy_of_the_job_scans_with_the_password_of_the_registry() {
     let mut variables: Vec<_> = own.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let seen_by = seen.to_str().unwrap();
     variables.extend([("AWS_ENDPOINT_URL", emulator.endpoint.as_str()), ("IMAGE_URI", &uri), ("PATH", &path)]);
-    variables.extend([("TRIVY_SEEN", seen_by), ("API_TOKEN", SECRET)]);
+    variables.extend([("TRIVY_SEEN", seen_by), ("API_TOKEN", SECRET), ("TRIVY_SEVERITY", "LOW")]);
+    let left = folder.join("left");
+    variables.push(("TRIVY_LEFT", left.to_str().unwrap()));
+    std::fs::write(folder.join(".trivyignore"), "CVE-2026-0003\n").unwrap();
     let ended = run(folder, &variables, &["image", "scan", "--dotenv", "scan.env"]);
     assert_eq!(ended.code, 10, "{}{}", ended.stdout, ended.stderr);
     assert!(ended.stdout.contains("CVE-2026-0003  zlib1g 1.2, fixed in 1.3"), "{}", ended.stdout);
     assert_eq!(std::fs::read_to_string(folder.join("scan.env")).unwrap(), "IMAGE_SCAN_RESULT=failed\n");
     let seen = std::fs::read_to_string(&seen).unwrap();
+    assert!(!seen.contains("TRIVY_SEVERITY") && ended.stderr.contains("`TRIVY_SEVERITY`"), "{seen}{}", ended.stderr);
+    assert!(seen.contains("TRIVY_TIMEOUT=600s"), "{seen}");
+    let left = std::fs::read_to_string(&left).unwrap();
+    // Also of one that nobody has collected yet.
+    assert_eq!(command(left.trim().parse().unwrap()), "", "the process that trivy left is ended");
     let line = seen.lines().last().unwrap();
     let host = emulator.endpoint.trim_start_matches("http://");
     assert!(line.contains(&format!("{host}/example-image@sha256:")), "{line}");
