@@ -1,5 +1,6 @@
 //! Scans of images in ECR for known vulnerabilities, over the SDK: its basic scans, and the enhanced ones of Amazon Inspector.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -61,9 +62,9 @@ fn basic(finding: &ImageScanFinding) -> ScanFinding {
     }
 }
 
-/// One for each package that has the vulnerability; none when Inspector closed or suppressed it.
+/// One for each package that has the vulnerability; none when Inspector closed or suppressed it. Any other status counts.
 fn enhanced(finding: &EnhancedImageScanFinding) -> Vec<ScanFinding> {
-    if finding.status().is_some_and(|status| status != "ACTIVE") {
+    if finding.status().is_some_and(|status| ["CLOSED", "SUPPRESSED"].contains(&status)) {
         return Vec::new();
     }
     let details = finding.package_vulnerability_details();
@@ -80,15 +81,66 @@ fn enhanced(finding: &EnhancedImageScanFinding) -> Vec<ScanFinding> {
     if packages.is_empty() { vec![of(None)] } else { packages.iter().map(|one| of(Some(one))).collect() }
 }
 
+/// The findings of the pages so far, and the numbers that the registry tells.
+#[derive(Debug, Default)]
+struct Pages {
+    found: Vec<ScanFinding>,
+    /// Entries read by severity, those that are closed too.
+    read: BTreeMap<String, usize>,
+    /// What the registry counts by severity; the last page that tells it holds.
+    counted: BTreeMap<String, usize>,
+    token: Option<String>,
+}
+
+impl Pages {
+    /// Takes a page in; `true` when it is the last.
+    ///
+    /// # Errors
+    /// The sentence about an answer that cannot be the whole list: an image must not pass by findings that nobody saw.
+    fn add(&mut self, page: &DescribeImageScanFindingsOutput) -> Result<bool, String> {
+        let findings =
+            page.image_scan_findings().ok_or("the scan is complete, and the answer has no list of findings")?;
+        let severities = findings.findings().iter().map(|one| one.severity().map_or("UNDEFINED", |one| one.as_str()));
+        let enhanced_severities = findings.enhanced_findings().iter().map(|one| one.severity().unwrap_or("UNTRIAGED"));
+        for severity in severities.chain(enhanced_severities) {
+            *self.read.entry(severity.to_owned()).or_default() += 1;
+        }
+        self.found.extend(findings.findings().iter().map(basic));
+        self.found.extend(findings.enhanced_findings().iter().flat_map(enhanced));
+        if let Some(counts) = findings.finding_severity_counts() {
+            let number = |count: i32| usize::try_from(count).unwrap_or_default();
+            self.counted =
+                counts.iter().map(|(severity, count)| (severity.as_str().to_owned(), number(*count))).collect();
+        }
+        if self.found.len() > MOST_FINDINGS {
+            return Err(format!("there are more than {MOST_FINDINGS} findings"));
+        }
+        let next = page.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
+        if next.is_some() && next == self.token {
+            return Err("the list of findings has no end: a page leads to itself".to_owned());
+        }
+        self.token = next;
+        if self.token.is_some() {
+            return Ok(false);
+        }
+        let lacking = self.counted.iter().find_map(|(severity, counted)| {
+            let read = self.read.get(severity).copied().unwrap_or_default();
+            (read < *counted)
+                .then(|| format!("the registry counts {counted} findings {severity} and lists {read} of them"))
+        });
+        lacking.map_or(Ok(true), Err)
+    }
+}
+
 #[async_trait]
 impl ImageScans for AwsImageScans {
     async fn scan(&self, account: &str, repository: &str, digest: &str) -> Result<ScanSight, CloudError> {
         let what = format!("the findings of the image {repository}@{digest}");
         let call = self.clients.call("read", what, "ecr:DescribeImageScanFindings");
-        let (mut found, mut next) = (Vec::new(), None);
+        let mut pages = Pages::default();
         loop {
             let request = self.clients.ecr().describe_image_scan_findings().registry_id(account);
-            let request = request.repository_name(repository).image_id(id(digest)).set_next_token(next);
+            let request = request.repository_name(repository).image_id(id(digest)).set_next_token(pages.token.clone());
             let page = match request.send().await {
                 Err(error) if error.code() == Some("ScanNotFoundException") => return Ok(ScanSight::Absent),
                 Err(error)
@@ -102,17 +154,8 @@ impl ImageScans for AwsImageScans {
             if let Some(sight) = unfinished(&page) {
                 return Ok(sight);
             }
-            if let Some(findings) = page.image_scan_findings() {
-                found.extend(findings.findings().iter().map(basic));
-                found.extend(findings.enhanced_findings().iter().flat_map(enhanced));
-            }
-            if found.len() > MOST_FINDINGS {
-                let message = format!("there are more than {MOST_FINDINGS} findings");
-                return Err(call.error(CloudErrorKind::Other, message));
-            }
-            next = page.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
-            if next.is_none() {
-                return Ok(ScanSight::Done(found));
+            if pages.add(&page).map_err(|message| call.error(CloudErrorKind::Other, message))? {
+                return Ok(ScanSight::Done(pages.found));
             }
         }
     }
@@ -164,6 +207,59 @@ mod tests {
             [["CVE-1", "HIGH", "openssl", "3"], ["CVE-2", "CRITICAL", "a", "1"], ["CVE-2", "CRITICAL", "b", "1"]]
         );
         assert_eq!(found[1].fixed_version.as_deref(), Some("2"));
+    }
+
+    /// The registry's word that a scan is done does not let an image pass by findings that were not read.
+    #[tokio::test]
+    async fn a_list_that_is_not_whole_is_an_error() {
+        let stub = Stub::start().await;
+        let page = |status: &str, rest: serde_json::Value| {
+            let mut page = json!({"imageScanStatus": {"status": status}});
+            page.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+            reply(200, page.to_string())
+        };
+        let high = json!([{"name": "CVE-1", "severity": "HIGH"}]);
+        for (status, rest, part) in [
+            ("COMPLETE", json!({}), "no list of findings"),
+            ("ACTIVE", json!({}), "no list of findings"),
+            (
+                "COMPLETE",
+                json!({"imageScanFindings": {"findings": [], "findingSeverityCounts": {"CRITICAL": 7}}}),
+                "7 findings CRITICAL and lists 0",
+            ),
+            (
+                "COMPLETE",
+                json!({"imageScanFindings": {"findings": high, "findingSeverityCounts": {"HIGH": 2}}}),
+                "2 findings HIGH and lists 1",
+            ),
+        ] {
+            stub.push(page(status, rest));
+            let error = seen(&stub).await.unwrap_err();
+            assert!(error.kind == CloudErrorKind::Other && error.message.contains(part), "{part}: {error:?}");
+        }
+        let whole = json!({"imageScanFindings": {"findings": high, "findingSeverityCounts": {"HIGH": 1, "LOW": 0}}});
+        stub.push(page("COMPLETE", whole));
+        assert!(matches!(seen(&stub).await.unwrap(), ScanSight::Done(found) if found.len() == 1));
+        for _ in 0..2 {
+            stub.push(page("COMPLETE", json!({"imageScanFindings": {}, "nextToken": "same"})));
+        }
+        assert!(seen(&stub).await.unwrap_err().message.contains("a page leads to itself"));
+    }
+
+    #[tokio::test]
+    async fn findings_of_an_unknown_status_count() {
+        let stub = Stub::start().await;
+        let finding = |status: &str| json!({"severity": "HIGH", "status": status, "title": status});
+        let all: Vec<_> = ["", "active", "NEW", "CLOSED", "SUPPRESSED"].into_iter().map(finding).collect();
+        let counts = json!({"HIGH": 5});
+        let findings = json!({"enhancedFindings": all, "findingSeverityCounts": counts});
+        stub.push(reply(
+            200,
+            json!({"imageScanStatus": {"status": "ACTIVE"}, "imageScanFindings": findings}).to_string(),
+        ));
+        let ScanSight::Done(found) = seen(&stub).await.unwrap() else { panic!("the scan is done") };
+        let told: Vec<_> = found.iter().map(|one| one.id.as_str()).collect();
+        assert_eq!(told, ["", "active", "NEW"]);
     }
 
     #[tokio::test]

@@ -240,17 +240,28 @@ fn reap() -> bool {
 ///
 /// For a process whose caller is gone, so that no one else signals the group.
 pub async fn end_family(grace: Duration) {
-    signal_family(Signal::TERM);
-    let deadline = tokio::time::Instant::now() + grace;
-    while tokio::time::Instant::now() < deadline && !family().is_empty() {
-        tokio::time::sleep(LOOK_AGAIN).await;
-    }
-    signal_family(Signal::KILL);
+    end_all(grace, family).await;
 }
 
-fn signal_family(signal: Signal) {
+/// Ends this process's descendants, those in other groups and sessions too: TERM, `grace`, KILL.
+///
+/// It finds what lost its parent only while a [`Reaper`] lives.
+pub async fn end_descendants(grace: Duration) {
+    end_all(grace, || descendants(HashSet::new(), &alive())).await;
+}
+
+async fn end_all(grace: Duration, members: impl Fn() -> Vec<Pid>) {
+    signal_all(Signal::TERM, members());
+    let deadline = tokio::time::Instant::now() + grace;
+    while tokio::time::Instant::now() < deadline && !members().is_empty() {
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    signal_all(Signal::KILL, members());
+}
+
+fn signal_all(signal: Signal, members: Vec<Pid>) {
     let waiting = WAITING.lock().clone();
-    for pid in family().into_iter().filter(|pid| signal == Signal::KILL || !waiting.contains(pid)) {
+    for pid in members.into_iter().filter(|pid| signal == Signal::KILL || !waiting.contains(pid)) {
         if let Err(error) = rustix::process::kill_process(pid, signal)
             && error != rustix::io::Errno::SRCH
         {
@@ -261,11 +272,22 @@ fn signal_family(signal: Signal) {
 
 fn family() -> Vec<Pid> {
     let me = rustix::process::getpid().as_raw_nonzero().get();
-    let alive: Vec<_> = processes().filter(|(_, stat)| !stat.is_zombie).collect();
-    let mut members = HashSet::from([me]);
+    let alive = alive();
+    let mut group = HashSet::new();
     if own_group() == me {
-        members.extend(alive.iter().filter(|(_, stat)| stat.group == me).map(|(pid, _)| pid.as_raw_nonzero().get()));
+        group.extend(alive.iter().filter(|(_, stat)| stat.group == me).map(|(pid, _)| pid.as_raw_nonzero().get()));
     }
+    descendants(group, &alive)
+}
+
+fn alive() -> Vec<(Pid, Stat)> {
+    processes().filter(|(_, stat)| !stat.is_zombie).collect()
+}
+
+/// These processes and the descendants of them and of this process, without this process.
+fn descendants(mut members: HashSet<i32>, alive: &[(Pid, Stat)]) -> Vec<Pid> {
+    let me = rustix::process::getpid().as_raw_nonzero().get();
+    members.insert(me);
     let mut before = 0;
     while members.len() > before {
         before = members.len();

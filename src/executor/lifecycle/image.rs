@@ -24,10 +24,16 @@ mod tag_format;
 mod tagging;
 mod trivy;
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 
 use super::{CommandInputs, until_canceled};
+use crate::base::process::{self, Reaper};
 use crate::base::signals::Cancellation;
+
+/// Time that processes which a builder or a scanner left behind have to end after SIGTERM.
+const GRACE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
 pub struct ImageArgs {
@@ -47,9 +53,13 @@ enum ImageCommand {
     Scan(Box<scan::ScanArgs>),
 }
 
+/// Runs the command, and ends what its programs left behind: a `RUN` of a Dockerfile may start a process in a session of its own.
 pub async fn run(inputs: &CommandInputs, args: ImageArgs, cancellation: Cancellation) -> anyhow::Result<()> {
-    match args.command {
+    let _reaper = Reaper::start()?;
+    let ended = match args.command {
         ImageCommand::Build(args) => Box::pin(build::run(inputs, *args, cancellation)).await,
         ImageCommand::Scan(args) => until_canceled(cancellation, Box::pin(scan::run(inputs, *args))).await,
-    }
+    };
+    process::end_descendants(GRACE).await;
+    ended
 }

@@ -21,8 +21,6 @@ use crate::support::waiting::search_path;
 const BUILD: &str = include_str!("../../../runner-config/iam/lifecycle/image-build.json");
 const SCAN: &str = include_str!("../../../runner-config/iam/lifecycle/image-scan.json");
 const SECRET: &str = "s3cret-of-the-build";
-/// A process that a `RUN` leaves.
-const LEFT: &str = "sleep 471147";
 /// Two stages; the first one reads the secret.
 const DOCKERFILE: &str = "ARG BASE_IMAGE
 FROM ${BASE_IMAGE} AS first
@@ -100,6 +98,11 @@ impl Builds {
         images(&self.emulator, "example-image").into_iter().collect()
     }
 
+    /// A program that a `RUN` leaves; no other test has it.
+    fn left(&self) -> String {
+        format!("sleep 6{}", self.emulator.endpoint.rsplit(':').next().unwrap())
+    }
+
     /// Nothing of a build is left, on the disk or as a process.
     #[track_caller]
     fn is_left_clean(&self) {
@@ -110,7 +113,8 @@ impl Builds {
         let running: Vec<_> =
             processes().map(command).filter(|line| line.starts_with("buildah") && line.contains(own)).collect();
         assert!(running.is_empty(), "{running:?}");
-        assert!(processes().map(command).all(|line| !line.trim_end().ends_with(LEFT)), "a `RUN` left a process");
+        let left = self.left();
+        assert!(processes().map(command).all(|line| !line.contains(&left)), "a `RUN` left a process");
     }
 }
 
@@ -212,11 +216,7 @@ fn a_build_that_cannot_end_well_pushes_nothing() {
         ("FROM busybox:1\n", &[], "names no registry"),
         ("ARG BASE_IMAGE\nFROM $BASE_IMAGE\nRUN exit 7\n", &[], "the image does not build"),
         ("ARG BASE_IMAGE\nFROM $BASE_IMAGE\nCOPY absent /\n", &[], "the image does not build"),
-        (
-            "ARG BASE_IMAGE\nFROM $BASE_IMAGE\nRUN busybox setsid sleep 471147 & echo begun && sleep 600\n",
-            &["--timeout", "4s"],
-            "`--timeout`",
-        ),
+        ("ARG BASE_IMAGE\nFROM $BASE_IMAGE\nRUN echo begun && sleep 600\n", &["--timeout", "4s"], "`--timeout`"),
         ("ARG BASE_IMAGE\nFROM $BASE_IMAGE\n", &["--target", "absent"], "the image does not build"),
         ("ARG BASE_IMAGE\nFROM ${BASE_IMAGE}0\n", &[], "is no name of an image"),
         ("FROM oci:/etc\n", &[], "is no name of an image"),
@@ -232,6 +232,15 @@ fn a_build_that_cannot_end_well_pushes_nothing() {
         said(&builds, arguments, 1, text);
     }
     std::fs::remove_file(builds.folder.path().join("project/root")).unwrap();
+    // A process in a session of its own ends with the command too.
+    let seconds = format!("{}.25", std::process::id());
+    builds.write(
+        "Dockerfile",
+        &format!("ARG BASE_IMAGE\nFROM $BASE_IMAGE\nRUN busybox setsid sleep {seconds} >/dev/null 2>&1 & exit 7\n"),
+    );
+    said(&builds, &[], 1, "the image does not build");
+    let left: Vec<_> = processes().map(command).filter(|line| line.contains(&format!("sleep {seconds}"))).collect();
+    assert!(left.is_empty(), "{left:?}");
     builds.write("Dockerfile", &format!("FROM {REGISTRY}/example-base@sha256:{}\n", "0".repeat(64)));
     said(&builds, &[], 1, "no such base image");
     if !is_mended() {
@@ -262,7 +271,8 @@ fn a_signal_leaves_no_file_and_no_process() {
     let test = "a_signal_leaves_no_file_and_no_process";
     let Some(builds) = Builds::new(test, &[], &[]) else { return };
     create_repository(&builds.emulator, "example-image", "MUTABLE");
-    let step = |then: &str| format!("ARG BASE_IMAGE\nFROM $BASE_IMAGE\nRUN busybox setsid {LEFT} & {then}\n");
+    let left = builds.left();
+    let step = |then: &str| format!("ARG BASE_IMAGE\nFROM $BASE_IMAGE\nRUN busybox setsid {left} & {then}\n");
     builds.write("Dockerfile", &step("echo 'be''gun' && sleep 600"));
     let mut child = builds.with_variables("7", |project, variables| {
         let mut program = Command::new(crate::support::program::executor());
@@ -354,6 +364,9 @@ const TRIVY: &str = r#"#!/bin/sh
 set -eu
 env > "$TRIVY_SEEN"
 echo "$*" >> "$TRIVY_SEEN"
+[ ! -e .trivyignore ]
+setsid sleep 600 &
+echo $! > "$TRIVY_LEFT"
 [ -n "$TRIVY_PASSWORD" ] && [ "$TRIVY_USERNAME" = AWS ]
 while [ "$1" != --output ]; do shift; done
 cat > "$2" <<'END'
@@ -448,12 +461,19 @@ fn trivy_of_the_job_scans_with_the_password_of_the_registry() {
     let mut variables: Vec<_> = own.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let seen_by = seen.to_str().unwrap();
     variables.extend([("AWS_ENDPOINT_URL", emulator.endpoint.as_str()), ("IMAGE_URI", &uri), ("PATH", &path)]);
-    variables.extend([("TRIVY_SEEN", seen_by), ("API_TOKEN", SECRET)]);
+    variables.extend([("TRIVY_SEEN", seen_by), ("API_TOKEN", SECRET), ("TRIVY_SEVERITY", "LOW")]);
+    let left = folder.join("left");
+    variables.push(("TRIVY_LEFT", left.to_str().unwrap()));
+    std::fs::write(folder.join(".trivyignore"), "CVE-2026-0003\n").unwrap();
     let ended = run(folder, &variables, &["image", "scan", "--dotenv", "scan.env"]);
     assert_eq!(ended.code, 10, "{}{}", ended.stdout, ended.stderr);
     assert!(ended.stdout.contains("CVE-2026-0003  zlib1g 1.2, fixed in 1.3"), "{}", ended.stdout);
     assert_eq!(std::fs::read_to_string(folder.join("scan.env")).unwrap(), "IMAGE_SCAN_RESULT=failed\n");
     let seen = std::fs::read_to_string(&seen).unwrap();
+    assert!(!seen.contains("TRIVY_SEVERITY") && ended.stderr.contains("`TRIVY_SEVERITY`"), "{seen}{}", ended.stderr);
+    assert!(seen.contains("TRIVY_TIMEOUT=600s"), "{seen}");
+    let left = std::fs::read_to_string(&left).unwrap();
+    assert!(!std::path::Path::new("/proc").join(left.trim()).exists(), "the process that trivy left is ended");
     let line = seen.lines().last().unwrap();
     let host = emulator.endpoint.trim_start_matches("http://");
     assert!(line.contains(&format!("{host}/example-image@sha256:")), "{line}");

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::buildspec::Buildspec;
 use super::marks::{MarkReader, PhaseMark};
+use super::mask::Mask;
 use super::records::{BuildRecord, CodeBuild, ProjectKey};
 use super::script::script;
 use super::source::unpack;
@@ -278,7 +279,7 @@ impl BuildContainer<'_> {
         mark: &str,
         spec: &Buildspec,
     ) {
-        let mut reader = MarkReader::new(mark);
+        let (mut reader, mut hidden) = (MarkReader::new(mark), Mask::of(self.secrets.values()));
         for part in &spec.ignored {
             drop(
                 log.send(format!("[Container] The part {part} of the buildspec is not done here\n").into_bytes()).await,
@@ -289,11 +290,13 @@ impl BuildContainer<'_> {
             for mark in marks {
                 self.service.change(&self.build.id, |record| enter(record, mark, spec));
             }
+            let text = hidden.push(&text);
             if !text.is_empty() {
                 drop(log.send(text).await);
             }
         }
-        let rest = reader.finish();
+        let mut rest = hidden.push(&reader.finish());
+        rest.extend(hidden.finish());
         if !rest.is_empty() {
             drop(log.send(rest).await);
         }

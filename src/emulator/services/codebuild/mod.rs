@@ -1,12 +1,14 @@
 //! CodeBuild: projects whose source is in S3, and builds that run shell buildspecs in containers of this machine.
 //!
 //! `records.rs` holds what exists; `projects.rs` and `builds.rs` are the operations. `life.rs` runs a build: `source.rs` unpacks its source,
-//! `buildspec.rs` reads its commands, `script.rs` makes one script of them, and `marks.rs` finds in the output where its phases begin and end.
+//! `buildspec.rs` reads its commands, `script.rs` makes one script of them, `marks.rs` finds in the output where its phases begin and end, and
+//! `mask.rs` hides secrets in it.
 
 mod builds;
 mod buildspec;
 mod life;
 mod marks;
+mod mask;
 mod projects;
 mod records;
 mod role;

@@ -58,6 +58,7 @@ fn place(entry: &mut Entry<'_, impl Read>, path: &Path, root: &Path) -> anyhow::
         return Ok(());
     }
     if let Some(gone) = name.strip_prefix(WHITEOUT) {
+        ensure!(!matches!(gone, b"" | b"." | b".."), "the name says that a directory above it is gone");
         return remove(&parent.join(std::ffi::OsStr::from_bytes(gone)));
     }
     let kind = entry.header().entry_type();
@@ -175,6 +176,19 @@ mod tests {
         assert_eq!(read("usr/bin/b").as_deref(), Some("b"), "through the link of the lower layer");
         assert_eq!((read("usr/bin/a"), read("etc/old"), read("opt/all/one")), (Some("a".to_owned()), None, None));
         assert_eq!((read("opt/all/two").as_deref(), read("dir").as_deref()), (Some("2"), Some("now a file")));
+    }
+
+    #[test]
+    fn a_removal_names_an_entry() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        for name in [".wh.", ".wh..", ".wh...", "dir/.wh..", "dir/.wh..."] {
+            fs::create_dir_all(root.join("dir")).unwrap();
+            fs::write(folder.path().join("kept"), "kept").unwrap();
+            let error = format!("{:#}", apply(layer(&[(name, Some(""))], false).path(), &root).unwrap_err());
+            assert!(error.contains("a directory above it is gone"), "{name}: {error}");
+            assert!(root.join("dir").is_dir() && folder.path().join("kept").is_file(), "{name}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::findings::{ImageScanner, KnownVulnerability, ScanResult, Severity};
 use crate::base::failure::Failure;
@@ -29,7 +29,10 @@ pub(super) async fn scan(
     let mut pauses = PAUSES.into_iter().chain(std::iter::repeat(PAUSES[PAUSES.len() - 1]));
     let mut start = None;
     loop {
-        match scans.scan(account, repository, digest).await.map_err(|error| absent(image, error))? {
+        let looked = timeout_at(deadline, scans.scan(account, repository, digest)).await;
+        // Many pages, or an answer that does not come: the limit holds for the look itself too.
+        let Ok(looked) = looked else { return Err(too_long(limit, start.flatten())) };
+        match looked.map_err(|error| absent(image, error))? {
             ScanSight::Done(findings) => return Ok(result(findings)),
             ScanSight::Failed { status, reason } => return Err(unusable(image, &status, &reason).into()),
             ScanSight::Absent if start.is_none() => {
@@ -45,19 +48,21 @@ pub(super) async fn scan(
             ScanSight::Absent | ScanSight::Running => {}
         }
         if Instant::now() >= deadline {
-            let failure = Failure::system(format!(
-                "the scan of the image did not end within {}",
-                humantime::format_duration(limit)
-            ))
-            .hint("raise `--timeout`, or look at the image in the registry: its scan may have to be configured there");
-            return Err(match start.flatten() {
-                Some(error) => failure.caused_by(error),
-                None => failure,
-            }
-            .into());
+            return Err(too_long(limit, start.flatten()));
         }
         let pause = Duration::from_secs(pauses.next().unwrap_or_default());
         tokio::time::sleep(pause.min(deadline.saturating_duration_since(Instant::now()))).await;
+    }
+}
+
+/// `start` is the refusal of a scan that was asked for.
+fn too_long(limit: Duration, start: Option<CloudError>) -> anyhow::Error {
+    let limit = humantime::format_duration(limit);
+    let failure = Failure::system(format!("the scan of the image did not end within {limit}"))
+        .hint("raise `--timeout`, or look at the image in the registry: its scan may have to be configured there");
+    match start {
+        Some(error) => failure.caused_by(error).into(),
+        None => failure.into(),
     }
 }
 
@@ -131,6 +136,29 @@ mod tests {
         assert_eq!(images.started_scans(), 1);
         let (result, images) = scanned([done()]).await;
         assert_eq!((result.is_ok(), images.started_scans()), (true, 0));
+    }
+
+    /// A registry that does not answer.
+    #[derive(Debug)]
+    struct Silent;
+
+    #[async_trait::async_trait]
+    impl ImageScans for Silent {
+        async fn scan(&self, _: &str, _: &str, _: &str) -> Result<ScanSight, CloudError> {
+            std::future::pending().await
+        }
+
+        async fn start(&self, _: &str, _: &str, _: &str) -> Result<(), CloudError> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_limit_holds_for_a_look_that_does_not_end() {
+        let image = ImageName::parse(IMAGE).unwrap();
+        let looking = scan(&Silent, &image, LIMIT, &Printer::captured().0);
+        let result = tokio::time::timeout(LIMIT * 2, looking).await.expect("the limit holds");
+        assert!(failure::render(&result.unwrap_err()).contains("did not end within 10m"));
     }
 
     #[tokio::test(start_paused = true)]

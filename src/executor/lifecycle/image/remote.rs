@@ -4,6 +4,7 @@ use std::path::{Component, Path};
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use sha2::{Digest as _, Sha256};
 
 use super::built::{BuiltParts, ImageStatus};
 use super::codebuild::{self, BuildOrder};
@@ -14,7 +15,7 @@ use super::tagging::{self, TagPlan};
 use crate::base::failure::Failure;
 use crate::base::plain;
 use crate::base::signals::Cancellation;
-use crate::cloud::{ImageRepositorySight, StoredImage, TaggedImages};
+use crate::cloud::{ImageRepositorySight, Sha256Hash, StoredImage, TaggedImages};
 use crate::lifecycle::manifest::CodeBuildEntry;
 use crate::lifecycle::target::ProjectTarget;
 use crate::lifecycle::{CommandInputs, until_canceled};
@@ -49,7 +50,8 @@ impl RemoteBuild<'_> {
             inputs.printer.warn("`image.cache` is for buildah in the job: CodeBuild builds without it");
         }
         let source = Arc::new(until_canceled(cancellation.clone(), self.source()).await?);
-        let context_tag = self.context_tag(&source, dockerfile, bases);
+        let files = files_hash(source.sha256(), &dockerfile_path, &context);
+        let context_tag = self.context_tag(&files, dockerfile, bases);
         let looked_for: Vec<_> = tags.iter().chain([&context_tag]).cloned().collect();
         let found =
             until_canceled(cancellation.clone(), async { Ok(store.tagged(repository, &looked_for).await?) }).await?;
@@ -83,9 +85,7 @@ impl RemoteBuild<'_> {
     }
 
     /// The tag of everything that the image is built from: all files of the source, since a buildspec may use each.
-    fn context_tag(&self, source: &ProjectSource, dockerfile: &str, bases: &[(String, String)]) -> String {
-        let mut files = ContextHash::default();
-        files.add(b"source", ContextEntry::File, source.sha256());
+    fn context_tag(&self, files: &ContextHash, dockerfile: &str, bases: &[(String, String)]) -> String {
         let inputs = BuildInputs {
             dockerfile: self.entry.buildspec.as_deref().unwrap_or(dockerfile).as_bytes(),
             target: self.spec.target.as_deref(),
@@ -93,7 +93,7 @@ impl RemoteBuild<'_> {
             bases,
             platform: if self.entry.is_arm() { "linux/arm64" } else { "linux/amd64" },
         };
-        fingerprint::context_tag(&files, &inputs)
+        fingerprint::context_tag(files, &inputs)
     }
 
     /// The image that the build has pushed.
@@ -105,6 +105,15 @@ impl RemoteBuild<'_> {
         })?;
         Ok(image)
     }
+}
+
+/// The hash of the source, and of the places in it that a build is told: a source may have several Dockerfiles and contexts.
+fn files_hash(source: &Sha256Hash, dockerfile: &str, context: &str) -> ContextHash {
+    let mut files = ContextHash::default();
+    files.add(b"source", ContextEntry::File, source);
+    files.add(b"dockerfile", ContextEntry::File, &Sha256::digest(dockerfile).into());
+    files.add(b"context", ContextEntry::File, &Sha256::digest(context).into());
+    files
 }
 
 /// A path relative to the project's folder.
@@ -128,7 +137,24 @@ fn below(folder: &Path, path: &Path, key: &str) -> Result<String, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
     use super::*;
+
+    #[test]
+    fn contexts_and_dockerfiles_of_one_source_have_tags_of_their_own() {
+        let args = BTreeMap::new();
+        // An own buildspec: the text of the Dockerfile is not known.
+        let inputs =
+            BuildInputs { dockerfile: b"ci/build.yml", target: None, args: &args, bases: &[], platform: "linux/amd64" };
+        let tag = |dockerfile: &str, context: &str| {
+            fingerprint::context_tag(&files_hash(&[1; 32], dockerfile, context), &inputs)
+        };
+        let places = [("Dockerfile", "A"), ("Dockerfile", "B"), ("A/Dockerfile", "A"), ("A", "Dockerfile")];
+        let tags: BTreeSet<_> = places.iter().map(|(dockerfile, context)| tag(dockerfile, context)).collect();
+        assert_eq!(tags.len(), places.len());
+        assert_eq!(tag("Dockerfile", "A"), tag("Dockerfile", "A"));
+    }
 
     #[test]
     fn paths_are_below_the_manifests_folder() {

@@ -162,7 +162,7 @@ async fn scan(inputs: &CommandInputs, args: &ScanArgs, image: &ImageName<'_>) ->
             .into()),
         (Some(ScannerChoice::Trivy) | None, Some(program)) => {
             let login = inputs.connect.tagged_images(&target.access).await?.login().await?;
-            trivy::scan(program, &inputs.env, image, &login, args.timeout).await
+            trivy::scan(program, &inputs.env, image, &login, args.timeout, &inputs.printer).await
         }
         (Some(ScannerChoice::Ecr), _) | (None, None) => {
             let scans = inputs.connect.image_scans(&target.access).await?;

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::findings::{Judged, KnownVulnerability, ScanResult};
+use crate::base::plain;
 use crate::lifecycle::hex::hex;
 
 /// Version of the schema. Those with other patch numbers have the same required keys.
@@ -23,6 +24,7 @@ pub(super) fn report(
 ) -> String {
     let scanner = &result.scanner;
     let messages = judged.accepted.iter().map(|(finding, entry)| {
+        let finding = safe(finding);
         let text = format!("{} in {} is accepted until {}: {}", finding.id, finding.package, entry.until, entry.reason);
         json!({"level": "info", "value": text})
     });
@@ -54,8 +56,22 @@ pub(super) fn report(
     format!("{report:#}\n")
 }
 
+/// The finding without control characters in what GitLab shows as one line.
+fn safe(finding: &KnownVulnerability) -> KnownVulnerability {
+    let line = |text: &str| plain::line(text, LONGEST_NAME);
+    KnownVulnerability {
+        id: line(&finding.id),
+        severity: finding.severity,
+        package: line(&finding.package),
+        version: line(&finding.version),
+        fixed_version: finding.fixed_version.as_deref().map(line),
+        description: finding.description.as_deref().map(|text| plain::lines(text).into_owned()),
+        url: finding.url.as_deref().map(|text| plain::line(text, LONGEST_DESCRIPTION)),
+    }
+}
+
 fn vulnerability(image: &str, system: &str, finding: &KnownVulnerability) -> Value {
-    let KnownVulnerability { id, severity, package, version, fixed_version, description, url } = finding;
+    let KnownVulnerability { id, severity, package, version, fixed_version, description, url } = &safe(finding);
     let kind = id.split('-').next().unwrap_or_default().to_ascii_lowercase();
     let mut identifier = json!({
         "type": if ["cve", "ghsa", "rhsa", "elsa", "usn", "osv"].contains(&kind.as_str()) { kind.as_str() } else { "other" },
@@ -69,7 +85,7 @@ fn vulnerability(image: &str, system: &str, finding: &KnownVulnerability) -> Val
         "severity": severity.word(),
         "location": {
             "image": image,
-            "operating_system": some(system),
+            "operating_system": some(&plain::line(system, LONGEST_NAME)),
             "dependency": {"package": {"name": package}, "version": version},
         },
     });
@@ -137,6 +153,23 @@ mod tests {
             fixed_version: Some("2".to_owned()),
             description: Some("x".repeat(30_000)),
             url: Some("javascript:alert(1)".to_owned()),
+        }
+    }
+
+    #[test]
+    fn names_of_findings_are_one_line_without_control_characters() {
+        let mut hostile = finding("CVE-1\n\u{1b}[2J\u{202e}");
+        hostile.package = "a\nb".to_owned();
+        hostile.url = Some("https://u\n\u{1b}".to_owned());
+        let report = made(vec![hostile])["vulnerabilities"][0].clone();
+        let texts = [
+            &report["name"],
+            &report["identifiers"][0]["name"],
+            &report["location"]["dependency"]["package"]["name"],
+            &report["links"][0]["url"],
+        ];
+        for text in texts.map(|text| text.as_str().unwrap()) {
+            assert!(!text.is_empty() && !text.contains(['\n', '\u{1b}', '\u{202e}']), "{text:?}");
         }
     }
 

@@ -3,13 +3,13 @@
 //! Names and modes come from git's index, contents from the folder, so that files of Git LFS are whole. Files that git does not track are
 //! left out, and submodules too. Every file is hashed first: a zip that is stored already is not made again.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufWriter, Read as _, Write as _};
-use std::os::unix::ffi::OsStringExt as _;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags};
 use sha2::{Digest as _, Sha256};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipWriter};
@@ -275,10 +275,25 @@ fn select(entries: Vec<IndexEntry>) -> anyhow::Result<(Vec<TrackedFile>, Vec<Str
     Ok((files, submodules))
 }
 
+/// The folder of a file, and the file's name in it. No part of the path may be a link: git tracks nothing behind one.
+fn place<'a>(folder: &Path, file: &'a TrackedFile) -> anyhow::Result<(OwnedFd, &'a str)> {
+    let (parents, name) = file.path.rsplit_once('/').unwrap_or(("", &file.path));
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let refused = |error: rustix::io::Errno| not_there(&file.path, &error.into());
+    let mut at = rustix::fs::open(folder, flags, Mode::empty()).map_err(refused)?;
+    for part in parents.split('/').filter(|part| !part.is_empty()) {
+        if part == ".." {
+            return Err(refused(rustix::io::Errno::ACCESS));
+        }
+        at = rustix::fs::openat(&at, part, flags | OFlags::NOFOLLOW, Mode::empty()).map_err(refused)?;
+    }
+    Ok((at, name))
+}
+
 fn open(folder: &Path, file: &TrackedFile) -> anyhow::Result<(File, u64)> {
-    let path = folder.join(&file.path);
+    let (parent, name) = place(folder, file)?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let opened = rustix::fs::open(&path, flags, rustix::fs::Mode::empty()).map(File::from);
+    let opened = rustix::fs::openat(&parent, name, flags, Mode::empty()).map(File::from);
     let opened = opened.map_err(|error| not_there(&file.path, &error.into()))?;
     let found = opened.metadata().with_context(|| failed_to_read(&file.path))?;
     if !found.is_file() {
@@ -289,15 +304,15 @@ fn open(folder: &Path, file: &TrackedFile) -> anyhow::Result<(File, u64)> {
 
 /// The target of a link. Where the system has no links, git writes it into a file.
 fn link(folder: &Path, file: &TrackedFile) -> anyhow::Result<Vec<u8>> {
-    let path = folder.join(&file.path);
-    match fs::read_link(&path) {
-        Ok(target) => Ok(target.into_os_string().into_vec()),
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+    let (parent, name) = place(folder, file)?;
+    match rustix::fs::readlinkat(&parent, name, Vec::new()) {
+        Ok(target) => Ok(target.into_bytes()),
+        Err(rustix::io::Errno::INVAL) => {
             let mut target = Vec::new();
             open(folder, file)?.0.take(LARGEST_POINTER * 4).read_to_end(&mut target)?;
             Ok(target)
         }
-        Err(error) => Err(not_there(&file.path, &error)),
+        Err(error) => Err(not_there(&file.path, &error.into())),
     }
 }
 

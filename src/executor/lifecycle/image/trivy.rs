@@ -1,6 +1,7 @@
 //! Scans an image with trivy, which pulls it from the registry.
 //!
 //! The registry's password is in trivy's environment, in no argument. Variables `TRIVY_*` of the job hold: where its database is, for instance.
+//! Those that leave out findings do not, and neither do trivy's own files in the project.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -14,10 +15,12 @@ use super::findings::{ImageScanner, KnownVulnerability, ScanResult, Severity};
 use super::registry_access::PushHost;
 use super::shown_lines::{self, Masks};
 use crate::base::failure::Failure;
-use crate::base::process::ProcessGroup;
+use crate::base::plain;
+use crate::base::process::{self, ProcessGroup};
 use crate::cloud::RegistryLogin;
 use crate::config::env::Environment;
 use crate::lifecycle::region::ImageName;
+use crate::ui::Printer;
 
 /// Time that trivy has to end after SIGTERM, before SIGKILL.
 const GRACE: Duration = Duration::from_secs(5);
@@ -37,6 +40,40 @@ const PASSED: [&str; 10] = [
     "https_proxy",
 ];
 
+/// Files and folders that variables name, relative to the folder of the job.
+const FILES: [&str; 7] =
+    ["HOME", "TMPDIR", "XDG_CACHE_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR", "TRIVY_CACHE_DIR", "TRIVY_CACERT"];
+/// Variables of trivy that leave out findings, or scan something else, by their begins. `--accept` asks for a reason and a last day.
+const FILTERS: [&str; 14] = [
+    "TRIVY_COMPLIANCE",
+    "TRIVY_CONFIG",
+    "TRIVY_DETECTION_PRIORITY",
+    "TRIVY_FILE_PATTERNS",
+    "TRIVY_IGNORE",
+    "TRIVY_INPUT",
+    "TRIVY_MODULE",
+    "TRIVY_PKG_",
+    "TRIVY_REMOVED_PKGS",
+    "TRIVY_SEVERITY",
+    "TRIVY_SHOW_SUPPRESSED",
+    "TRIVY_SKIP_DIRS",
+    "TRIVY_SKIP_FILES",
+    "TRIVY_V",
+];
+
+/// Tells that a variable leaves out findings, or scans something else.
+fn is_filter(name: &str) -> bool {
+    FILTERS.iter().any(|begin| name.starts_with(begin))
+}
+
+/// The registry that has the image. A password is good for the registries of other accounts in the region too, where their policies allow it.
+fn registry(host: &PushHost, image: &ImageName<'_>) -> String {
+    match host.name.split_once('.') {
+        Some((account, rest)) if account.len() == 12 && rest.starts_with("dkr") => format!("{}.{rest}", image.account),
+        _ => host.name.clone(),
+    }
+}
+
 /// Scans the image.
 ///
 /// # Errors
@@ -47,17 +84,41 @@ pub(super) async fn scan(
     image: &ImageName<'_>,
     login: &RegistryLogin,
     limit: Duration,
+    printer: &Printer,
 ) -> anyhow::Result<ScanResult> {
     let host = PushHost::of(login)?;
     let folder = tempfile::Builder::new().prefix("image-scan-").tempdir().context("failed to make a folder")?;
-    let report = folder.path().join("report.json");
+    let empty = folder.path().join("empty");
+    std::fs::create_dir(&empty).context("failed to make a folder")?;
+    let report =
+        std::path::absolute(folder.path().join("report.json")).context("failed to find the folder of trivy")?;
     let mut command = Command::new(program);
     command.args(["image", "--format", "json", "--quiet", "--output"]).arg(&report);
-    command.arg(format!("{}/{}@{}", host.name, image.repository, image.digest));
-    let own = env.all().filter(|(name, _)| name.starts_with("TRIVY_") || PASSED.contains(&name.as_str()));
-    command.env_clear().envs(own).env("TRIVY_USERNAME", &login.user).env("TRIVY_PASSWORD", &login.password);
+    command.arg(format!("{}/{}@{}", registry(&host, image), image.repository, image.digest));
+    let (own, left_out): (Vec<_>, Vec<_>) = env
+        .all()
+        .filter(|(name, _)| name.starts_with("TRIVY_") || PASSED.contains(&name.as_str()))
+        .partition(|(name, _)| !is_filter(name));
+    for (name, _) in left_out {
+        printer.warn(format!(
+            "`{}` does not hold here: findings are left out by `--severity` and `--accept` alone",
+            plain::line(&name, 100)
+        ));
+    }
+    let work = std::env::current_dir().context("failed to find the folder of the job")?;
+    let own = own.into_iter().map(|(name, value)| {
+        let is_file = FILES.contains(&name.as_str());
+        (name, if is_file { work.join(value).into_os_string() } else { value.into() })
+    });
+    // Its own files of settings and ignored findings are not in an empty folder.
+    command
+        .current_dir(&empty)
+        .env_clear()
+        .envs(own)
+        .env("TRIVY_USERNAME", &login.user)
+        .env("TRIVY_PASSWORD", &login.password);
     command.env("TRIVY_SCANNERS", "vuln").env("TRIVY_IMAGE_SRC", "remote").env("TRIVY_EXIT_CODE", "0");
-    command.env("TRIVY_TIMEOUT", humantime::format_duration(limit).to_string().replace(' ', ""));
+    command.env("TRIVY_TIMEOUT", format!("{}s", limit.as_secs().max(1)));
     if host.is_plain {
         command.env("TRIVY_NON_SSL", "true");
     }
@@ -82,8 +143,13 @@ async fn run(mut command: Command, login: &RegistryLogin, limit: Duration) -> an
         let limit = humantime::format_duration(limit);
         return Err(failed(&format!("it did not end within {limit}")).hint("raise `--timeout`").into());
     };
-    let last: Vec<_> = lines.await.context("failed to read the output of trivy")?.into();
     let exit = exit?;
+    // A process that trivy left behind may hold its output open.
+    process::end_descendants(GRACE).await;
+    let last = match tokio::time::timeout(GRACE, lines).await {
+        Ok(lines) => Vec::from(lines.context("failed to read the output of trivy")?),
+        Err(_) => Vec::new(),
+    };
     if exit.code == 0 {
         return Ok(());
     }
@@ -195,6 +261,14 @@ fn parse(text: &[u8]) -> Result<ScanResult, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_of_another_account_is_in_the_registry_of_that_account() {
+        let image = ImageName::parse("210987654321.dkr.ecr.eu-west-1.amazonaws.com/serve@sha256:a").unwrap();
+        let of = |name: &str| registry(&PushHost { name: name.to_owned(), is_plain: false }, &image);
+        assert_eq!(of("123456789012.dkr.ecr.eu-west-1.amazonaws.com"), "210987654321.dkr.ecr.eu-west-1.amazonaws.com");
+        assert_eq!(of("127.0.0.1:5000"), "127.0.0.1:5000");
+    }
 
     #[test]
     fn a_report_has_the_findings_of_all_parts() {

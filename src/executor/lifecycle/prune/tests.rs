@@ -3,7 +3,7 @@
 mod kills;
 mod worlds;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -234,7 +234,7 @@ impl PruneDesk {
             instance_types: Vec::new(),
             metrics: None,
             commit: None,
-            repositories: BTreeSet::new(),
+            repository: None,
             generated_by: None,
             project: Some(project.to_owned()),
             metadata: BTreeMap::from([("project".to_owned(), project.to_owned())]),

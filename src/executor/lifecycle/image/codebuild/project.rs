@@ -17,6 +17,8 @@ const PRODUCT: &str = "sagemaker-executor:product";
 const VERSION: &str = "sagemaker-executor:version";
 const OWNERS: [(&str, &str); 4] =
     [(OWNER, "GitLab project"), (CLIENT, "client"), (PRODUCT, "product"), (VERSION, "version")];
+/// The owner outside of GitLab, so that the next command finds its project again.
+const NO_PROJECT: &str = "-";
 /// Longest name of a project.
 const LONGEST_NAME: usize = 150;
 /// Longest value of a tag.
@@ -115,8 +117,9 @@ fn name(target: &ProjectTarget, entry: &CodeBuildEntry) -> Result<String, Failur
 }
 
 fn tags(target: &ProjectTarget, entry: &CodeBuildEntry) -> BTreeMap<String, String> {
+    let nobody = NO_PROJECT.to_owned();
     let own = [
-        (OWNER, target.pipeline.project.as_ref()),
+        (OWNER, Some(target.pipeline.project.as_ref().unwrap_or(&nobody))),
         (CLIENT, entry.client.as_ref()),
         (PRODUCT, entry.product.as_ref()),
         (VERSION, entry.version.as_ref()),
@@ -140,7 +143,7 @@ fn tag_value(text: &str) -> String {
 pub(super) fn check_owner(found: &BuildProject, wanted: &BuildProject) -> Result<(), Failure> {
     for (tag, word) in OWNERS {
         let (there, ours) = (found.tags.get(tag), wanted.tags.get(tag));
-        if there != ours || tag == OWNER && there.is_none() {
+        if there != ours {
             let shown = |value: Option<&String>| value.map_or("none".to_owned(), |value| plain::line(value, 100));
             return Err(Failure::user(format!(
                 "the CodeBuild project {} is not of this {word}: its tag `{tag}` is {}, and not {}",
@@ -210,6 +213,23 @@ mod tests {
                 assert!(refused.message().contains(tag), "{refused}");
             }
         }
+    }
+
+    /// What a command makes outside of GitLab, the same command finds again; that of a GitLab project, or of nobody known, it does not take.
+    #[test]
+    fn a_project_without_a_gitlab_project_is_found_again() {
+        let entry = CodeBuildEntry { client: Some("acme".to_owned()), ..entry() };
+        let mut outside = target("group/wine");
+        outside.pipeline.project = None;
+        let ours = wanted(&outside, &entry, "b/k").unwrap();
+        check_owner(&ours, &ours).unwrap();
+        assert!(!differs(&ours, &ours));
+        let of_gitlab = wanted(&target("group/wine"), &entry, "b/k").unwrap();
+        check_owner(&of_gitlab, &ours).unwrap_err();
+        check_owner(&ours, &of_gitlab).unwrap_err();
+        let mut untagged = ours.clone();
+        untagged.tags.remove(OWNER);
+        check_owner(&untagged, &ours).unwrap_err();
     }
 
     #[test]

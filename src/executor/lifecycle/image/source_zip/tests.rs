@@ -120,6 +120,11 @@ fn what_cannot_be_sent_is_refused_with_what_to_change() {
     refused(&project, LIMITS, "git tracks Dockerfile, and it cannot be read");
     symlink("/etc/passwd", project.path().join("Dockerfile")).unwrap();
     refused(&project, LIMITS, "git tracks Dockerfile, and it cannot be read");
+    let moved = Project::new();
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::rename(moved.path().join("src"), elsewhere.path().join("src")).unwrap();
+    symlink(elsewhere.path().join("src"), moved.path().join("src")).unwrap();
+    refused(&moved, LIMITS, "git tracks src/run.sh, and it cannot be read");
     let empty = Project(tempfile::tempdir().unwrap());
     refused(&empty, LIMITS, "git cannot read the project");
     empty.git(&["init", "--quiet"]);
