@@ -156,7 +156,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_limit_holds_for_a_look_that_does_not_end() {
         let image = ImageName::parse(IMAGE).unwrap();
-        let looking = scan(&Silent, &image, LIMIT, &Printer::captured().0);
+        let (printer, _) = Printer::captured();
+        let looking = scan(&Silent, &image, LIMIT, &printer);
         let result = tokio::time::timeout(LIMIT * 2, looking).await.expect("the limit holds");
         assert!(failure::render(&result.unwrap_err()).contains("did not end within 10m"));
     }
