@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 /// # Errors
 /// The name of an argument that a `FROM` needs, and that has no value.
 pub(super) fn bases(text: &str, args: &BTreeMap<String, String>, target: Option<&str>) -> Result<Vec<String>, String> {
-    let mut readings = readings(text).into_iter();
+    let mut readings = readings(text, &[escape(text)]).into_iter();
     let mut bases = bases_of(&readings.next().unwrap_or_default(), args, target)?;
     for reading in readings {
         // Text of a program is no instruction: `from numpy import array`.
@@ -34,7 +34,8 @@ pub(super) fn names_registry(image: &str) -> bool {
 /// The options of each `RUN`, such as `--mount=type=bind,source=data,target=/data`, also of one behind `ONBUILD`.
 pub(super) fn run_options(text: &str) -> Vec<String> {
     let mut options = Vec::new();
-    for line in readings(text).into_iter().flatten() {
+    // Builders that look for `escape` in the first line alone go by the backslash.
+    for line in readings(text, &[escape(text), '\\']).into_iter().flatten() {
         let mut words = line.split_whitespace().skip_while(|word| word.eq_ignore_ascii_case("ONBUILD"));
         if words.next().is_some_and(|word| word.eq_ignore_ascii_case("RUN")) {
             options.extend(words.take_while(|word| word.starts_with("--")).map(str::to_owned));
@@ -45,17 +46,9 @@ pub(super) fn run_options(text: &str) -> Vec<String> {
     options
 }
 
-/// The instructions by each way to read the text; the way of Docker first.
-fn readings(text: &str) -> Vec<Vec<String>> {
-    let escape = escape(text);
-    let mut readings = Vec::new();
-    for (escape, has_heredocs) in [(escape, true), (escape, false), ('\\', true), ('\\', false)] {
-        let reading = instructions(text, escape, has_heredocs);
-        if !readings.contains(&reading) {
-            readings.push(reading);
-        }
-    }
-    readings
+/// The instructions by each way to read the text, with these characters that continue lines; the way of Docker first.
+fn readings(text: &str, escapes: &[char]) -> Vec<Vec<String>> {
+    escapes.iter().flat_map(|escape| [true, false].map(|heredocs| instructions(text, *escape, heredocs))).collect()
 }
 
 fn bases_of(
