@@ -11,6 +11,7 @@ mod dockerfile;
 mod findings;
 mod fingerprint;
 mod ignore_file;
+mod mounts;
 mod registry_access;
 mod registry_scan;
 mod remote;

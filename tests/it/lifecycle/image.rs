@@ -1,9 +1,11 @@
 //! `image build` with buildah and the emulator's registry, under the shipped policy; and `image scan`, with a stand-in of trivy and with
 //! findings of the registry.
 
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -69,6 +71,10 @@ impl Builds {
     }
 
     fn run(&self, pipeline: &str, arguments: &[&str]) -> Ended {
+        self.with_variables(pipeline, |project, variables| run(project, variables, &[&["image"], arguments].concat()))
+    }
+
+    fn with_variables<T>(&self, pipeline: &str, call: impl FnOnce(&Path, &[(&str, &str)]) -> T) -> T {
         let (path, own) = (search_path(), self.emulator.environment());
         let mut variables: Vec<_> = own.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         variables.extend([
@@ -80,7 +86,7 @@ impl Builds {
             ("PIP_PASSWORD", SECRET),
             ("TMPDIR", self.folder.path().to_str().unwrap()),
         ]);
-        run(&self.folder.path().join("project"), &variables, &[&["image"], arguments].concat())
+        call(&self.folder.path().join("project"), &variables)
     }
 
     /// A build in the environment, as a job calls it.
@@ -90,6 +96,11 @@ impl Builds {
 
     fn images(&self) -> Vec<String> {
         images(&self.emulator, "example-image").into_iter().collect()
+    }
+
+    /// A program that a `RUN` leaves; no other test has it.
+    fn left(&self) -> String {
+        format!("sleep 6{}", self.emulator.endpoint.rsplit(':').next().unwrap())
     }
 
     /// Nothing of a build is left, on the disk or as a process.
@@ -102,7 +113,17 @@ impl Builds {
         let running: Vec<_> =
             processes().map(command).filter(|line| line.starts_with("buildah") && line.contains(own)).collect();
         assert!(running.is_empty(), "{running:?}");
+        let left = self.left();
+        assert!(processes().map(command).all(|line| !line.contains(&left)), "a `RUN` left a process");
     }
+}
+
+/// Tells that the buildah of this machine is new enough to follow no link of an image out of it.
+fn is_mended() -> bool {
+    let answer = Command::new("buildah").arg("--version").output().unwrap().stdout;
+    let answer = String::from_utf8(answer).unwrap();
+    let minor = answer.split('.').nth(1).and_then(|minor| minor.parse::<u32>().ok());
+    minor.is_some_and(|minor| minor >= 33)
 }
 
 fn dotenv(builds: &Builds, name: &str) -> String {
@@ -189,6 +210,7 @@ fn a_build_that_cannot_end_well_pushes_nothing() {
     said(&builds, &[], 1, "no repository example-image");
     create_repository(&builds.emulator, "example-image", "IMMUTABLE");
 
+    std::os::unix::fs::symlink("/", builds.folder.path().join("project/root")).unwrap();
     for (dockerfile, arguments, text) in [
         ("FROM ${BASE}\n", &[][..], "`image.args.BASE`"),
         ("FROM busybox:1\n", &[], "names no registry"),
@@ -196,11 +218,20 @@ fn a_build_that_cannot_end_well_pushes_nothing() {
         ("ARG BASE_IMAGE\nFROM $BASE_IMAGE\nCOPY absent /\n", &[], "the image does not build"),
         ("ARG BASE_IMAGE\nFROM $BASE_IMAGE\nRUN echo begun && sleep 600\n", &["--timeout", "4s"], "`--timeout`"),
         ("ARG BASE_IMAGE\nFROM $BASE_IMAGE\n", &["--target", "absent"], "the image does not build"),
-        ("ARG BASE_IMAGE\nFROM ${BASE_IMAGE}0\n", &[], "the image does not build"),
+        ("ARG BASE_IMAGE\nFROM ${BASE_IMAGE}0\n", &[], "is no name of an image"),
+        ("FROM oci:/etc\n", &[], "is no name of an image"),
+        (
+            "FROM scratch\nRUN --mount=type=bind,source=root,target=/h,rw cat /h/etc/passwd\n",
+            &[],
+            "follows a link of the context",
+        ),
+        ("FROM scratch\nRUN --mount=type=cache,id=../../etc,target=/h ls /h\n", &[], "has `..`"),
+        ("FROM scratch\n", &["--build-arg", "API_TOKEN=x"], "looks like a secret"),
     ] {
         builds.write("Dockerfile", dockerfile);
         said(&builds, arguments, 1, text);
     }
+    std::fs::remove_file(builds.folder.path().join("project/root")).unwrap();
     // A process in a session of its own ends with the command too.
     let seconds = format!("{}.25", std::process::id());
     builds.write(
@@ -212,6 +243,11 @@ fn a_build_that_cannot_end_well_pushes_nothing() {
     assert!(left.is_empty(), "{left:?}");
     builds.write("Dockerfile", &format!("FROM {REGISTRY}/example-base@sha256:{}\n", "0".repeat(64)));
     said(&builds, &[], 1, "no such base image");
+    if !is_mended() {
+        let text = "ARG BASE_IMAGE\nFROM $BASE_IMAGE AS one\nRUN busybox ln -s / /l\nFROM $BASE_IMAGE\nRUN --mount=from=one,source=/l,target=/h cat /h/etc/passwd\n";
+        builds.write("Dockerfile", text);
+        said(&builds, &[], 1, "CVE-2024-1753");
+    }
     builds.write("Dockerfile", DOCKERFILE);
     said(&builds, &["--tag", "a b"], 1, "which is no tag");
     said(&builds, &["--secret", "id=a,env=ABSENT"], 1, "`ABSENT`, which is not set");
@@ -228,6 +264,43 @@ fn a_build_that_cannot_end_well_pushes_nothing() {
     builds.write("run.sh", "#!/bin/sh\nexit 1\n");
     said(&builds, &["--tag", "new", "--tag", "1.0"], 1, "the tag `1.0` of example-image is of another image");
     assert_eq!(builds.images(), before, "nothing is half pushed");
+}
+
+#[test]
+fn a_signal_leaves_no_file_and_no_process() {
+    let test = "a_signal_leaves_no_file_and_no_process";
+    let Some(builds) = Builds::new(test, &[], &[]) else { return };
+    create_repository(&builds.emulator, "example-image", "MUTABLE");
+    let left = builds.left();
+    let step = |then: &str| format!("ARG BASE_IMAGE\nFROM $BASE_IMAGE\nRUN busybox setsid {left} & {then}\n");
+    builds.write("Dockerfile", &step("echo 'be''gun' && sleep 600"));
+    let mut child = builds.with_variables("7", |project, variables| {
+        let mut program = Command::new(crate::support::program::executor());
+        program.args(["image", "build"]).env_clear().envs(variables.iter().copied()).current_dir(project);
+        program.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    });
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line == "begun"));
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM).unwrap();
+    let said: Vec<_> = lines.collect();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{said:?}");
+    builds.is_left_clean();
+
+    // What a step leaves ends with it, and does not delay the image.
+    builds.write("Dockerfile", &step("true"));
+    let ended = builds.build("7", &[]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    builds.is_left_clean();
+
+    // The context has the passwords of builds when it has their folder.
+    let inside = builds.folder.path().join("project/tmp");
+    std::fs::create_dir(&inside).unwrap();
+    let refused = builds.with_variables("7", |project, variables| {
+        let own = [variables, &[("TMPDIR", inside.to_str().unwrap())]].concat();
+        run(project, &own, &["image", "build"])
+    });
+    assert!(refused.code == 1 && refused.stderr.contains("`TMPDIR`"), "{}", refused.stderr);
+    assert_eq!(std::fs::read_dir(&inside).unwrap().count(), 0);
 }
 
 /// Another user than root has no ids for the files of an image, and is told what root must add.

@@ -4,11 +4,12 @@
 //! when it is there whole; a build that ends in between is taken up by the next one.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use regex::Regex;
 use tempfile::TempDir;
 
 use super::buildah::{Buildah, ImageSource};
@@ -17,6 +18,7 @@ use super::built::{BuiltImage, BuiltParts, ImageStatus, ImageUse};
 use super::context::{self, CopiedContext};
 use super::dockerfile;
 use super::fingerprint::{self, BuildInputs};
+use super::mounts;
 use super::remote::RemoteBuild;
 use super::spec::{BuildSecret, BuildSpec, SpecArgs, UNUSED_PARTS};
 use super::tag_format;
@@ -71,7 +73,7 @@ pub(super) async fn run(inputs: &CommandInputs, args: BuildArgs, cancellation: C
     } else {
         let output = args.output.dotenv.as_deref();
         let build = Build { inputs, spec, secrets, store: &**store, repository, output };
-        until_canceled(cancellation, build.run(args.timeout, tags.clone())).await?
+        build.run(args.timeout, tags.clone(), &cancellation).await?
     };
     let BuiltParts { status, digest, tags, context_tag } = done;
     let image = BuiltImage::new(status, repository, &digest, tags, context_tag, args.for_use);
@@ -143,28 +145,39 @@ struct Build<'a> {
 }
 
 impl Build<'_> {
-    async fn run(&self, timeout: Duration, tags: Vec<String>) -> anyhow::Result<BuiltParts> {
-        let folder = tempfile::Builder::new().prefix("image-build-").tempdir();
+    /// Removes what it made, also after a signal.
+    async fn run(
+        &self,
+        timeout: Duration,
+        tags: Vec<String>,
+        cancellation: &Cancellation,
+    ) -> anyhow::Result<BuiltParts> {
+        let folder = tempfile::Builder::new().prefix(context::BUILD_FOLDER).tempdir();
         let folder = folder.context("failed to make a folder for the build")?;
         let dockerfile = read_dockerfile(&self.spec.dockerfile)?;
         let bases = bases(&dockerfile, self.spec)?;
         let context_folder = folder.path().join("context");
-        let copied = self.copy(&context_folder).await?;
+        // Awaited to its end, which a signal brings: the folder must not be removed before.
+        let copied = self.copy(&context_folder, cancellation).await?;
+        let options = dockerfile::run_options(&dockerfile);
+        let of_images = mounts::check(&options, &context_folder)?;
         let copied_dockerfile = folder.path().join("Dockerfile");
         std::fs::write(&copied_dockerfile, &dockerfile).context("failed to write the Dockerfile of the build")?;
-        let mut work = Work { build: self, folder: Some(folder), timeout, buildah: None };
-        let done = work.run(&dockerfile, &bases, &copied, (&copied_dockerfile, &context_folder), tags).await;
+        let mut work = Work { build: self, folder: Some(folder), timeout, buildah: None, bases: &bases, of_images };
+        let files = (copied_dockerfile.as_path(), context_folder.as_path());
+        let done = until_canceled(cancellation.clone(), work.run(&dockerfile, &copied, files, tags)).await;
         if let Some(buildah) = work.buildah {
-            buildah.remove().await;
+            buildah.remove(cancellation).await;
         }
         done
     }
 
-    async fn copy(&self, folder: &Path) -> anyhow::Result<CopiedContext> {
+    async fn copy(&self, folder: &Path, cancellation: &Cancellation) -> anyhow::Result<CopiedContext> {
         std::fs::create_dir(folder).context("failed to make a folder for the context")?;
         let (from, into, limits) = (self.spec.context.clone(), folder.to_owned(), self.spec.limits());
-        let output = self.output.map(Path::to_owned);
-        let copied = tokio::task::spawn_blocking(move || context::copy(&from, &into, limits, output.as_deref()));
+        let (output, canceled) = (self.output.map(Path::to_owned), cancellation.token().clone());
+        let copied =
+            tokio::task::spawn_blocking(move || context::copy(&from, &into, limits, output.as_deref(), &canceled));
         let copied = copied.await.context("failed to copy the context")??;
         let files = if copied.files == 1 { "a file".to_owned() } else { format!("{} files", copied.files) };
         self.inputs.printer.line(format!("The context has {files}, {}", human_bytes(copied.bytes)));
@@ -178,19 +191,21 @@ struct Work<'a> {
     folder: Option<TempDir>,
     timeout: Duration,
     buildah: Option<Buildah>,
+    bases: &'a [String],
+    /// A mount that needs a mended builder.
+    of_images: Option<&'a str>,
 }
 
 impl Work<'_> {
     async fn run(
         &mut self,
         dockerfile: &str,
-        bases: &[String],
         copied: &CopiedContext,
         (dockerfile_copy, context): (&Path, &Path),
         tags: Vec<String>,
     ) -> anyhow::Result<BuiltParts> {
         let Build { spec, store, repository, inputs, secrets, .. } = *self.build;
-        let bases = self.digests(bases).await?;
+        let bases = self.digests().await?;
         let parts = BuildInputs {
             dockerfile: dockerfile.as_bytes(),
             target: spec.target.as_deref(),
@@ -225,7 +240,11 @@ impl Work<'_> {
     /// Builds and pushes the image under the tag of its context. Where another job was faster, its image is taken.
     async fn produce(&mut self, source: &ImageSource<'_>, context_tag: &str) -> anyhow::Result<StoredImage> {
         let Build { store, repository, inputs, .. } = *self.build;
+        let of_images = self.of_images;
         let buildah = self.buildah().await?;
+        if let Some(option) = of_images {
+            buildah.check_mount(option).await?;
+        }
         let id = buildah.build(source).await?;
         inputs.printer.line(format!("Pushing the image to {}", repository.uri));
         let image = match buildah.push(&id, context_tag).await {
@@ -244,9 +263,9 @@ impl Work<'_> {
     }
 
     /// The digest of each base: its name has it, else that of the image which its tag names now.
-    async fn digests(&mut self, bases: &[String]) -> anyhow::Result<Vec<(String, String)>> {
+    async fn digests(&mut self) -> anyhow::Result<Vec<(String, String)>> {
         let mut found = Vec::new();
-        for base in bases {
+        for base in self.bases {
             let digest = match base.split_once('@') {
                 Some((_, digest)) => digest.to_owned(),
                 None => self.buildah().await?.pull(base).await?,
@@ -261,7 +280,8 @@ impl Work<'_> {
             let Build { inputs, secrets, store, repository, .. } = *self.build;
             let login = store.login().await?;
             let registry = (repository, &login);
-            let prepared = Buildah::prepare(&inputs.env, folder, registry, secrets, &inputs.printer, self.timeout)?;
+            let prepared =
+                Buildah::prepare(&inputs.env, folder, registry, self.bases, secrets, (&inputs.printer, self.timeout))?;
             self.buildah = Some(prepared);
         }
         self.buildah.as_ref().context("buildah was not prepared")
@@ -299,12 +319,46 @@ fn bases(dockerfile: &str, spec: &BuildSpec) -> Result<Vec<String>, Failure> {
         ))
     })?;
     for base in &found {
-        let host = base.split_once('/').map_or("", |(host, _)| host);
-        if !host.contains(['.', ':']) && host != "localhost" {
+        if !dockerfile::names_registry(base) {
             return Err(Failure::user(format!("the base image {} names no registry", plain::line(base, 200))).hint(
                 "write its full name, as `REGISTRY/NAME@sha256:DIGEST`: what a short name means depends on the builder",
             ));
         }
+        // Words such as `oci:/etc` name files of the machine for a builder.
+        if !NAME.is_match(base) {
+            return Err(Failure::user(format!(
+                "`{}` in the Dockerfile is no name of an image",
+                plain::line(base, 200)
+            ))
+            .hint("write its full name, as `REGISTRY/NAME@sha256:DIGEST`, without a transport and quotation marks"));
+        }
     }
     Ok(found)
+}
+
+/// Names of images of the OCI distribution specification, with their registry.
+static NAME: LazyLock<Regex> = LazyLock::new(|| {
+    let word = "[a-z0-9]+(?:(?:[.]|_|__|-+)[a-z0-9]+)*";
+    let host = "[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]+)?";
+    let version = "(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha(?:256:[0-9a-f]{64}|512:[0-9a-f]{128}))?";
+    Regex::new(&format!("^{host}(?:/{word})+{version}$")).expect("a unit test compiles it")
+});
+
+#[cfg(test)]
+mod tests {
+    use test_case::test_case;
+
+    use super::*;
+
+    #[test_case("r.example/a/b-c__d:1.0_x" => true; "tag")]
+    #[test_case("localhost:5000/a@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef" => true; "digest")]
+    #[test_case("oci:/etc" => false; "folder")]
+    #[test_case("dir:/tmp/a" => false; "another folder")]
+    #[test_case("docker://r.example/a:1" => false; "transport")]
+    #[test_case("r.example/a@sha256:0" => false; "short digest")]
+    #[test_case("\"r.example/a\"" => false; "quotation marks")]
+    #[test_case("r.example/A" => false; "capital letter")]
+    fn an_image_has_a_name(name: &str) -> bool {
+        NAME.is_match(name)
+    }
 }

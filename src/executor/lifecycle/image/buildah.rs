@@ -1,7 +1,7 @@
 //! Builds and pushes images with buildah, without a daemon and without privileges of the runner's host.
 //!
 //! All it stores is below a folder of the build, which is removed with the value. Credentials and secrets are files there with mode 0600;
-//! no argument and no variable has them. Its processes are one group, which ends with the build.
+//! no argument and no variable has them, and they are removed first. Its processes, and those that a `RUN` left, end with their step.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -17,11 +17,13 @@ use tokio::process::Command;
 use tokio::time::Instant;
 
 use super::buildah_errors::{self, BuilderStep};
+use super::mounts;
 use super::registry_access::{self, PushHost};
 use super::shown_lines::{self, Masks};
 use super::spec::BuildSecret;
 use crate::base::failure::Failure;
-use crate::base::process::ProcessGroup;
+use crate::base::process::{self, ProcessGroup};
+use crate::base::signals::Cancellation;
 use crate::cloud::{ImageRepositorySight, RegistryLogin};
 use crate::config::env::Environment;
 use crate::ui::Printer;
@@ -41,9 +43,16 @@ const PASSED: [&str; 9] = [
     "LANG",
 ];
 
+/// File with the registry's password.
+const PASSWORDS: &str = "auth.json";
+/// What the names of files with secrets begin with.
+const SECRET: &str = "secret-";
+
 /// buildah, ready for one build.
 pub(super) struct Buildah {
     program: PathBuf,
+    /// Before the folder, so that they are removed first.
+    hidden: HiddenFiles,
     folder: TempDir,
     path: String,
     variables: Vec<(&'static str, String)>,
@@ -54,6 +63,29 @@ pub(super) struct Buildah {
     deadline: Instant,
     limit: Duration,
     is_root: bool,
+}
+
+/// The files with passwords and secrets of a build's folder. They are removed with the value, also where the folder cannot be.
+struct HiddenFiles(PathBuf);
+
+impl HiddenFiles {
+    /// Removes those whose names begin so. What is not there is no error.
+    fn remove(&self, prefix: &str) {
+        for entry in std::fs::read_dir(&self.0).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(prefix)
+                && let Err(error) = std::fs::remove_file(entry.path())
+            {
+                tracing::warn!(file = %entry.path().display(), %error, "failed to remove a file of a build");
+            }
+        }
+    }
+}
+
+impl Drop for HiddenFiles {
+    fn drop(&mut self) {
+        self.remove(SECRET);
+        self.remove(PASSWORDS);
+    }
 }
 
 /// What the Dockerfile is built with.
@@ -77,9 +109,9 @@ impl Buildah {
         env: &Environment,
         folder: TempDir,
         (repository, login): (&ImageRepositorySight, &RegistryLogin),
+        bases: &[String],
         secrets: &[BuildSecret],
-        printer: &Printer,
-        limit: Duration,
+        (printer, limit): (&Printer, Duration),
     ) -> anyhow::Result<Self> {
         let program = find(env.path(), "buildah").ok_or_else(|| {
             Failure::user("`buildah` is not in the image of this job, or on this machine")
@@ -90,7 +122,7 @@ impl Buildah {
             check_ids(env)?;
         }
         let host = PushHost::of(login)?;
-        let passwords = registry_access::passwords(login, &host, env.get("DOCKER_AUTH_CONFIG"))?;
+        let passwords = registry_access::passwords(login, &host, bases, env.get("DOCKER_AUTH_CONFIG"))?;
         let masks = Masks::of(secrets.iter().map(|secret| secret.value.as_str()).chain([login.password.as_str()]));
         let passed = PASSED.into_iter().filter_map(|name| Some((name, env.get(name)?.to_owned())));
         let buildah = Self {
@@ -103,16 +135,17 @@ impl Buildah {
             deadline: Instant::now() + limit,
             limit,
             is_root,
+            hidden: HiddenFiles(folder.path().to_owned()),
             folder,
             host,
         };
-        buildah.write("auth.json", passwords.as_bytes())?;
+        buildah.write(PASSWORDS, passwords.as_bytes())?;
         buildah.write("policy.json", registry_access::SIGNATURES.as_bytes())?;
         buildah.write("registries.conf", registry_access::registries(repository, &buildah.host).as_bytes())?;
         // The context is selected already.
         buildah.write("ignore", b"")?;
         for secret in secrets {
-            buildah.write(&format!("secret-{}", secret.id), secret.value.as_bytes())?;
+            buildah.write(&format!("{SECRET}{}", secret.id), secret.value.as_bytes())?;
         }
         Ok(buildah)
     }
@@ -123,7 +156,8 @@ impl Buildah {
 
     fn write(&self, name: &str, content: &[u8]) -> anyhow::Result<()> {
         let path = self.at(name);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let mut file = file.with_context(|| format!("failed to make {}", path.display()))?;
         file.write_all(content).with_context(|| format!("failed to write {}", path.display()))
     }
 
@@ -142,7 +176,7 @@ impl Buildah {
     /// As [`Buildah::command`], for work with registries.
     fn transfer(&self, subcommand: &str) -> Command {
         let mut command = self.command(subcommand);
-        command.arg("--authfile").arg(self.at("auth.json")).arg("--signature-policy").arg(self.at("policy.json"));
+        command.arg("--authfile").arg(self.at(PASSWORDS)).arg("--signature-policy").arg(self.at("policy.json"));
         command
     }
 
@@ -183,13 +217,30 @@ impl Buildah {
             command.arg("--build-arg").arg(format!("{name}={value}"));
         }
         for secret in source.secrets {
-            let file = self.at(&format!("secret-{}", secret.id));
-            command.arg("--secret").arg(format!("id={},src={}", secret.id, file.display()));
+            // Relative to the folder, whose path may have a comma.
+            command.arg("--secret").arg(format!("id={0},src={SECRET}{0}", secret.id));
         }
         command.arg(source.context);
         self.run(command, BuilderStep::Build, true).await?;
+        // No later step needs them.
+        self.hidden.remove(SECRET);
         let id = std::fs::read_to_string(self.at("image-id")).context("buildah did not tell the image's id")?;
         Ok(id.trim().to_owned())
+    }
+
+    /// Refuses a mount that this buildah would not confine.
+    ///
+    /// # Errors
+    /// A failure of the user that names the mount and what to write in its place.
+    pub(super) async fn check_mount(&self, option: &str) -> anyhow::Result<()> {
+        let mut command = Command::new(&self.program);
+        command.arg("--version").env_clear().env("PATH", &self.path).stdin(Stdio::null()).kill_on_drop(true);
+        let answer = tokio::time::timeout_at(self.deadline, command.output()).await;
+        let answer = answer.ok().and_then(Result::ok).map(|output| output.stdout).unwrap_or_default();
+        if mounts::is_mended(&String::from_utf8_lossy(&answer)) {
+            return Ok(());
+        }
+        Err(mounts::needs_mended(option).into())
     }
 
     /// Pushes an image under a tag, and gives back its digest in the registry.
@@ -214,10 +265,14 @@ impl Buildah {
             tokio::task::spawn_blocking(move || shown_lines::show(output, &masks, is_shown.then_some(&printer)));
         let ended = tokio::time::timeout_at(self.deadline, group.wait()).await;
         let Ok(exit) = ended else {
-            group.terminate(GRACE).await?;
+            let ended = group.terminate(GRACE).await;
+            process::end_descendants(GRACE).await;
+            ended?;
             return Err(self.too_long(step));
         };
         let exit = exit?;
+        // One that a `RUN` left would run on as the user of the job, and keep the output open.
+        process::end_descendants(GRACE).await;
         let last: Vec<_> = lines.await.context("failed to read the output of buildah")?.into();
         if exit.code == 0 {
             Ok(last)
@@ -233,15 +288,23 @@ impl Buildah {
             .into()
     }
 
-    /// Removes what the build stored. Files of another user than root belong to subordinate ids, which buildah alone may remove.
-    pub(super) async fn remove(self) {
+    /// Removes what the build stored, after processes that still run. Files of another user than root belong to subordinate ids, which
+    /// buildah alone may remove. The next signal ends this.
+    pub(super) async fn remove(self, cancellation: &Cancellation) {
+        process::end_descendants(GRACE).await;
+        self.hidden.remove(SECRET);
+        self.hidden.remove(PASSWORDS);
         if !self.is_root {
+            let entries = std::fs::read_dir(self.folder.path()).into_iter().flatten().flatten();
             let mut command = self.command("unshare");
-            command.args(["rm", "-rf"]).arg(self.at("root")).arg(self.at("run"));
+            command.args(["rm", "-rf"]).args(entries.map(|entry| entry.path()));
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
             if let Ok(mut group) = ProcessGroup::spawn(command) {
                 // The folder is a temporary one: what cannot be removed is left to whoever cleans those.
-                let _ = group.wait().await;
+                tokio::select! {
+                    _ = group.wait() => {}
+                    () = cancellation.changed() => {}
+                }
             }
         }
     }
@@ -304,6 +367,23 @@ mod tests {
         let passwd = "root:x:0:0::/root:/bin/sh\nbuilder:x:1001:1001::/:/bin/sh\n";
         assert_eq!(user_name(passwd, 1001).as_deref(), Some("builder"));
         assert_eq!(user_name(passwd, 7), None);
+    }
+
+    #[test]
+    fn secrets_are_removed_also_where_the_folder_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["auth.json", "secret-pip", "secret-npm", "Dockerfile"] {
+            std::fs::write(folder.path().join(name), "x").unwrap();
+        }
+        let hidden = HiddenFiles(folder.path().to_owned());
+        let names = || {
+            let names = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+            names.collect::<std::collections::BTreeSet<_>>().into_iter().map(|name| name.into_string().unwrap())
+        };
+        hidden.remove(SECRET);
+        assert_eq!(names().collect::<Vec<_>>(), ["Dockerfile", "auth.json"]);
+        drop(hidden);
+        assert_eq!(names().collect::<Vec<_>>(), ["Dockerfile"]);
     }
 
     #[test]

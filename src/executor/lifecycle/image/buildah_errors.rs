@@ -32,12 +32,18 @@ enum Cause {
     Absent,
     /// The tag is of another image, and cannot be moved.
     Taken,
+    /// The certificate of a registry is of an authority that nobody named.
+    Untrusted,
+    /// The folder of the build has no room.
+    Full,
     Other,
 }
 
 /// Words of errors of buildah and of registries, in the order in which they are looked for.
-const WORDS: [(Cause, &[&str]); 4] = [
+const WORDS: [(Cause, &[&str]); 6] = [
     (Cause::Taken, &["tag invalid", "tag is immutable", "ImageTagAlreadyExists"]),
+    (Cause::Full, &["no space left on device", "disk quota exceeded"]),
+    (Cause::Untrusted, &["x509:"]),
     (Cause::Denied, &["denied", "unauthorized", "Not Authorized", "authentication required", "403 Forbidden"]),
     (Cause::Absent, &["name unknown", "manifest unknown", "RepositoryNotFound", "repository does not exist"]),
     (
@@ -96,6 +102,10 @@ pub(super) fn failure(step: BuilderStep, repository: &str, last: &[String], is_s
             .hint("change `image.args.BASE_IMAGE` in the manifest, or the `FROM` that the lines name, to an image that is there; `image.cache` to a repository that is there"),
         (Cause::Taken, _) => Failure::user(format!("failed to {verb}: the tag is of another image, and {repository} keeps its tags"))
             .caused_by(TagTaken),
+        (Cause::Untrusted, _) => Failure::user(format!("failed to {verb}: the certificate of a registry is not trusted"))
+            .hint("set `SSL_CERT_FILE` to a file with the certificate of the authority: `--ca-bundle` is for AWS alone"),
+        (Cause::Full, _) => Failure::system(format!("failed to {verb}: there is no room for it"))
+            .hint("set `TMPDIR` to a folder with more room, outside of the context: it needs several times the size of the image"),
         (Cause::Other, BuilderStep::Build) => Failure::user("the image does not build")
             .hint("the lines above end with the step of the Dockerfile that failed"),
         (Cause::Other, _) => Failure::system(format!("failed to {verb}")).hint("see what buildah says"),
@@ -120,6 +130,8 @@ mod tests {
     #[test_case(BuilderStep::Pull, "Error: initializing source docker://127.0.0.1:9/a:1: pinging container registry 127.0.0.1:9: Get \"https://127.0.0.1:9/v2/\": dial tcp 127.0.0.1:9: connect: connection refused", Cause::Network; "no answer")]
     #[test_case(BuilderStep::Push, "Error: pushing image \"sha256:0\" to \"docker://r/a:1\": writing manifest: uploading manifest 1 to r/a: denied: User is not authorized to perform: ecr:PutImage", Cause::Denied; "denied")]
     #[test_case(BuilderStep::Push, "Error: pushing image \"sha256:0\" to \"docker://r/a:1\": writing manifest: uploading manifest 1 to r/a: tag invalid: The image tag '1' already exists in the 'a' repository and cannot be overwritten because the tag is immutable.", Cause::Taken; "taken")]
+    #[test_case(BuilderStep::Pull, "Error: initializing source docker://r.example/a:1: pinging container registry r.example: Get \"https://r.example/v2/\": x509: certificate signed by unknown authority", Cause::Untrusted; "authority")]
+    #[test_case(BuilderStep::Build, "Error: writing blob: storing blob to file \"/t/storage/1\": write /t/storage/1: no space left on device", Cause::Full; "no room")]
     #[test_case(BuilderStep::Push, "nothing", Cause::Other; "no error")]
     fn the_last_error_has_a_cause(step: BuilderStep, line: &str, expected: Cause) {
         let last = ["denied: dial tcp".to_owned(), line.to_owned()];
@@ -130,7 +142,8 @@ mod tests {
     fn only_what_may_pass_is_a_failure_of_the_system() {
         let of = |step, line: &str| failure(step, "train", &[format!("Error: {line}")], false);
         assert_eq!(failure::kind_of(&of(BuilderStep::Pull, "i/o timeout")), Kind::System);
-        for line in ["denied", "name unknown", "tag invalid"] {
+        assert_eq!(failure::kind_of(&of(BuilderStep::Build, "no space left on device")), Kind::System);
+        for line in ["denied", "x509: no", "name unknown", "tag invalid"] {
             assert_eq!(failure::kind_of(&of(BuilderStep::Push, line)), Kind::User, "{line}");
         }
         assert!(is_taken(&of(BuilderStep::Push, "tag invalid")) && !is_taken(&of(BuilderStep::Push, "denied")));

@@ -1,7 +1,7 @@
 //! The files of a context: selected by `.dockerignore`, copied into a folder of the build, and hashed on the way.
 //!
 //! The builder gets the copy alone, so it sees the bytes that were hashed. Modes are 0755 or 0644, as in git: two clones of a commit whose
-//! umask differs are one context. Folders without files and `.git` at the top are left out.
+//! umask differs are one context. Folders without files, `.git` at the top and the folders of builds are left out.
 
 use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use sha2::{Digest as _, Sha256};
+use tokio_util::sync::CancellationToken;
 
 use super::fingerprint::{ContextEntry, ContextHash};
 use super::ignore_file::IgnoreFile;
@@ -23,6 +24,8 @@ use crate::base::plain;
 const IGNORE_FILES: [&str; 2] = [".containerignore", ".dockerignore"];
 /// Largest file with patterns.
 const LARGEST_IGNORE_FILE: u64 = 1 << 20;
+/// What the names of the folders of builds begin with.
+pub(super) const BUILD_FOLDER: &str = "image-build-";
 const CHUNK: usize = 128 << 10;
 
 /// Limits of a context.
@@ -40,16 +43,18 @@ pub(super) struct CopiedContext {
     pub(super) files: u64,
 }
 
-/// Copies the files of `folder` that the context has into `copy`, an empty folder. Blocks. `output` is a file that the command writes itself,
-/// so that it belongs to no context.
+/// Copies the files of `folder` that the context has into `copy`, an empty folder in the folder of the build. Blocks, until `canceled` at
+/// most. `output` is a file that the command writes itself, so that it belongs to no context.
 ///
 /// # Errors
-/// Failures of the user: the folder cannot be read, has more than the limits, or has something that is no file, folder or link.
+/// Failures of the user: the folder cannot be read, has more than the limits, has something that is no file, folder or link, or has the
+/// folder of the build.
 pub(super) fn copy(
     folder: &Path,
     copy: &Path,
     limits: ContextLimits,
     output: Option<&Path>,
+    canceled: &CancellationToken,
 ) -> anyhow::Result<CopiedContext> {
     if !folder.is_dir() {
         return Err(Failure::user(format!("the context {} is no folder", folder.display()))
@@ -62,7 +67,10 @@ pub(super) fn copy(
         let above = above.unwrap_or(Path::new(".")).canonicalize().ok()?;
         Some(above.strip_prefix(folder.canonicalize().ok()?).ok()?.join(name))
     };
+    let builds = builds_inside(folder, copy, &ignored)?;
     let mut copying = Copying {
+        builds,
+        canceled,
         folder,
         copy,
         limits,
@@ -73,6 +81,24 @@ pub(super) fn copy(
     };
     copying.walk()?;
     Ok(copying.done)
+}
+
+/// The folder below the context, relative to it, that has the folders of builds: `TMPDIR`.
+///
+/// # Errors
+/// The patterns do not leave it out, so that a step could copy passwords and secrets of this and other builds into the image.
+fn builds_inside(folder: &Path, copy: &Path, ignored: &IgnoreFile) -> anyhow::Result<Option<PathBuf>> {
+    let (folder, copy) = (folder.canonicalize(), copy.canonicalize());
+    let (folder, copy) = (folder.context("failed to find the context")?, copy.context("failed to find its copy")?);
+    let Some(build) = copy.parent().and_then(|build| build.strip_prefix(&folder).ok()) else { return Ok(None) };
+    if !ignored.leaves_out(&build.to_string_lossy()) {
+        let place = build.parent().unwrap_or(Path::new("")).to_string_lossy().into_owned();
+        let shown = plain::line(if place.is_empty() { "." } else { &place }, 200);
+        return Err(Failure::user(format!("the folder for temporary files, {shown}, is inside of the context"))
+            .hint("set `TMPDIR` to a folder outside of the context, such as `/tmp`, or name the folder in `.dockerignore`")
+            .into());
+    }
+    Ok(build.parent().map(Path::to_owned))
 }
 
 fn ignore_file(folder: &Path) -> anyhow::Result<IgnoreFile> {
@@ -90,6 +116,9 @@ fn ignore_file(folder: &Path) -> anyhow::Result<IgnoreFile> {
 }
 
 struct Copying<'a> {
+    /// The folder with the folders of builds, relative to the context.
+    builds: Option<PathBuf>,
+    canceled: &'a CancellationToken,
     folder: &'a Path,
     copy: &'a Path,
     limits: ContextLimits,
@@ -111,6 +140,9 @@ impl Copying<'_> {
             };
             let source = self.folder.join(&path);
             let metadata = fs::symlink_metadata(&source).with_context(|| failed_to_read(&source))?;
+            if self.is_build(&path) {
+                continue;
+            }
             let is_out = path == Path::new(".git") || self.ignored.leaves_out(&path.to_string_lossy());
             if metadata.is_dir() {
                 if path != Path::new(".git") && (!is_out || self.ignored.has_exceptions()) {
@@ -121,6 +153,12 @@ impl Copying<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Tells that a path is the folder of a build, of this one or another: an exception of the patterns may name its files.
+    fn is_build(&self, path: &Path) -> bool {
+        let is_named = || path.file_name().is_some_and(|name| name.as_bytes().starts_with(BUILD_FOLDER.as_bytes()));
+        self.builds.is_some() && path.parent() == self.builds.as_deref() && is_named()
     }
 
     /// The paths in a folder, the last name first.
@@ -135,7 +173,7 @@ impl Copying<'_> {
 
     fn entry(&mut self, path: &Path, source: &Path, metadata: &fs::Metadata) -> anyhow::Result<()> {
         self.done.files += 1;
-        self.check_limits()?;
+        self.check_limits(if metadata.is_file() { metadata.len() } else { 0 })?;
         let target = self.copy.join(path);
         if let Some(folder) = target.parent() {
             fs::create_dir_all(folder).with_context(|| failed_to_write(folder))?;
@@ -168,18 +206,22 @@ impl Copying<'_> {
             hash.update(bytes);
             into.write_all(bytes).with_context(|| failed_to_write(target))?;
             self.done.bytes += bytes.len() as u64;
-            self.check_limits()?;
+            self.check_limits(0)?;
         }
         let mode = if is_executable { 0o755 } else { 0o644 };
         into.set_permissions(Permissions::from_mode(mode)).with_context(|| failed_to_write(target))?;
         Ok(hash.finalize().into())
     }
 
-    fn check_limits(&self) -> Result<(), Failure> {
+    /// `more` bytes are about to be copied.
+    fn check_limits(&self, more: u64) -> Result<(), Failure> {
+        if self.canceled.is_cancelled() {
+            return Err(Failure::canceled("interrupted").hint("run the same command again"));
+        }
         let ContextLimits { bytes, files } = self.limits;
         let (what, key) = if self.done.files > files {
             (format!("{files} files"), "image.context_limit_files")
-        } else if self.done.bytes > bytes {
+        } else if self.done.bytes.saturating_add(more) > bytes {
             (human_bytes(bytes), "image.context_limit_mb")
         } else {
             return Ok(());
@@ -225,7 +267,8 @@ mod tests {
 
     fn copied(folder: &Path, limits: ContextLimits) -> anyhow::Result<(tempfile::TempDir, CopiedContext)> {
         let place = tempfile::tempdir().unwrap();
-        let done = copy(folder, place.path(), limits, Some(&folder.join("data/../image.env")))?;
+        let done =
+            copy(folder, place.path(), limits, Some(&folder.join("data/../image.env")), &CancellationToken::new())?;
         Ok((place, done))
     }
 
@@ -281,6 +324,45 @@ mod tests {
         assert!(files.contains("has more than 3 files") && files.contains("`image.context_limit_files`"), "{files}");
         let bytes = said(ContextLimits { bytes: 21, ..LIMITS });
         assert!(bytes.contains("`image.context_limit_mb`"), "{bytes}");
+    }
+
+    #[test]
+    fn a_large_file_is_refused_before_it_is_copied() {
+        let folder = project();
+        File::create(folder.path().join("sparse")).unwrap().set_len(5 << 40).unwrap();
+        let place = tempfile::tempdir().unwrap();
+        let error = copy(folder.path(), place.path(), LIMITS, None, &CancellationToken::new()).unwrap_err();
+        assert!(failure::render(&error).contains("`image.context_limit_mb`"), "{error:?}");
+        assert!(!place.path().join("sparse").exists());
+    }
+
+    #[test]
+    fn a_signal_ends_the_copy() {
+        let (folder, place, canceled) = (project(), tempfile::tempdir().unwrap(), CancellationToken::new());
+        canceled.cancel();
+        let error = copy(folder.path(), place.path(), LIMITS, None, &canceled).unwrap_err();
+        assert_eq!(failure::kind_of(&error), failure::Kind::Canceled);
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn folders_of_builds_belong_to_no_context() {
+        let folder = project();
+        let own = folder.path().join("tmp/image-build-a/context");
+        let tried = || {
+            let _ = fs::remove_dir_all(&own);
+            fs::create_dir_all(&own).unwrap();
+            copy(folder.path(), &own, LIMITS, None, &CancellationToken::new())
+        };
+        write(folder.path(), "tmp/image-build-b/secret-x", "s3cret");
+        let said = failure::render(&tried().unwrap_err());
+        assert!(said.contains("temporary files, tmp, is inside") && said.contains("`TMPDIR`"), "{said}");
+        write(folder.path(), ".dockerignore", "tmp\n!tmp/image-build-b/secret-x\n!tmp/kept\n");
+        write(folder.path(), "tmp/kept", "1");
+        let first = tag(&tried().unwrap().hash);
+        assert!(own.join("tmp/kept").exists() && !own.join("tmp/image-build-b").exists());
+        write(folder.path(), "tmp/image-build-b/secret-x", "other");
+        assert_eq!(tag(&tried().unwrap().hash), first);
     }
 
     #[test]

@@ -1,20 +1,66 @@
-//! The images of others that a Dockerfile begins with or copies from. Pure.
+//! What a Dockerfile needs of others: the images that it begins with or copies from, and the options of its `RUN`. Pure.
 //!
 //! Knows `ARG` before the first `FROM`, `FROM`, `COPY --from` and `RUN --mount=from=`, with continued lines, comments, heredocs and
-//! the directive `escape`; everything else is the builder's.
+//! the directive `escape`; everything else is the builder's. Builders do not agree on heredocs and on the directive, so the text is read in
+//! each way: an image too many is pulled for nothing, one too few would give an old image for a new base.
 
 use std::collections::BTreeMap;
 
-/// Images of others, by the names that the Dockerfile gives them, each once, in their order. Those of stages after `target` are left out.
+/// Images of others, by the names that the Dockerfile gives them, each once. Those of stages after `target` are left out.
 ///
 /// # Errors
 /// The name of an argument that a `FROM` needs, and that has no value.
 pub(super) fn bases(text: &str, args: &BTreeMap<String, String>, target: Option<&str>) -> Result<Vec<String>, String> {
+    let mut readings = readings(text, &[escape(text)]).into_iter();
+    let mut bases = bases_of(&readings.next().unwrap_or_default(), args, target)?;
+    for reading in readings {
+        // Text of a program is no instruction: `from numpy import array`.
+        let others = bases_of(&reading, args, target).unwrap_or_default();
+        for image in others.into_iter().filter(|image| names_registry(image)) {
+            if !bases.contains(&image) {
+                bases.push(image);
+            }
+        }
+    }
+    Ok(bases)
+}
+
+/// Tells that the name of an image begins with the host of a registry.
+pub(super) fn names_registry(image: &str) -> bool {
+    let host = image.split_once('/').map_or("", |(host, _)| host);
+    host.contains(['.', ':']) || host == "localhost"
+}
+
+/// The options of each `RUN`, such as `--mount=type=bind,source=data,target=/data`, also of one behind `ONBUILD`.
+pub(super) fn run_options(text: &str) -> Vec<String> {
+    let mut options = Vec::new();
+    // Builders that look for `escape` in the first line alone go by the backslash.
+    for line in readings(text, &[escape(text), '\\']).into_iter().flatten() {
+        let mut words = line.split_whitespace().skip_while(|word| word.eq_ignore_ascii_case("ONBUILD"));
+        if words.next().is_some_and(|word| word.eq_ignore_ascii_case("RUN")) {
+            options.extend(words.take_while(|word| word.starts_with("--")).map(str::to_owned));
+        }
+    }
+    options.sort_unstable();
+    options.dedup();
+    options
+}
+
+/// The instructions by each way to read the text, with these characters that continue lines; the way of Docker first.
+fn readings(text: &str, escapes: &[char]) -> Vec<Vec<String>> {
+    escapes.iter().flat_map(|escape| [true, false].map(|heredocs| instructions(text, *escape, heredocs))).collect()
+}
+
+fn bases_of(
+    instructions: &[String],
+    args: &BTreeMap<String, String>,
+    target: Option<&str>,
+) -> Result<Vec<String>, String> {
     let mut globals = BTreeMap::<String, Option<String>>::new();
     let (mut stages, mut bases) = (Vec::<String>::new(), Vec::<String>::new());
     let mut is_ended = false;
-    for line in instructions(text) {
-        let (instruction, rest) = line.split_once(char::is_whitespace).unwrap_or((&line, ""));
+    for line in instructions {
+        let (instruction, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         let mut found = Vec::new();
         match instruction.to_ascii_uppercase().as_str() {
             "ARG" if stages.is_empty() => {
@@ -70,34 +116,37 @@ fn unquoted(text: &str) -> String {
     text.trim_matches(['"', '\'']).to_owned()
 }
 
-/// The instructions, each on one line, without comments and heredocs.
-fn instructions(text: &str) -> Vec<String> {
-    let escape = escape(text);
-    let (mut found, mut open, mut heredocs) = (Vec::new(), String::new(), Vec::<(String, bool)>::new());
-    for line in text.lines() {
-        if let Some((end, indented)) = heredocs.first() {
-            if (if *indented { line.trim_start_matches('\t') } else { line }) == end {
-                heredocs.remove(0);
-            }
-            continue;
-        }
-        let trimmed = line.trim();
+/// The instructions, each on one line, without comments and, if this reading has them, heredocs.
+fn instructions(text: &str, escape: char, has_heredocs: bool) -> Vec<String> {
+    let (mut found, mut open) = (Vec::new(), None::<String>);
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
         // Empty lines and comments end no instruction.
-        if trimmed.starts_with('#') || trimmed.is_empty() {
+        if line.trim_start().starts_with('#') || line.trim().is_empty() {
             continue;
         }
-        if let Some(continued) = trimmed.strip_suffix(escape) {
-            open.push_str(continued);
-            open.push(' ');
+        // Builders join lines as they are, and keep what a continued one begins with: an option may go over two.
+        let line = if open.is_some() { line } else { line.trim_start() };
+        let continued = line.trim_end_matches([' ', '\t']).strip_suffix(escape);
+        let instruction = open.get_or_insert_default();
+        instruction.push_str(continued.unwrap_or(line));
+        if continued.is_some() {
             continue;
         }
-        open.push_str(trimmed);
-        heredocs = heredocs_of(&open);
-        found.push(std::mem::take(&mut open));
+        let instruction = open.take().unwrap_or_default().trim().to_owned();
+        if has_heredocs {
+            for (end, indented) in heredocs_of(&instruction) {
+                let is_end = |line: &str| (if indented { line.trim_start_matches('\t') } else { line }) == end;
+                // What has no end is no heredoc, but `1 << 2`.
+                let mut rest = lines.clone();
+                if rest.any(is_end) {
+                    lines = rest;
+                }
+            }
+        }
+        found.push(instruction);
     }
-    if !open.is_empty() {
-        found.push(open);
-    }
+    found.extend(open.map(|rest| rest.trim().to_owned()));
     found
 }
 
@@ -173,8 +222,10 @@ mod tests {
     #[test_case("FROM scratch\nRUN --mount=type=bind,from=r.example/m,target=/m --network=none x\n" => vec!["r.example/m"]; "mount")]
     #[test_case("FROM r.example/a\nRUN x \\\n # comment\n\nFROM r.example/no\nFROM r.example/b\n" => vec!["r.example/a", "r.example/b"]; "continued")]
     #[test_case("# escape=`\nFROM r.example/a\nRUN x `\nFROM r.example/no\n" => vec!["r.example/a"]; "escape")]
-    #[test_case("FROM r.example/a\nRUN <<E\nFROM r.example/no\nE\nFROM r.example/b\n" => vec!["r.example/a", "r.example/b"]; "heredoc")]
-    #[test_case("FROM r.example/a\nRUN x <<-'E'\nFROM r.example/no\n\tE\n" => vec!["r.example/a"]; "heredoc with tabs")]
+    #[test_case("FROM r.example/a\nRUN <<E\nFROM r.example/c\nfrom numpy import x\nE\nFROM r.example/b\n" => vec!["r.example/a", "r.example/b", "r.example/c"]; "heredoc, which some builders do not know")]
+    #[test_case("FROM r.example/a\nRUN x <<-'E'\nFROM no\n\tE\n" => vec!["r.example/a"]; "heredoc with tabs")]
+    #[test_case("FROM r.example/a\nRUN echo $(( 1 <<2 ))\nCOPY --from=r.example/tool:1 /v /v\n" => vec!["r.example/a", "r.example/tool:1"]; "no heredoc")]
+    #[test_case("FROM r.example/a\nCOPY --fr\\\nom=r.example/b /v /v\n" => vec!["r.example/a", "r.example/b"]; "a word on two lines")]
     fn a_dockerfile_needs(text: &str) -> Vec<String> {
         found(text, None).unwrap()
     }
@@ -185,6 +236,16 @@ mod tests {
             "FROM r.example/a AS one\nFROM r.example/b AS two\nCOPY --from=r.example/t /a /a\nFROM r.example/c\n";
         assert_eq!(found(text, Some("Two")).unwrap(), ["r.example/a", "r.example/b", "r.example/t"]);
         assert_eq!(found(text, Some("0")).unwrap(), ["r.example/a"]);
+    }
+
+    #[test_case("RUN --mount=type=cache,target=/c --network=none x --y\nCOPY --from=a /a /b\n" => vec!["--mount=type=cache,target=/c", "--network=none"]; "options")]
+    #[test_case("onbuild run --mount=a x\n" => vec!["--mount=a"]; "later")]
+    #[test_case("RUN --mou\\\nnt=a x\n" => vec!["--mount=a"]; "on two lines")]
+    #[test_case("RUN <<E\nRUN --mount=a x\nE\n" => vec!["--mount=a"]; "heredoc")]
+    #[test_case("# syntax=x\n# escape=`\nRUN x `\nRUN --mount=a x\n" => vec!["--mount=a"]; "escape")]
+    #[test_case("RUN x \\\u{a0}\nRUN --mount=a x\n" => vec!["--mount=a"]; "a space that ends no line")]
+    fn a_run_has_options(text: &str) -> Vec<String> {
+        run_options(text)
     }
 
     #[test]

@@ -63,11 +63,17 @@ pub(super) fn registries(repository: &ImageRepositorySight, host: &PushHost) -> 
     text
 }
 
-/// The builder's file of passwords: that of the registry, and those of `DOCKER_AUTH_CONFIG` for bases elsewhere.
+/// The builder's file of passwords: that of the registry, which ECR takes for bases of other accounts in its region too, and those of
+/// `DOCKER_AUTH_CONFIG` for bases elsewhere.
 ///
 /// # Errors
 /// Failures of the user: the variable is no such file.
-pub(super) fn passwords(login: &RegistryLogin, host: &PushHost, others: Option<&str>) -> Result<String, Failure> {
+pub(super) fn passwords(
+    login: &RegistryLogin,
+    host: &PushHost,
+    bases: &[String],
+    others: Option<&str>,
+) -> Result<String, Failure> {
     let mut auths = Map::new();
     if let Some(text) = others {
         let given = serde_json::from_str::<Value>(text).ok();
@@ -78,8 +84,24 @@ pub(super) fn passwords(login: &RegistryLogin, host: &PushHost, others: Option<&
         })?;
     }
     let pair = STANDARD.encode_to_string(format!("{}:{}", login.user, login.password));
+    if let Some(own) = ecr_of(&host.name) {
+        let hosts = bases.iter().filter_map(|base| base.split('/').next());
+        for base in hosts.filter(|base| ecr_of(base) == Some(own)) {
+            auths.entry(base).or_insert_with(|| json!({"auth": pair}));
+        }
+    }
     auths.insert(host.name.clone(), json!({"auth": pair}));
     Ok(json!({"auths": auths}).to_string())
+}
+
+/// What follows the account in a host of ECR: `ecr.eu-west-1.amazonaws.com`, also of a FIPS endpoint.
+fn ecr_of(host: &str) -> Option<&str> {
+    let (account, rest) = host.split_once(".dkr.ecr")?;
+    let (_, domain) = rest.strip_prefix("-fips").unwrap_or(rest).split_once('.')?;
+    let (_, suffix) = domain.split_once('.')?;
+    let is_account = account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
+    let is_aws = ["amazonaws.com", "amazonaws.com.cn"].contains(&suffix);
+    (is_account && is_aws).then_some(domain)
 }
 
 /// The builder's policy about signatures: none are asked for, bases are named by their digests.
@@ -129,10 +151,28 @@ mod tests {
     fn passwords_of_other_registries_are_kept() {
         let host = PushHost::of(&login("https://r")).unwrap();
         let others = r#"{"auths": {"gitlab.example.com": {"auth": "eA=="}, "r": {"auth": "no"}}}"#;
-        let file: Value = serde_json::from_str(&passwords(&login("https://r"), &host, Some(others)).unwrap()).unwrap();
+        let file: Value =
+            serde_json::from_str(&passwords(&login("https://r"), &host, &[], Some(others)).unwrap()).unwrap();
         assert_eq!(file["auths"]["gitlab.example.com"]["auth"], "eA==");
         assert_eq!(file["auths"]["r"]["auth"], STANDARD.encode_to_string("AWS:s3cret"));
-        let error = passwords(&login("https://r"), &host, Some("s3cret")).unwrap_err();
+        let error = passwords(&login("https://r"), &host, &[], Some("s3cret")).unwrap_err();
         assert!(!error.message().contains("s3cret"), "{error}");
+    }
+
+    #[test_case("763104351884.dkr.ecr.eu-west-1.amazonaws.com/pytorch:2", true; "another account")]
+    #[test_case("763104351884.dkr.ecr-fips.eu-west-1.amazonaws.com/pytorch:2", true; "fips")]
+    #[test_case("763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch:2", false; "another region")]
+    #[test_case("763104351884.dkr.ecr.eu-west-1.amazonaws.com.example.com/a", false; "a host that looks like one")]
+    #[test_case("1.example.dkr.ecr.eu-west-1.amazonaws.com/a", false; "no account")]
+    #[test_case("r.example/a", false; "elsewhere")]
+    fn the_password_is_for_ecr_of_the_region(base: &str, is_given: bool) {
+        let login = login("https://123456789012.dkr.ecr.eu-west-1.amazonaws.com");
+        let host = PushHost::of(&login).unwrap();
+        let file: Value = serde_json::from_str(&passwords(&login, &host, &[base.to_owned()], None).unwrap()).unwrap();
+        assert_eq!(file["auths"].get(base.split('/').next().unwrap()).is_some(), is_given, "{file}");
+        let emulator = PushHost { name: "127.0.0.1:5000".to_owned(), is_plain: true };
+        let file: Value =
+            serde_json::from_str(&passwords(&login, &emulator, &[base.to_owned()], None).unwrap()).unwrap();
+        assert_eq!(file["auths"].as_object().unwrap().len(), 1, "{file}");
     }
 }

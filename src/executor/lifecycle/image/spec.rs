@@ -103,6 +103,11 @@ impl BuildSpec {
             check_arg(name, value)?;
         }
         let mut secrets = entry.secrets;
+        if let Some(id) = secrets.keys().find(|id| !is_id(id)) {
+            let shown = plain::line(id, 100);
+            return Err(Failure::user(format!("`{shown}` is no id of a secret: it has letters, digits and `._-`"))
+                .hint("change the key in `image.secrets` of the manifest to the `id` of `RUN --mount=type=secret,id=NAME`"));
+        }
         for text in &args.secret {
             let (id, variable) = secret(text)?;
             secrets.insert(id, variable);
@@ -194,7 +199,7 @@ fn check_arg(name: &str, value: &str) -> Result<(), Failure> {
         return Err(Failure::user(format!("`{shown}` is no name of a build argument: it has letters, digits and `_`"))
             .hint("change `--build-arg NAME=VALUE`, or `image.args` in the manifest"));
     }
-    if holds_secret(value) {
+    if is_secret_name(name) || holds_secret(value) {
         return Err(in_history(&shown));
     }
     Ok(())
@@ -207,6 +212,11 @@ fn in_history(name: &str) -> Failure {
         ))
 }
 
+/// Ids become names of files.
+fn is_id(id: &str) -> bool {
+    !id.is_empty() && !id.starts_with('.') && id.chars().all(|one| one.is_ascii_alphanumeric() || "._-".contains(one))
+}
+
 /// `id=NAME,env=VARIABLE`
 fn secret(text: &str) -> Result<(String, String), Failure> {
     let (mut id, mut variable) = (None, None);
@@ -217,12 +227,7 @@ fn secret(text: &str) -> Result<(String, String), Failure> {
             _ => {}
         }
     }
-    let is_id = |id: &&str| {
-        !id.is_empty()
-            && !id.starts_with('.')
-            && id.chars().all(|one| one.is_ascii_alphanumeric() || "._-".contains(one))
-    };
-    match (id.filter(is_id), variable.filter(|name| !name.is_empty())) {
+    match (id.filter(|id| is_id(id)), variable.filter(|name| !name.is_empty())) {
         (Some(id), Some(variable)) => Ok((id.to_owned(), variable.to_owned())),
         // The text may be the secret itself.
         _ => Err(Failure::user("a `--secret` does not have the form `id=NAME,env=VARIABLE`")
@@ -289,6 +294,7 @@ mod tests {
     }
 
     #[test_case(&["--build-arg", "API_TOKEN"], "looks like a secret"; "variable with a secret")]
+    #[test_case(&["--build-arg", "API_TOKEN=x"], "looks like a secret"; "name of a secret with a value")]
     #[test_case(&["--build-arg", "A=glpat-abcdefghijklmnop"], "looks like a secret"; "secret value")]
     #[test_case(&["--build-arg", "ABSENT"], "no variable of this name"; "absent variable")]
     #[test_case(&["--build-arg", "A-B=1"], "is no name of a build argument"; "name")]
@@ -306,6 +312,20 @@ mod tests {
         let line = <Line as clap::Parser>::parse_from(["x"].iter().chain(arguments));
         let error = of(&line.args).unwrap_err();
         assert!(error.contains(said) && !error.contains("glpat"), "{error}");
+    }
+
+    #[test]
+    fn the_manifest_is_asked_as_the_command_line() {
+        let said = |image: ImageEntry| {
+            let image = ImageEntry { repository: "team/train".to_owned(), ..image };
+            let spec = BuildSpec::of(&SpecArgs::default(), &target(Some(image)), &environment());
+            spec.unwrap_err().message().to_owned()
+        };
+        let pair = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), value.to_owned())]);
+        let argument = said(ImageEntry { args: pair("PIP_PASSWORD", "x"), ..ImageEntry::default() });
+        assert!(argument.contains("`PIP_PASSWORD` looks like a secret"), "{argument}");
+        let secret = said(ImageEntry { secrets: pair("x,src=/etc/passwd", "V"), ..ImageEntry::default() });
+        assert!(secret.contains("`x,src=/etc/passwd` is no id of a secret"), "{secret}");
     }
 
     #[test_case("ABSENT", "`ABSENT`, which is not set"; "absent")]
