@@ -186,7 +186,7 @@ fn a_build_that_fails_or_is_stopped_leaves_no_image() {
     program.args(Desk::BUILD).env_clear().envs(desk.variables("1")).current_dir(&project);
     let child = program.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let started = || (desk.emulator.requests("StartBuild") == 3).then_some(());
-    poll(Duration::from_secs(60), started).expect("the build begins");
+    poll(Duration::from_mins(1), started).expect("the build begins");
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     let ended = child.wait_with_output().unwrap();
