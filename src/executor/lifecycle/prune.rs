@@ -159,8 +159,8 @@ pub async fn run(inputs: &CommandInputs, args: PruneArgs, _: Cancellation) -> an
 /// Whether the pipeline is of a merge request, itself or as the child of one.
 fn is_of_request(inputs: &CommandInputs) -> bool {
     let source = inputs.env.get("CI_PIPELINE_SOURCE").unwrap_or_default();
-    let is_set = |name: &&str| inputs.env.get(name).is_some_and(|value| !value.is_empty());
-    REQUESTS.contains(&source) || REQUEST_VARIABLES.iter().any(|name| is_set(&name))
+    let is_set = |name: &str| inputs.env.get(name).is_some_and(|value| !value.is_empty());
+    REQUESTS.contains(&source) || REQUEST_VARIABLES.iter().any(|name| is_set(name))
 }
 
 /// The failure of a run that could not read or delete everything.

@@ -180,7 +180,8 @@ impl References {
             self.release_texts.push(text);
         }
         // GitLab's pages of a file have a number in place of its name.
-        let is_numbered = |link: &&ReleaseLink| link.url.contains("/package_files/") && !link.name.ends_with(".zip");
+        let is_numbered =
+            |link: &&ReleaseLink| link.url.contains("/package_files/") && link.name.strip_suffix(".zip").is_none();
         if release.links.iter().any(|link| is_numbered(&link)) {
             self.has_numbered_links = true;
         }
@@ -227,15 +228,12 @@ fn decoded(url: &str) -> String {
     while let Some((first, tail)) = rest.split_first() {
         let code = rest.get(1..3).and_then(|digits| std::str::from_utf8(digits).ok());
         let code = code.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        match code.filter(|_| *first == b'%') {
-            Some(code) => {
-                bytes.push(code);
-                rest = &rest[3..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
+        if let Some(code) = code.filter(|_| *first == b'%') {
+            bytes.push(code);
+            rest = &rest[3..];
+        } else {
+            bytes.push(*first);
+            rest = tail;
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()
