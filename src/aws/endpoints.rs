@@ -6,8 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use aws_sdk_sagemaker::types::{EndpointConfigSortKey, OrderKey, VpcConfig};
 use executor::cloud::{
-    CloudError, CloudErrorKind, EndpointChange, EndpointConfiguration, EndpointSight, ModelEndpoints, NewEndpoint,
-    ServedKind, ServedModel, ServingSummary,
+    CloudError, CloudErrorKind, EndpointChange, EndpointConfiguration, EndpointSight, ModelEndpoints, ModelParts,
+    NewEndpoint, ServedKind, ServedModel, ServingSummary,
 };
 
 use super::clients::Clients;
@@ -42,6 +42,14 @@ impl ModelEndpoints for AwsEndpoints {
         let call = self.call("look at", "model", name, "sagemaker:DescribeModel");
         match self.clients.sagemaker().describe_model().model_name(name).send().await {
             Ok(reply) => Ok(Some(found::model(name, reply))),
+            Err(error) => unless_absent(call.failed(&error)).map(|()| None),
+        }
+    }
+
+    async fn model_parts(&self, name: &str) -> Result<Option<ModelParts>, CloudError> {
+        let call = self.call("look at", "model", name, "sagemaker:DescribeModel");
+        match self.clients.sagemaker().describe_model().model_name(name).send().await {
+            Ok(reply) => Ok(Some(found::parts(reply))),
             Err(error) => unless_absent(call.failed(&error)).map(|()| None),
         }
     }

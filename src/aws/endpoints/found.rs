@@ -13,8 +13,8 @@ use aws_sdk_sagemaker::types::{
 };
 use executor::base::plain;
 use executor::cloud::{
-    AsynchronousOutput, EndpointConfiguration, EndpointSight, EndpointState, ModelSource, ServedModel, VariantCapacity,
-    VariantSight,
+    AsynchronousOutput, EndpointConfiguration, EndpointSight, EndpointState, ModelParts, ModelSource, ServedModel,
+    VariantCapacity, VariantSight,
 };
 
 /// Longest reason of a failure that is kept, in bytes; SageMaker's own limit is 1,024 characters.
@@ -40,6 +40,17 @@ pub(super) fn model(name: &str, reply: DescribeModelOutput) -> ServedModel {
         network_isolation: reply.enable_network_isolation.unwrap_or_default(),
         tags: BTreeMap::new(),
     }
+}
+
+/// Images and versions of all containers, those of pipelines and of many models too.
+pub(super) fn parts(reply: DescribeModelOutput) -> ModelParts {
+    let containers = reply.primary_container.into_iter().chain(reply.containers.unwrap_or_default());
+    let mut parts = ModelParts::default();
+    for container in containers {
+        parts.images.extend(container.image);
+        parts.packages.extend(container.model_package_name);
+    }
+    parts
 }
 
 /// A container of a package is described with the package's image too.

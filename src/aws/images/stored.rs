@@ -12,6 +12,9 @@ use super::AwsImages;
 
 /// Most images that AWS lists in one page.
 const PAGE: i32 = 1000;
+/// Media types of indices.
+const INDICES: [&str; 2] =
+    ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
 
 #[async_trait]
 impl RepositoryImages for AwsImages {
@@ -57,6 +60,7 @@ fn stored(detail: ImageDetail) -> Option<RepositoryImage> {
     let time = |at: Option<DateTime>| at.and_then(|at| SystemTime::try_from(at).ok());
     Some(RepositoryImage {
         digest: detail.image_digest?,
+        is_index: detail.image_manifest_media_type.is_some_and(|media_type| INDICES.contains(&media_type.as_str())),
         tags: detail.image_tags.unwrap_or_default(),
         // No pull is earlier than its push.
         used: time(detail.image_pushed_at).max(time(detail.last_recorded_pull_time)),
@@ -79,12 +83,13 @@ mod tests {
         let images = AwsImages::new(Arc::clone(&stub.clients));
         let details = json!([
             {"imageDigest": "sha256:a", "imageTags": ["context-1"], "imagePushedAt": 60.0, "lastRecordedPullTime": 120.0},
-            {"imageDigest": "sha256:b", "imagePushedAt": 60.0},
+            {"imageDigest": "sha256:b", "imagePushedAt": 60.0, "imageManifestMediaType": INDICES[0]},
         ]);
         stub.push(reply(200, json!({"imageDetails": details}).to_string()));
         let found = images.repository_images("123456789012", "train").await.unwrap();
         assert_eq!(found[0].used, Some(SystemTime::UNIX_EPOCH + Duration::from_mins(2)));
         assert_eq!((found[0].tags.as_slice(), found[1].tags.len()), (&["context-1".to_owned()][..], 0));
+        assert_eq!((found[0].is_index, found[1].is_index), (false, true));
         stub.push(refusal(400, "RepositoryNotFoundException", "no"));
         assert!(images.repository_images("123456789012", "absent").await.unwrap().is_empty());
         let failures = json!([

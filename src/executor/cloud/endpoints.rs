@@ -12,6 +12,8 @@ use super::error::CloudError;
 pub trait ModelEndpoints: Send + Sync {
     /// `None` when it does not exist.
     async fn model(&self, name: &str) -> Result<Option<ServedModel>, CloudError>;
+    /// What a model is made of, in all its containers; `None` when it does not exist.
+    async fn model_parts(&self, name: &str) -> Result<Option<ModelParts>, CloudError>;
     /// `Exists` when the name is taken.
     async fn create_model(&self, model: &ServedModel) -> Result<(), CloudError>;
     /// One that does not exist is no error.
@@ -78,6 +80,14 @@ pub struct ServedModel {
     pub network_isolation: bool,
     /// Not in what `DescribeModel` says.
     pub tags: BTreeMap<String, String>,
+}
+
+/// What the containers of a model name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ModelParts {
+    pub images: Vec<String>,
+    /// ARNs of versions in a registry.
+    pub packages: Vec<String>,
 }
 
 /// Origin of a model's container.

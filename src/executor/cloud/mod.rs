@@ -43,8 +43,8 @@ pub use ended_jobs::{EndedJob, EndedJobs};
 pub use endpoint_logs::EndpointLogs;
 pub use endpoints::{
     AsynchronousOutput, EndpointChange, EndpointConfiguration, EndpointSight, EndpointState, ModelEndpoints,
-    ModelSource, NewEndpoint, RolloutSpec, ServedKind, ServedModel, ServingSummary, TrafficShift, VariantCapacity,
-    VariantSight,
+    ModelParts, ModelSource, NewEndpoint, RolloutSpec, ServedKind, ServedModel, ServingSummary, TrafficShift,
+    VariantCapacity, VariantSight,
 };
 pub use error::{CloudError, CloudErrorKind, Parameter};
 pub use identity::CallerIdentity;

@@ -30,6 +30,8 @@ pub struct RepositoryImage {
     /// `sha256:` and 64 hexadecimal digits.
     pub digest: String,
     pub tags: Vec<String>,
+    /// It only names other images, one for each platform.
+    pub is_index: bool,
     /// Time of the push, or of the last pull that ECR knows, if that is later.
     pub used: Option<SystemTime>,
 }

@@ -26,7 +26,6 @@ use super::gitlab::{GitLabProject, TOKEN_VARIABLE};
 use super::identity::IdentityArgs;
 use super::manifest::ManifestText;
 use super::output::{self, Data, OutputArgs};
-use super::region::ImageName;
 use super::target::{ProjectTarget, TargetArgs};
 use crate::base::exit_codes;
 use crate::base::failure::Failure;
@@ -34,8 +33,10 @@ use crate::base::signals::Cancellation;
 
 /// Seconds of a day.
 const DAY: u64 = 24 * 60 * 60;
-/// Value of `CI_PIPELINE_SOURCE` in pipelines of merge requests.
-const MERGE_REQUEST: &str = "merge_request_event";
+/// Values of `CI_PIPELINE_SOURCE` in pipelines of merge requests.
+const REQUESTS: [&str; 2] = ["merge_request_event", "external_pull_request_event"];
+/// Variables of merge requests, which child pipelines may have too.
+const REQUEST_VARIABLES: [&str; 3] = ["CI_MERGE_REQUEST_ID", "CI_MERGE_REQUEST_IID", "CI_EXTERNAL_PULL_REQUEST_IID"];
 
 #[derive(Debug, Args)]
 pub struct PruneArgs {
@@ -129,8 +130,7 @@ pub async fn run(inputs: &CommandInputs, args: PruneArgs, _: Cancellation) -> an
     let gitlab = gitlab(&args, inputs)?.map(|project| project.connect(inputs)).transpose()?;
     target.check_account(inputs).await?;
     let ports = PrunePorts::connect(inputs, &target, gitlab).await?;
-    let is_request = inputs.env.get("CI_PIPELINE_SOURCE") == Some(MERGE_REQUEST);
-    let is_dry = args.dry_run.unwrap_or(is_request);
+    let is_dry = args.dry_run.unwrap_or_else(|| is_of_request(inputs));
     let mut run = PruneRun::new(&ports, &rules, &scope, &inputs.printer, is_dry);
     run.carry_out().await;
     let (things, failures) = (run.things, run.failures);
@@ -154,6 +154,13 @@ pub async fn run(inputs: &CommandInputs, args: PruneArgs, _: Cancellation) -> an
     }
     args.output.leave(&data, &inputs.printer)?;
     verdict(&failures)
+}
+
+/// Whether the pipeline is of a merge request, itself or as the child of one.
+fn is_of_request(inputs: &CommandInputs) -> bool {
+    let source = inputs.env.get("CI_PIPELINE_SOURCE").unwrap_or_default();
+    let is_set = |name: &str| inputs.env.get(name).is_some_and(|value| !value.is_empty());
+    REQUESTS.contains(&source) || REQUEST_VARIABLES.iter().any(|name| is_set(name))
 }
 
 /// The failure of a run that could not read or delete everything.
@@ -188,25 +195,19 @@ fn is_number(text: &str) -> bool {
     !text.is_empty() && text.len() <= 20 && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// The group and the package of the manifest's model, the repositories of the images that serve it and that the project builds, and the images of
-/// all its environments.
+/// The group and the package of the manifest's model, the repository of the images that the project builds, and the images of all its
+/// environments.
 fn scope(args: &PruneArgs, target: &ProjectTarget, text: &ManifestText, inputs: &CommandInputs) -> PruneScope {
     let model = target.manifest.model.as_ref();
-    let image = model.and_then(|model| ImageName::parse(&model.image));
-    // Images of another account are another's.
-    let entry = &target.manifest.target;
-    let is_own = |image: &ImageName<'_>| {
-        Some(image.region) == entry.region.as_deref() && Some(image.account) == entry.account.as_deref()
-    };
-    let of_model = image.filter(is_own).map(|image| (image.account.to_owned(), image.repository.to_owned()));
     let built = target.manifest.image.as_ref().map(|image| image.repository.clone());
-    let of_project = entry.account.clone().zip(built);
+    // The repository of `model.image` may be another project's.
+    let of_project = target.manifest.target.account.clone().zip(built);
     let group = model.map(|model| model.group.clone()).filter(|group| !group.is_empty());
     // Another environment may need variables that this job does not have: what it has in service is seen where it is used.
     let manifests = text.environments().into_iter().filter_map(|name| text.manifest(Some(&name), &inputs.env).ok());
     let images = manifests.filter_map(|manifest| Some(manifest.model?.image));
     PruneScope {
-        repositories: of_model.into_iter().chain(of_project).collect(),
+        repositories: of_project.into_iter().collect(),
         images: images.chain(model.map(|model| model.image.clone())).collect(),
         generic_package: args.registry_package.clone().or_else(|| group.clone()),
         group,

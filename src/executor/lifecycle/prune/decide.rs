@@ -14,8 +14,17 @@ use crate::cloud::{
 use crate::gitlab::api::GenericPackage;
 use crate::lifecycle::endpoint::{ENDPOINT, ENVIRONMENT, PROJECT, own_alarms, stem};
 
-/// Begin of the tag by which `image build` names a context.
+/// Begin of the tag by which `image build` names a context, and the digits of the hash after it.
 const CONTEXT_TAG: &str = "context-";
+const CONTEXT_DIGITS: usize = 40;
+/// Begin of tags that name a build, and digits of a commit in tags.
+const BUILD_TAG: &str = "build-";
+const COMMIT_DIGITS: [usize; 2] = [8, 40];
+/// Digits of day and time of day in names of candidates.
+const DAY_DIGITS: usize = 8;
+const CLOCK_DIGITS: usize = 6;
+/// Folders of an environment in its bucket.
+const FOLDERS: [&str; 5] = ["models", "deployments", "packages", "metrics", "candidate"];
 /// Begin of the names of candidates.
 const CANDIDATE: &str = "candidate-PR-";
 /// The folder of the bucket for what expires.
@@ -126,7 +135,9 @@ pub(super) fn model(rules: &PruneRules, references: &References, summary: &Servi
     }
     // A configuration that stays, because it could not be deleted, needs its model.
     let blind = references.blind(&[PruneSource::Endpoints, PruneSource::Ledger, PruneSource::Configurations]);
-    judged(rules, references.models.get(&summary.name), blind, summary.created, ThingReason::Unused)
+    let user = references.models.get(&summary.name);
+    let user = user.or_else(|| references.stems.get(stem_of_model(&summary.name)?));
+    judged(rules, user, blind, summary.created, ThingReason::Unused)
 }
 
 /// A version of the list. `newest` are the numbers of the newest ones.
@@ -174,6 +185,12 @@ pub(super) fn version(
     listed_version(rules, references, newest, &summary)
 }
 
+/// The number of a version of the project itself that may be used.
+pub(super) fn own_number(rules: &PruneRules, version: &ModelVersion) -> Option<u32> {
+    let is_own = version.metadata.get("project") == Some(&rules.project);
+    (is_own && !matches!(version.state, RegistrationState::Failed(_))).then_some(version.number)
+}
+
 /// Numbers of the newest versions, without those that SageMaker failed.
 pub(super) fn newest_versions(rules: &PruneRules, versions: &[VersionSummary]) -> BTreeSet<u32> {
     let usable = versions.iter().filter(|version| !matches!(version.state, RegistrationState::Failed(_)));
@@ -182,9 +199,27 @@ pub(super) fn newest_versions(rules: &PruneRules, versions: &[VersionSummary]) -
     numbers.into_iter().take(rules.keep).collect()
 }
 
-/// Whether `image build` made the image.
+/// Whether `image build` made the image. It makes no index.
 pub(super) fn is_built(image: &RepositoryImage) -> bool {
-    image.tags.iter().any(|tag| tag.starts_with(CONTEXT_TAG))
+    !image.is_index && image.tags.iter().any(|tag| is_context(tag))
+}
+
+fn is_hex(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn is_context(tag: &str) -> bool {
+    tag.strip_prefix(CONTEXT_TAG).is_some_and(|hash| hash.len() == CONTEXT_DIGITS && is_hex(hash))
+}
+
+/// Whether a tag only says which build or commit made the image: `SHA`, `build-SHA` or `build-NUMBER-SHA`. Digits alone may be a date.
+fn is_of_build(tag: &str) -> bool {
+    let is_commit = |text: &str| {
+        COMMIT_DIGITS.contains(&text.len()) && is_hex(text) && text.bytes().any(|byte| byte.is_ascii_alphabetic())
+    };
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let Some(rest) = tag.strip_prefix(BUILD_TAG) else { return is_commit(tag) };
+    is_commit(rest) || rest.split_once('-').is_some_and(|(number, commit)| is_number(number) && is_commit(commit))
 }
 
 /// Digests of the newest images that `image build` made.
@@ -206,6 +241,9 @@ pub(super) fn image(
     if newest.contains(&image.digest) {
         return ThingVerdict::Stays(ThingReason::Newest(rules.keep));
     }
+    if let Some(tag) = image.tags.iter().find(|tag| !is_context(tag) && !is_of_build(tag)) {
+        return ThingVerdict::Stays(ThingReason::Tagged(tag.clone()));
+    }
     let sources = [
         PruneSource::Endpoints,
         PruneSource::Ledger,
@@ -214,34 +252,59 @@ pub(super) fn image(
         PruneSource::Versions,
         PruneSource::Releases,
     ];
-    judged(rules, references.images.get(&image.digest), references.blind(&sources), image.used, ThingReason::Unused)
+    let user = references.images.get(&image.digest);
+    let user = user.or_else(|| image.tags.iter().find_map(|tag| references.tags.get(tag)));
+    judged(rules, user, references.blind(&sources), image.used, ThingReason::Unused)
 }
 
 pub(super) fn generic_package(rules: &PruneRules, references: &References, package: &GenericPackage) -> ThingVerdict {
-    if !package.version.starts_with(CANDIDATE) {
+    if !is_candidate(&package.version) {
         return ThingVerdict::Foreign;
     }
-    let user = references.files.get(&format!("{}.zip", package.version));
-    judged(rules, user, references.blind(&[PruneSource::Releases]), package.created, ThingReason::Candidate)
+    let user = references.released(&package.version);
+    let numbered = references.has_numbered_links.then_some(PruneSource::Releases);
+    let blind = references.blind(&[PruneSource::Releases]).or(numbered);
+    judged(rules, user.as_ref(), blind, package.created, ThingReason::Candidate)
+}
+
+/// Whether the name is one that `package` gives a candidate: `candidate-PR-12-0123abcd-20261129T045233Z`, or with `none` as the number.
+fn is_candidate(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix(CANDIDATE) else { return false };
+    let parts: Vec<_> = rest.split('-').collect();
+    let [request, commit, time] = parts[..] else { return false };
+    let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_time = time.strip_suffix('Z').and_then(|time| time.split_once('T')).is_some_and(|(day, clock)| {
+        day.len() == DAY_DIGITS && clock.len() == CLOCK_DIGITS && is_digits(day) && is_digits(clock)
+    });
+    (request == "none" || is_digits(request)) && commit.len() == COMMIT_DIGITS[0] && is_hex(commit) && is_time
 }
 
 /// An object below [`CANDIDATES`] or [`PACKAGES`].
 pub(super) fn object(rules: &PruneRules, references: &References, object: &Listed) -> ThingVerdict {
     let place = object.key.strip_prefix(PACKAGES).and_then(|rest| rest.split_once('/'));
-    let package = place.filter(|(_, name)| name.starts_with(CANDIDATE) && !name.contains('/'));
-    let is_candidate = object.key.starts_with(CANDIDATES);
-    if package.is_none() && !is_candidate {
+    let package = place.filter(|(_, name)| name.strip_suffix(".zip").is_some_and(is_candidate));
+    let expiring = object.key.strip_prefix(CANDIDATES);
+    if package.is_none() && expiring.is_none() {
         return ThingVerdict::Foreign;
     }
-    if !rules.has_prefix {
+    // Another environment's prefix may be a folder below.
+    let is_nested = expiring.is_some_and(|key| key.split('/').any(|part| FOLDERS.contains(&part)));
+    if !rules.has_prefix || is_nested {
         return ThingVerdict::Stays(ThingReason::SharedBucket);
     }
-    let Some((sha256, _)) = package else {
+    let Some((sha256, name)) = package else {
         return judged(rules, None, None, object.modified, ThingReason::Candidate);
     };
-    let blind =
-        references.blind(&[PruneSource::Ledger, PruneSource::Models, PruneSource::Versions, PruneSource::Releases]);
-    judged(rules, references.packages.get(sha256), blind, object.modified, ThingReason::Candidate)
+    let blind = references.blind(&[
+        PruneSource::Endpoints,
+        PruneSource::Ledger,
+        PruneSource::Models,
+        PruneSource::Versions,
+        PruneSource::Releases,
+    ]);
+    let released = references.released(name.trim_end_matches(".zip"));
+    let user = references.packages.get(sha256).or(released.as_ref());
+    judged(rules, user, blind, object.modified, ThingReason::Candidate)
 }
 
 pub(super) fn job(rules: &PruneRules, references: &References, job: &EndedJob) -> ThingVerdict {

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::things::{PruneSource, ThingUser, model_of_config};
-use crate::cloud::{ModelSource, ModelVersion, ServedModel};
-use crate::gitlab::api::Release;
+use super::things::{PruneSource, ThingUser, model_of_config, stem_of_config};
+use crate::cloud::{ModelParts, ModelVersion};
+use crate::gitlab::api::{Release, ReleaseLink};
 use crate::lifecycle::endpoint::{LedgerEntry, LedgerKind, PACKAGE_SHA256, VERSION};
 
 /// An endpoint with what it uses now, and what it will use after its update.
@@ -13,7 +13,7 @@ pub(super) struct EndpointUse {
     pub(super) name: String,
     pub(super) configs: Vec<String>,
     /// Those of the configurations, by name, as far as they exist.
-    pub(super) models: BTreeMap<String, Option<ServedModel>>,
+    pub(super) models: BTreeMap<String, Option<ModelParts>>,
 }
 
 /// Users by the names of what they use.
@@ -21,16 +21,24 @@ pub(super) struct EndpointUse {
 pub(super) struct References {
     pub(super) configs: BTreeMap<String, ThingUser>,
     pub(super) models: BTreeMap<String, ThingUser>,
+    /// Begins of the names of models, all of which an endpoint may use.
+    pub(super) stems: BTreeMap<String, ThingUser>,
     /// By ARN.
     pub(super) versions: BTreeMap<String, ThingUser>,
     /// By digest: `sha256:` and 64 hexadecimal digits.
     pub(super) images: BTreeMap<String, ThingUser>,
+    /// Tags of images, whatever their repository.
+    pub(super) tags: BTreeMap<String, ThingUser>,
     /// Packages in the bucket, by their SHA-256.
     pub(super) packages: BTreeMap<String, ThingUser>,
     /// Names and addresses of files in GitLab.
     pub(super) files: BTreeMap<String, ThingUser>,
+    /// Texts, links and their names of each release, with its tag.
+    release_texts: Vec<(String, String)>,
     /// Addresses of the models of versions that stay, with the ARN of each.
     model_data: Vec<(String, String)>,
+    /// A release links to a file of a package without its name.
+    pub(super) has_numbered_links: bool,
     /// Sources that could not be read.
     pub(super) blind: BTreeSet<PruneSource>,
 }
@@ -44,12 +52,16 @@ impl References {
     pub(super) fn add_endpoint(&mut self, one: &EndpointUse) {
         let user = || ThingUser::Endpoint(one.name.clone());
         self.configs.extend(one.configs.iter().map(|config| (config.clone(), user())));
+        self.models.extend(one.configs.iter().filter_map(|config| Some((model_of_config(config)?, user()))));
+        if one.models.is_empty() {
+            // Somebody deleted the configuration of an endpoint that goes on.
+            self.stems
+                .extend(one.configs.iter().filter_map(|config| Some((stem_of_config(config)?.to_owned(), user()))));
+        }
         for (name, model) in &one.models {
             self.models.insert(name.clone(), user());
-            match model.as_ref().map(|model| &model.source) {
-                Some(ModelSource::Package(arn)) => drop(self.versions.insert(arn.clone(), user())),
-                Some(ModelSource::Container { image, .. }) => self.add_image(image, &user()),
-                Some(ModelSource::Other) | None => {}
+            if let Some(parts) = model {
+                self.add_parts(parts, &user());
             }
         }
     }
@@ -100,6 +112,28 @@ impl References {
         }
     }
 
+    /// Models of a configuration of another form.
+    pub(super) fn add_models_of(&mut self, config: &str, models: Vec<String>) {
+        for model in models {
+            self.models.entry(model).or_insert_with(|| ThingUser::Configuration(config.to_owned()));
+        }
+    }
+
+    /// Images and versions of a model, of all its containers.
+    fn add_parts(&mut self, parts: &ModelParts, user: &ThingUser) {
+        for arn in &parts.packages {
+            self.versions.entry(arn.clone()).or_insert_with(|| user.clone());
+        }
+        for image in &parts.images {
+            self.add_image(image, user);
+        }
+    }
+
+    /// A model that stays, of anybody.
+    pub(super) fn add_parts_of(&mut self, name: &str, parts: &ModelParts) {
+        self.add_parts(parts, &ThingUser::Model(name.to_owned()));
+    }
+
     /// A model of this program that stays, by its tags.
     pub(super) fn add_model(&mut self, name: &str, tags: &BTreeMap<String, String>) {
         let user = || ThingUser::Model(name.to_owned());
@@ -130,9 +164,27 @@ impl References {
         Some(ThingUser::Version(version.clone()))
     }
 
+    /// The release that names this candidate anywhere in its text or its links.
+    pub(super) fn released(&self, candidate: &str) -> Option<ThingUser> {
+        let (tag, _) = self.release_texts.iter().find(|(_, text)| text.contains(candidate))?;
+        Some(ThingUser::Release(tag.clone()))
+    }
+
     /// A release, by its links and its text.
     pub(super) fn add_release(&mut self, release: &Release) {
         let user = || ThingUser::Release(release.tag.clone());
+        let links = release.links.iter().flat_map(|link| [link.name.clone(), decoded(&link.url)]);
+        let texts: Vec<_> = links.chain([release.description.replace('\\', "")]).collect();
+        let text = (release.tag.clone(), texts.join("\n"));
+        if !self.release_texts.contains(&text) {
+            self.release_texts.push(text);
+        }
+        // GitLab's pages of a file have a number in place of its name.
+        let is_numbered =
+            |link: &&ReleaseLink| link.url.contains("/package_files/") && link.name.strip_suffix(".zip").is_none();
+        if release.links.iter().any(|link| is_numbered(&link)) {
+            self.has_numbered_links = true;
+        }
         for link in &release.links {
             self.files.insert(link.name.clone(), user());
             self.files.insert(link.url.clone(), user());
@@ -142,25 +194,49 @@ impl References {
         let text = release.description.replace('\\', "");
         for word in text.split(|letter: char| !is_part(letter)) {
             let word = word.trim_end_matches(['.', ':', ',']);
+            // An image may be named by its tag.
+            self.tags.insert(word.rsplit(':').next().unwrap_or_default().to_owned(), user());
             if word.starts_with("arn:") {
                 self.versions.insert(word.to_owned(), user());
             }
             self.add_image(word, &user());
             if is_sha256(word) {
-                self.packages.insert(word.to_owned(), user());
+                let word = word.to_ascii_lowercase();
                 // Of an image too, where the text has the algorithm in another column.
                 self.images.insert(format!("sha256:{word}"), user());
+                self.packages.insert(word, user());
             }
         }
     }
 
-    /// An image by its name with the digest, or by the digest alone.
+    /// An image by its name with the digest or a tag, or by the digest alone.
     pub(super) fn add_image(&mut self, image: &str, user: &ThingUser) {
-        let digest = image.rsplit('@').next().unwrap_or_default();
+        let (name, digest) = image.rsplit_once('@').unwrap_or((image, image));
+        let digest = digest.to_ascii_lowercase();
         if digest.strip_prefix("sha256:").is_some_and(is_sha256) {
-            self.images.entry(digest.to_owned()).or_insert_with(|| user.clone());
+            self.images.entry(digest).or_insert_with(|| user.clone());
+        }
+        if let Some((_, tag)) = name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')) {
+            self.tags.entry(tag.to_owned()).or_insert_with(|| user.clone());
         }
     }
+}
+
+/// An address without its percent signs.
+fn decoded(url: &str) -> String {
+    let (mut bytes, mut rest) = (Vec::new(), url.as_bytes());
+    while let Some((first, tail)) = rest.split_first() {
+        let code = rest.get(1..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        let code = code.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        if let Some(code) = code.filter(|_| *first == b'%') {
+            bytes.push(code);
+            rest = &rest[3..];
+        } else {
+            bytes.push(*first);
+            rest = tail;
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn is_sha256(text: &str) -> bool {
@@ -170,7 +246,6 @@ fn is_sha256(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gitlab::api::ReleaseLink;
 
     #[test]
     fn a_release_names_versions_images_packages_and_files() {

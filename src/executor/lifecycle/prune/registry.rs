@@ -3,13 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::decide;
-use super::run::{BATCH, PruneRun, ThingTags, at_once};
+use super::run::{BATCH, CallError as _, PruneRun, ThingTags, at_once};
 use super::sight::patiently;
 use super::things::{PruneSource, ThingKind, ThingReason, ThingUser, ThingVerdict};
 use crate::cloud::{
     CloudError, CloudErrorKind, EndedJob, Listed, MOST_DELETED_IMAGES, ModelVersion, RepositoryImage, VersionSummary,
 };
 use crate::gitlab::api::GenericPackage;
+
+/// ECR's code for an image that is a part of an index.
+const IN_INDEX: &str = "ImageReferencedByManifestList";
+/// Objects whose users are looked for together.
+const OBJECTS: usize = 100;
 
 impl PruneRun<'_> {
     /// Notes what the releases of the project name.
@@ -53,32 +58,43 @@ impl PruneRun<'_> {
         let (ports, rules) = (self.ports, self.rules);
         let newest = decide::newest_versions(rules, &listed);
         let judge = |references: &_, one: &VersionSummary| decide::listed_version(rules, references, &newest, one);
-        let may_go = self.sorted(ThingKind::Version, &listed, |one| &one.arn, judge);
+        let mut may_go = self.sorted(ThingKind::Version, &listed, |one| &one.arn, judge);
+        may_go.sort_by_key(|one| std::cmp::Reverse(one.number));
         let going: BTreeSet<_> = may_go.iter().map(|one| one.arn.as_str()).collect();
         let staying: Vec<_> = listed.iter().filter(|one| !going.contains(one.arn.as_str())).collect();
         let found = at_once(&staying, async |one| patiently(|| ports.registry.version(&one.arn)).await).await;
+        let mut own = BTreeSet::new();
         for version in found {
             match version {
                 Ok(None) => {}
-                Ok(Some(version)) => self.references.add_version(&version),
+                Ok(Some(version)) => {
+                    own.extend(decide::own_number(rules, &version));
+                    self.references.add_version(&version);
+                }
                 Err(error) => self.unread(PruneSource::Versions, &error),
             }
         }
         for batch in may_go.chunks(BATCH) {
             self.look_again(None).await;
+            self.read_releases().await;
             let found = at_once(batch, async |one| patiently(|| ports.registry.version(&one.arn)).await).await;
             let looks = batch.iter().copied().zip(found).collect();
-            self.end_versions(&newest, looks).await;
+            self.end_versions(&newest, &mut own, looks).await;
         }
     }
 
-    /// Versions that may go, as they are now. What stays of them refers to its image and its package.
+    /// Versions that may go, as they are now. What stays of them refers to its image and its package. `own` are the numbers of the
+    /// project's own versions that are newer than these.
     async fn end_versions(
         &mut self,
         newest: &BTreeSet<u32>,
+        own: &mut BTreeSet<u32>,
         looks: Vec<(&VersionSummary, Result<Option<ModelVersion>, CloudError>)>,
     ) {
         let (mut going, mut described) = (Vec::new(), BTreeMap::new());
+        let seen = looks.iter().filter_map(|(_, look)| look.as_ref().ok()?.as_ref());
+        own.extend(seen.filter_map(|version| decide::own_number(self.rules, version)));
+        let newest: BTreeSet<u32> = newest.iter().chain(own.iter().rev().take(self.rules.keep)).copied().collect();
         for (summary, look) in looks {
             let version = match look {
                 Ok(Some(version)) => version,
@@ -89,7 +105,7 @@ impl PruneRun<'_> {
                     continue;
                 }
             };
-            match decide::version(self.rules, &self.references, newest, &version) {
+            match decide::version(self.rules, &self.references, &newest, &version) {
                 ThingVerdict::Goes(reason) => {
                     going.push((summary.arn.clone(), reason));
                     described.insert(summary.arn.clone(), version);
@@ -101,7 +117,7 @@ impl PruneRun<'_> {
             self.references.add_version(&version);
         }
         let registry = &self.ports.registry;
-        let delete = async |arn: &str| patiently(|| registry.delete_version(arn)).await;
+        let delete = async |arn: &str| registry.delete_version(arn).await;
         let left = self.end(ThingKind::Version, &going, delete).await;
         for version in left.iter().filter_map(|arn| described.get(arn)) {
             self.references.add_version(version);
@@ -127,8 +143,9 @@ impl PruneRun<'_> {
         let newest = decide::newest_images(rules, &images);
         let judge = |references: &_, one: &RepositoryImage| decide::image(rules, references, &newest, one);
         let may_go = self.sorted(ThingKind::Image, &images, |one| &one.digest, judge);
-        for batch in may_go.chunks(MOST_DELETED_IMAGES) {
+        for batch in may_go.chunks(MOST_DELETED_IMAGES.min(BATCH)) {
             self.look_again(None).await;
+            self.read_releases().await;
             let going: Vec<RepositoryImage> = batch.iter().copied().cloned().collect();
             let going = self.sorted(ThingKind::Image, &going, |one| &one.digest, judge).into_iter();
             let digests: Vec<String> = going.map(|one| one.digest.clone()).collect();
@@ -138,7 +155,7 @@ impl PruneRun<'_> {
             let answer = if self.is_dry {
                 Ok(Vec::new())
             } else {
-                patiently(|| ports.images.delete_images(account, repository, &digests)).await
+                ports.images.delete_images(account, repository, &digests).await
             };
             self.end_images(&digests, answer);
         }
@@ -157,6 +174,9 @@ impl PruneRun<'_> {
         for digest in digests {
             match left.get(digest) {
                 None => self.ended(ThingKind::Image, digest, &ThingReason::Unused),
+                Some(message) if message.starts_with(IN_INDEX) => {
+                    self.stays(ThingKind::Image, digest, &ThingReason::Used(ThingUser::Index));
+                }
                 Some(message) => {
                     let error = CloudError {
                         kind: CloudErrorKind::Invalid,
@@ -178,8 +198,13 @@ impl PruneRun<'_> {
         };
         let rules = self.rules;
         let judge = |references: &_, one: &GenericPackage| decide::generic_package(rules, references, one);
-        let may_go = self.sorted(ThingKind::GenericPackage, &packages, |one| &one.version, judge);
-        let ids: BTreeMap<_, _> = may_go.iter().map(|one| (one.version.clone(), one.id)).collect();
+        let mut may_go = self.sorted(ThingKind::GenericPackage, &packages, |one| &one.version, judge);
+        // A version may have several packages.
+        let mut ids = BTreeMap::<String, Vec<u64>>::new();
+        for one in &may_go {
+            ids.entry(one.version.clone()).or_default().push(one.id);
+        }
+        may_go.dedup_by(|one, other| one.version == other.version);
         for batch in may_go.chunks(BATCH) {
             self.read_releases().await;
             let mut going = Vec::new();
@@ -190,9 +215,14 @@ impl PruneRun<'_> {
                     ThingVerdict::Foreign => {}
                 }
             }
-            let delete = async |version: &str| match ids.get(version) {
-                Some(id) => gitlab.delete_package(*id).await,
-                None => Ok(()),
+            let delete = async |version: &str| {
+                for id in ids.get(version).into_iter().flatten() {
+                    match gitlab.delete_package(*id).await {
+                        Err(error) if !error.is_absent() => return Err(error),
+                        _ => {}
+                    }
+                }
+                Ok(())
             };
             self.end(ThingKind::GenericPackage, &going, delete).await;
         }
@@ -219,12 +249,21 @@ impl PruneRun<'_> {
         let rules = self.rules;
         let judge = |references: &_, one: &Listed| decide::object(rules, references, one);
         let may_go = self.sorted(ThingKind::Object, objects, |one| &one.key, judge);
-        let keys: Vec<String> = may_go.iter().map(|one| one.key.clone()).collect();
+        for batch in may_go.chunks(OBJECTS) {
+            self.look_again(None).await;
+            self.read_releases().await;
+            let again: Vec<Listed> = batch.iter().copied().cloned().collect();
+            let going = self.sorted(ThingKind::Object, &again, |one| &one.key, judge);
+            self.delete_objects(going.iter().map(|one| one.key.clone()).collect()).await;
+        }
+    }
+
+    async fn delete_objects(&mut self, keys: Vec<String>) {
         if keys.is_empty() {
             return;
         }
         let store = &self.ports.objects;
-        let answer = if self.is_dry { Ok(()) } else { patiently(|| store.delete(&keys)).await };
+        let answer = if self.is_dry { Ok(()) } else { store.delete(&keys).await };
         for key in &keys {
             match &answer {
                 Ok(()) => self.ended(ThingKind::Object, key, &ThingReason::Candidate),
@@ -250,7 +289,7 @@ impl PruneRun<'_> {
             let looks = batch.iter().copied().zip(tags).collect();
             let owns = |rules: &decide::PruneRules, one: &EndedJob, tags: &ThingTags| rules.owns_job(&one.name, tags);
             let going = self.settled(ThingKind::TrainingJob, looks, |one| &one.name, owns, judge);
-            let delete = async |name: &str| patiently(|| ports.jobs.delete_job(name)).await;
+            let delete = async |name: &str| ports.jobs.delete_job(name).await;
             self.end(ThingKind::TrainingJob, &going, delete).await;
         }
     }

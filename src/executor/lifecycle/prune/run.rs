@@ -190,7 +190,8 @@ impl<'a> PruneRun<'a> {
             self.unread(PruneSource::Endpoints, &error);
         }
         let existing = self.endpoints.names();
-        if let Err(error) = self.ledgers.look(part, self.rules, &existing, &mut self.references).await {
+        let existing = self.references.blind(&[PruneSource::Endpoints]).is_none().then_some(&existing);
+        if let Err(error) = self.ledgers.look(part, self.rules, existing, &mut self.references).await {
             let may_pass = error.downcast_ref::<CloudError>().is_some_and(CallError::is_throttled);
             self.unread_text(PruneSource::Ledger, &format!("{error:#}"), may_pass);
         }

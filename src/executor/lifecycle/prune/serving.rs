@@ -82,15 +82,14 @@ impl PruneRun<'_> {
                 one.definition.as_ref().is_some_and(|alarm| rules.owns_endpoint(&alarm.endpoint, tags))
             };
             let going = self.settled(ThingKind::Alarm, looks, |one| &one.name, owns, judge);
-            let delete =
-                async |name: &str| patiently(|| async { ports.alarms.delete_alarms(&[name.to_owned()]).await }).await;
+            let delete = async |name: &str| ports.alarms.delete_alarms(&[name.to_owned()]).await;
             self.end(ThingKind::Alarm, &going, delete).await;
         }
     }
 
     pub(super) async fn take_configs(&mut self) {
         let ports = self.ports;
-        let listed = match patiently(|| ports.endpoints.listing(ServedKind::Configuration, "-")).await {
+        let listed = match patiently(|| ports.endpoints.listing(ServedKind::Configuration, "")).await {
             Ok(listed) => listed,
             Err(error) => return self.unread(PruneSource::Configurations, &error),
         };
@@ -105,7 +104,7 @@ impl PruneRun<'_> {
             let owns =
                 |rules: &decide::PruneRules, one: &ServingSummary, tags: &ThingTags| rules.owns_named(&one.name, tags);
             let going = self.settled(ThingKind::Configuration, looks, |one| &one.name, owns, judge);
-            let delete = async |name: &str| patiently(|| ports.endpoints.delete_config(name)).await;
+            let delete = async |name: &str| ports.endpoints.delete_config(name).await;
             let left = self.end(ThingKind::Configuration, &going, delete).await;
             for (name, _) in going.iter().filter(|(name, _)| !left.contains(name)) {
                 staying.remove(name);
@@ -113,6 +112,14 @@ impl PruneRun<'_> {
         }
         for name in &staying {
             self.references.add_config(name);
+        }
+        let foreign: Vec<_> = staying.into_iter().filter(|name| stem_of_config(name).is_none()).collect();
+        let looks = at_once(&foreign, async |name| patiently(|| ports.endpoints.models_of(name)).await).await;
+        for (name, look) in foreign.iter().zip(looks) {
+            match look {
+                Ok(models) => self.references.add_models_of(name, models),
+                Err(error) => self.unread(PruneSource::Configurations, &error),
+            }
         }
     }
 
@@ -126,7 +133,7 @@ impl PruneRun<'_> {
 
     pub(super) async fn take_models(&mut self) {
         let ports = self.ports;
-        let listed = match patiently(|| ports.endpoints.listing(ServedKind::Model, "-m-")).await {
+        let listed = match patiently(|| ports.endpoints.listing(ServedKind::Model, "")).await {
             Ok(listed) => listed,
             Err(error) => return self.unread(PruneSource::Models, &error),
         };
@@ -134,8 +141,10 @@ impl PruneRun<'_> {
         let judge = |references: &_, one: &ServingSummary| decide::model(rules, references, one);
         let may_go = self.sorted(ThingKind::Model, &listed, |one| &one.name, judge);
         let names: BTreeSet<_> = may_go.iter().map(|one| one.name.as_str()).collect();
-        let staying: Vec<_> = listed.iter().filter(|one| stem_of_model(&one.name).is_some()).collect();
-        let staying: Vec<_> = staying.into_iter().filter(|one| !names.contains(one.name.as_str())).collect();
+        // Also models of others, and those of another form: what they are made of stays.
+        let staying: Vec<_> = listed.iter().filter(|one| !names.contains(one.name.as_str())).collect();
+        self.keep_parts(staying.iter().map(|one| one.name.clone()).collect()).await;
+        let staying: Vec<_> = staying.into_iter().filter(|one| stem_of_model(&one.name).is_some()).collect();
         let tags = at_once(&staying, async |one| patiently(|| ports.endpoints.tags(&one.arn)).await).await;
         for (one, tags) in staying.iter().zip(tags) {
             self.keep_model(one, tags);
@@ -143,6 +152,10 @@ impl PruneRun<'_> {
         for batch in may_go.chunks(BATCH) {
             self.look_at_stems(batch, stem_of_model).await;
             let tags = at_once(batch, async |one| patiently(|| ports.endpoints.tags(&one.arn)).await).await;
+            if tags.iter().any(|tags| tags.as_ref().is_err_and(|error| !error.is_absent())) {
+                // It stays, and nobody knows its version.
+                self.references.blind.insert(PruneSource::Models);
+            }
             let known: BTreeMap<_, _> = batch
                 .iter()
                 .zip(&tags)
@@ -152,11 +165,26 @@ impl PruneRun<'_> {
             let owns =
                 |rules: &decide::PruneRules, one: &ServingSummary, tags: &ThingTags| rules.owns_named(&one.name, tags);
             let going = self.settled(ThingKind::Model, looks, |one| &one.name, owns, judge);
-            let delete = async |name: &str| patiently(|| ports.endpoints.delete_model(name)).await;
+            let delete = async |name: &str| ports.endpoints.delete_model(name).await;
             let left = self.end(ThingKind::Model, &going, delete).await;
             let gone: BTreeSet<_> = going.iter().map(|(name, _)| name).filter(|name| !left.contains(*name)).collect();
             for (name, tags) in known.iter().filter(|(name, _)| !gone.contains(name)) {
                 self.references.add_model(name, tags);
+            }
+            self.keep_parts(known.keys().filter(|name| !gone.contains(name)).cloned().collect()).await;
+        }
+    }
+
+    /// Notes the images and versions of these models, which stay.
+    async fn keep_parts(&mut self, names: Vec<String>) {
+        let endpoints = &self.ports.endpoints;
+        let looks = at_once(&names, async |name| patiently(|| endpoints.model_parts(name)).await).await;
+        for (name, look) in names.iter().zip(looks) {
+            match look {
+                Ok(Some(parts)) => self.references.add_parts_of(name, &parts),
+                Ok(None) => {}
+                Err(error) if error.is_absent() => {}
+                Err(error) => self.unread(PruneSource::Models, &error),
             }
         }
     }
@@ -187,8 +215,8 @@ async fn delete_endpoint(ports: &PrunePorts, before: &ServingSummary) -> Result<
     for variant in variants {
         for quantity in [ScaledQuantity::Instances, ScaledQuantity::ProvisionedConcurrency] {
             let scaled = ScaledVariant { endpoint: name.clone(), variant: variant.clone(), quantity };
-            patiently(|| ports.scaling.deregister(&scaled)).await?;
+            ports.scaling.deregister(&scaled).await?;
         }
     }
-    patiently(|| ports.endpoints.delete_endpoint(name)).await
+    ports.endpoints.delete_endpoint(name).await
 }

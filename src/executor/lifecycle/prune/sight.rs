@@ -14,7 +14,7 @@ use crate::base::backoff::backoff;
 use crate::cloud::{
     CloudError, CloudErrorKind, EndpointState, ModelEndpoints, ObjectStore, ObjectSurvey, ServedKind, ServingSummary,
 };
-use crate::lifecycle::endpoint::{Ledger, LedgerEntry, stem};
+use crate::lifecycle::endpoint::{Ledger, LedgerEntry, LedgerKind, stem};
 
 /// Calls that are under way at once.
 pub(super) const AT_ONCE: usize = 4;
@@ -22,12 +22,14 @@ pub(super) const AT_ONCE: usize = 4;
 const DEPLOYMENTS: &str = "deployments/";
 /// Most deployments of an endpoint that are read to find those that are kept.
 const MOST_HISTORY: usize = 400;
+/// Most deployments without an end before the newest one with an end.
+const MOST_OPEN: usize = 10;
 /// Pauses of a call that AWS throttles, after the SDK's own: four minutes together.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const PAUSES: usize = 12;
 
-/// Makes a call, and again while AWS throttles it.
+/// Makes a call that reads, and again while AWS throttles it. Never one that deletes: what it deletes may be in use by then.
 pub(super) async fn patiently<T, F: Future<Output = Result<T, CloudError>>>(
     call: impl FnMut() -> F,
 ) -> Result<T, CloudError> {
@@ -75,7 +77,7 @@ async fn use_of(endpoints: &dyn ModelEndpoints, name: &str) -> Result<EndpointUs
     let Some(sight) = patiently(|| endpoints.endpoint(name)).await? else { return Ok(found) };
     for config in [Some(sight.config), sight.pending_config].into_iter().flatten() {
         for model in patiently(|| endpoints.models_of(&config)).await? {
-            let described = patiently(|| endpoints.model(&model)).await?;
+            let described = patiently(|| endpoints.model_parts(&model)).await?;
             found.models.insert(model, described);
         }
         found.configs.push(config);
@@ -87,8 +89,8 @@ async fn use_of(endpoints: &dyn ModelEndpoints, name: &str) -> Result<EndpointUs
 pub(super) struct LedgerWatch {
     store: Arc<dyn ObjectStore>,
     survey: Arc<dyn ObjectSurvey>,
-    /// The number of objects of each endpoint's record.
-    seen: BTreeMap<String, usize>,
+    /// The number of objects of each endpoint's record, and whether it was read as that of an endpoint that exists.
+    seen: BTreeMap<String, (usize, bool)>,
 }
 
 impl LedgerWatch {
@@ -97,29 +99,37 @@ impl LedgerWatch {
     }
 
     /// Adds the deployments of all endpoints, or of those whose names begin with the stem of one, that are kept and were not read yet.
+    /// `existing` is `None` when the endpoints could not be read: then each counts as one that exists.
     pub(super) async fn look(
         &mut self,
         part: Option<&str>,
         rules: &PruneRules,
-        existing: &BTreeSet<String>,
+        existing: Option<&BTreeSet<String>>,
         references: &mut References,
     ) -> anyhow::Result<()> {
         let counted = self.count(&format!("{DEPLOYMENTS}{}", part.map(stem).unwrap_or_default())).await?;
         for (endpoint, objects) in counted {
-            if self.seen.get(&endpoint) == Some(&objects) {
+            let exists = existing.is_none_or(|existing| existing.contains(&endpoint));
+            if self.seen.get(&endpoint) == Some(&(objects, exists)) {
                 continue;
             }
             let ledger = Ledger::new(Arc::clone(&self.store), &endpoint);
-            if existing.contains(&endpoint) {
+            if exists {
                 references.add_history(&endpoint, &history(&ledger, rules.keep).await?, rules.keep);
             } else {
-                // Only a deployment that makes the endpoint at this time may need what is there.
+                // After `endpoint delete` only a deployment that makes the endpoint at this time may need what is there. Without it the
+                // endpoint may be in another account, or come back.
+                let ended = ledger.history(MOST_OPEN).await?;
+                let ended = ended.iter().find(|entry| entry.end.is_some());
+                if ended.is_none_or(|entry| entry.begin.kind != LedgerKind::Delete || !entry.has_succeeded()) {
+                    references.add_history(&endpoint, &history(&ledger, rules.keep).await?, rules.keep);
+                }
                 let newest = ledger.history(1).await?;
                 let is_under_way = |entry: &&LedgerEntry| entry.end.is_none() && is_young(entry, rules);
                 let newest: Vec<_> = newest.iter().filter(is_under_way).cloned().collect();
                 references.add_history(&endpoint, &newest, 0);
             }
-            self.seen.insert(endpoint, objects);
+            self.seen.insert(endpoint, (objects, exists));
         }
         Ok(())
     }
@@ -143,17 +153,31 @@ impl LedgerWatch {
     }
 }
 
-/// The newest deployments, so many that the last `keep` ones that succeeded are among them, with that before the newest.
+/// The newest deployments, so many that the last `keep` ones that succeeded are among them, and what a rollback brings back.
 async fn history(ledger: &Ledger, keep: usize) -> anyhow::Result<Vec<LedgerEntry>> {
     let mut most = keep + 1;
     loop {
         let found = ledger.history(most).await?;
         let succeeded = found.iter().filter(|entry| entry.has_succeeded()).count();
-        if found.len() < most || succeeded > keep || most >= MOST_HISTORY {
+        let is_enough = succeeded > keep && has_rollback(&found);
+        if found.len() < most || is_enough || most >= MOST_HISTORY {
             return Ok(found);
         }
         most = (most * 2).min(MOST_HISTORY);
     }
+}
+
+/// Whether the newest deployment that is no rollback is among these, and what was in service before it.
+fn has_rollback(history: &[LedgerEntry]) -> bool {
+    let is_deletion = |entry: &LedgerEntry| entry.begin.kind == LedgerKind::Delete && entry.has_succeeded();
+    if history.iter().any(is_deletion) {
+        return true;
+    }
+    let Some(newest) = history.iter().find(|entry| entry.begin.kind == LedgerKind::Deploy) else { return false };
+    let before = &newest.begin.from_config;
+    let brought =
+        |entry: &LedgerEntry| entry.number < newest.number && entry.has_succeeded() && entry.begin.to_config == *before;
+    before.is_none() || history.iter().any(brought)
 }
 
 fn is_young(entry: &LedgerEntry, rules: &PruneRules) -> bool {

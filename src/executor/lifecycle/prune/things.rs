@@ -95,6 +95,8 @@ pub(super) enum ThingUser {
     Version(String),
     Release(String),
     Manifest,
+    /// Of images.
+    Index,
 }
 
 /// A sentence without its object: `the endpoint wine uses`.
@@ -111,6 +113,7 @@ impl fmt::Display for ThingUser {
             Self::Version(arn) => write!(f, "the version {} has it", shown(arn)),
             Self::Release(tag) => write!(f, "the release {} names it", shown(tag)),
             Self::Manifest => f.write_str("the manifest names it"),
+            Self::Index => f.write_str("an index of the repository has it"),
         }
     }
 }
@@ -138,6 +141,8 @@ pub(super) enum ThingReason {
     /// The environment's tier has its endpoints deleted by hand alone.
     ProtectedEnvironment,
     WarmPool,
+    /// An image with a tag that somebody may use.
+    Tagged(String),
     /// The folder is not the project's own: the environment has no prefix.
     SharedBucket,
     /// What may refer to it could not be read.
@@ -160,13 +165,18 @@ impl ThingReason {
             Self::Used(ThingUser::Deployment { .. } | ThingUser::Rollback(_)) => "kept_deployment",
             Self::Used(ThingUser::Release(_)) => "released",
             Self::Used(
-                ThingUser::Configuration(_) | ThingUser::Model(_) | ThingUser::Version(_) | ThingUser::Manifest,
+                ThingUser::Configuration(_)
+                | ThingUser::Model(_)
+                | ThingUser::Version(_)
+                | ThingUser::Manifest
+                | ThingUser::Index,
             ) => "referred_to",
             Self::Newest(_) => "newest",
             Self::Approved => "approved",
             Self::NotReady(_) => "not_ready",
             Self::ProtectedEnvironment => "protected_environment",
             Self::WarmPool => "warm_pool",
+            Self::Tagged(_) => "tagged",
             Self::SharedBucket => "shared_bucket",
             Self::ReferencesUnknown(_) => "references_unknown",
         }
@@ -192,6 +202,7 @@ impl ThingReason {
                     .to_owned()
             }
             Self::WarmPool => "its instances wait for another job".to_owned(),
+            Self::Tagged(tag) => format!("it has the tag {}, which somebody may use", shown(tag)),
             Self::SharedBucket => {
                 "it may be of another project: set `environments.<name>.prefix`, a folder of the project's own"
                     .to_owned()

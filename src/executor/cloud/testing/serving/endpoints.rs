@@ -11,7 +11,7 @@ use super::timeline::waits;
 use crate::cloud::testing::faults::Fake;
 use crate::cloud::{
     CloudError, CloudErrorKind, EndpointChange, EndpointConfiguration, EndpointSight, EndpointState, ModelEndpoints,
-    NewEndpoint, ServedKind, ServedModel, ServingSummary, VariantCapacity,
+    ModelParts, ModelSource, NewEndpoint, ServedKind, ServedModel, ServingSummary, VariantCapacity,
 };
 
 /// Region and account of all ARNs.
@@ -195,6 +195,15 @@ impl ModelEndpoints for Fake<ServingState> {
     async fn model(&self, name: &str) -> Result<Option<ServedModel>, CloudError> {
         let untagged = |model: &ServedModel| ServedModel { tags: BTreeMap::new(), ..model.clone() };
         self.call("model", name, |service| Ok(service.models.get(name).map(untagged))).await
+    }
+
+    async fn model_parts(&self, name: &str) -> Result<Option<ModelParts>, CloudError> {
+        let parts = |model: &ServedModel| match &model.source {
+            ModelSource::Package(arn) => ModelParts { packages: vec![arn.clone()], ..ModelParts::default() },
+            ModelSource::Container { image, .. } => ModelParts { images: vec![image.clone()], ..ModelParts::default() },
+            ModelSource::Other => ModelParts::default(),
+        };
+        self.call("model_parts", name, |service| Ok(service.models.get(name).map(parts))).await
     }
 
     async fn create_model(&self, model: &ServedModel) -> Result<(), CloudError> {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::{DAY, PROJECT, PruneDesk, config_name, digest, model_name, version_arn};
+use super::{DAY, PROJECT, PruneDesk, config_name, context, digest, model_name, version_arn};
 use crate::cloud::ModelEndpoints as _;
 use crate::cloud::testing::{EndpointFate, example_config, example_model};
 use crate::config::env::short_or_long;
@@ -87,7 +87,7 @@ async fn build(world: &World) -> (PruneDesk, BTreeSet<String>) {
     }
     for number in 1..=world.images {
         let is_built = number % 2 == 0;
-        desk.add_image(number, if is_built { "context-1" } else { "v1" });
+        desk.add_image(number, &if is_built { context(number) } else { "v1".to_owned() });
         if !is_built {
             stay.insert(digest(number));
         }
@@ -198,7 +198,7 @@ async fn five_thousand_things_need_hardly_more_than_the_fewest_calls() {
     let owned = 2 * (gone("configuration") + gone("model") + gone("version") + gone("training_job")) + 1;
     // What stays: the owner of each endpoint, and what it uses; the six deployments that are kept, in two objects each, of its record; the
     // models and versions.
-    let staying = 40 * (1 + 3) + 40 * (1 + 2 * 6) + (40 * 50 - gone("model")) + (300 - gone("version"));
+    let staying = 40 * (1 + 3) + 40 * (1 + 2 * 6) + 2 * (40 * 50 - gone("model")) + (300 - gone("version"));
     // Pages of the records and of the versions, and the other lists.
     let fewest = owned + staying + 40 * 50 * 2 / 1000 + 300 / 100 + 10;
     assert!(made * 10 <= fewest * 13, "{made} calls for {deleted} things, {fewest} at least");
