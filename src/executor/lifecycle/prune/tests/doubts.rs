@@ -24,25 +24,22 @@ fn link(name: &str, url: &str) -> ReleaseLink {
 }
 
 /// Between two attempts somebody may have begun to use it.
+#[test_case("delete_config", "configuration"; "configurations")]
+#[test_case("delete_alarms", "alarm"; "alarms")]
+#[test_case("delete_version", "version"; "versions")]
+#[test_case("delete_job", "training_job"; "training jobs")]
 #[tokio::test(start_paused = true)]
-async fn a_throttled_deletion_is_not_repeated() {
+async fn a_throttled_deletion_is_not_repeated(method: &'static str, kind: &str) {
     let desk = a_project().await;
-    let throttled = |method| Fault::new(method, 1, When::Before, CloudErrorKind::Throttled).forever();
-    desk.memory.serving.plan([throttled("delete_config"), throttled("delete_alarms")]);
-    desk.memory.registry.plan([throttled("delete_version")]);
-    desk.memory.account.plan([throttled("delete_images")]);
-    desk.memory.jobs.plan([throttled("delete_job")]);
+    let throttled = || [Fault::new(method, 1, When::Before, CloudErrorKind::Throttled).forever()];
+    let memory = &desk.memory;
+    memory.serving.plan(throttled());
+    memory.registry.plan(throttled());
+    memory.jobs.plan(throttled());
     let ended = desk.prune(&["--keep", "3"]).await;
     assert_eq!(ended.kind, Some(Kind::Verdict { code: exit_codes::TRY_LATER }), "{}", ended.error);
-    let memory = &desk.memory;
-    for (kind, calls) in [
-        ("configuration", memory.serving.count("delete_config")),
-        ("alarm", memory.serving.count("delete_alarms")),
-        ("version", memory.registry.count("delete_version")),
-        ("training_job", memory.jobs.count("delete_job")),
-    ] {
-        assert!(calls > 0 && calls == ended.of(kind, "failed").len(), "{kind}: {calls} {}", ended.data);
-    }
+    let calls = memory.serving.count(method) + memory.registry.count(method) + memory.jobs.count(method);
+    assert!(calls > 0 && calls == ended.of(kind, "failed").len(), "{calls} {}", ended.data);
 }
 
 #[test_case(&["v1"] => 1; "a tag of a person")]
