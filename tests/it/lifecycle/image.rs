@@ -267,7 +267,11 @@ fn a_signal_leaves_no_file_and_no_process() {
     builds.write("Dockerfile", &step("echo 'be''gun' && sleep 600"));
     let mut child = builds.with_variables("7", |project, variables| {
         let mut program = Command::new(crate::support::program::executor());
-        program.args(["image", "build"]).env_clear().envs(variables.iter().copied()).current_dir(project);
+        program
+            .args(["image", "build", "--environment", "prod"])
+            .env_clear()
+            .envs(variables.iter().copied())
+            .current_dir(project);
         program.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
     });
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
@@ -288,7 +292,7 @@ fn a_signal_leaves_no_file_and_no_process() {
     std::fs::create_dir(&inside).unwrap();
     let refused = builds.with_variables("7", |project, variables| {
         let own = [variables, &[("TMPDIR", inside.to_str().unwrap())]].concat();
-        run(project, &own, &["image", "build"])
+        run(project, &own, &["image", "build", "--environment", "prod"])
     });
     assert!(refused.code == 1 && refused.stderr.contains("`TMPDIR`"), "{}", refused.stderr);
     assert_eq!(std::fs::read_dir(&inside).unwrap().count(), 0);
@@ -300,14 +304,16 @@ fn a_user_without_subordinate_ids_is_told_what_to_add() {
     let test = "a_user_without_subordinate_ids_is_told_what_to_add";
     let Some(builds) = Builds::new(test, &[], &[]) else { return };
     create_repository(&builds.emulator, "example-image", "MUTABLE");
-    let folder = tempfile::tempdir().unwrap();
+    let (folder, temporary) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let place = folder.path();
     for name in ["Dockerfile", "run.sh"] {
         std::fs::copy(builds.folder.path().join("project").join(name), place.join(name)).unwrap();
     }
     let program = place.join("sagemaker-executor");
     std::fs::copy(crate::support::program::executor(), &program).unwrap();
-    std::fs::set_permissions(place, std::fs::Permissions::from_mode(0o777)).unwrap();
+    for folder in [place, temporary.path()] {
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o777)).unwrap();
+    }
     let tried = |path: &str| {
         let mut call = Command::new(&program);
         call.args(["image", "build", "--repository", "example-image", "--build-arg", "BASE_IMAGE"]);
@@ -317,7 +323,8 @@ fn a_user_without_subordinate_ids_is_told_what_to_add() {
             ("PIP_PASSWORD", SECRET),
             ("AWS_REGION", "us-east-1"),
         ]);
-        call.env("AWS_ENDPOINT_URL", &builds.emulator.endpoint).env("BASE_IMAGE", &builds.base).env("TMPDIR", place);
+        call.env("AWS_ENDPOINT_URL", &builds.emulator.endpoint).env("BASE_IMAGE", &builds.base);
+        call.env("TMPDIR", temporary.path());
         // No user of a system has this id, so no file gives it others.
         let ended = call.uid(65_533).gid(65_533).output().unwrap();
         (ended.status.code(), String::from_utf8(ended.stderr).unwrap())

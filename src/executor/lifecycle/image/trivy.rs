@@ -105,10 +105,10 @@ pub(super) async fn scan(
             plain::line(&name, 100)
         ));
     }
-    let work = std::env::current_dir().context("failed to find the folder of the job")?;
     let own = own.into_iter().map(|(name, value)| {
         let is_file = FILES.contains(&name.as_str());
-        (name, if is_file { work.join(value).into_os_string() } else { value.into() })
+        let whole = || std::path::absolute(&value).map(PathBuf::into_os_string);
+        (name, if is_file { whole().unwrap_or_else(|_| value.clone().into()) } else { value.clone().into() })
     });
     // Its own files of settings and ignored findings are not in an empty folder.
     command
