@@ -235,8 +235,8 @@ fn a_build_that_cannot_end_well_pushes_nothing() {
     builds.write("Dockerfile", &format!("FROM {REGISTRY}/example-base@sha256:{}\n", "0".repeat(64)));
     said(&builds, &[], 1, "no such base image");
     if !is_mended() {
-        let text = "ARG BASE_IMAGE\nFROM $BASE_IMAGE AS one\nRUN busybox ln -s / /l\nFROM $BASE_IMAGE\nRUN --mount=from=one,source=/l,target=/h cat /h/etc/passwd\n";
-        builds.write("Dockerfile", text);
+        let linked = "ARG BASE_IMAGE\nFROM $BASE_IMAGE AS one\nRUN busybox ln -s / /l\nFROM $BASE_IMAGE\nRUN --mount=from=one,source=/l,target=/h cat /h/etc/passwd\n";
+        builds.write("Dockerfile", linked);
         said(&builds, &[], 1, "CVE-2024-1753");
     }
     builds.write("Dockerfile", DOCKERFILE);
