@@ -372,7 +372,7 @@ mod tests {
         assert_eq!(*addresses.0.lock(), [expected]);
     }
 
-    /// What a service reads of variables and profiles is its own endpoint.
+    /// A service reads its own endpoint from variables and profiles.
     #[tokio::test]
     async fn no_variable_and_no_profile_names_a_fixed_server() {
         for fixed_servers in [false, true] {

@@ -87,7 +87,7 @@ struct Pages {
     found: Vec<ScanFinding>,
     /// Entries read by severity, those that are closed too.
     read: BTreeMap<String, usize>,
-    /// What the registry counts by severity; the last page that tells it holds.
+    /// The registry's counts by severity; the last page that has them holds.
     counted: BTreeMap<String, usize>,
     token: Option<String>,
 }

@@ -4,7 +4,7 @@ use executor::base::arn::Arn;
 use executor::base::human::utc_date;
 use executor::cloud::TokenClaims;
 
-/// What to change, in the order in which to look. `now` is this host's clock, in seconds since 1970.
+/// Hints, in the order in which to look. `now` is this host's clock, in seconds since 1970.
 pub(super) fn hints(code: &str, message: &str, role_arn: &str, claims: &TokenClaims, now: u64) -> Vec<String> {
     let TokenClaims { issuer, subject, audience, .. } = claims;
     let said = |words: &str| message.to_lowercase().contains(words);

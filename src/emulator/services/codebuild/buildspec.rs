@@ -10,7 +10,7 @@ use crate::protocol::text;
 /// The phases that have commands, in their order.
 pub(super) const PHASES: [&str; 4] = ["install", "pre_build", "build", "post_build"];
 
-/// What is read of a buildspec.
+/// The parts of a buildspec that are read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Buildspec {
     /// Runs by `bash`, else by `sh`.
@@ -30,7 +30,7 @@ pub(super) struct PhaseCommands {
     pub(super) on_failure: OnFailure,
 }
 
-/// What happens after a phase that failed.
+/// The way on after a phase that failed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum OnFailure {
     /// The build goes on to `post_build` after `build`, and ends otherwise.

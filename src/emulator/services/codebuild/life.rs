@@ -34,7 +34,7 @@ const SCRIPTS: &str = "/codebuild/scripts";
 const SCRIPT: &str = "build.sh";
 /// Name of the buildspec in the source, unless the project names one.
 const BUILDSPEC: &str = "buildspec.yml";
-/// What a role needs for an image in ECR.
+/// The actions that a role needs for an image in ECR.
 const PULL: [&str; 3] = ["BatchCheckLayerAvailability", "GetDownloadUrlForLayer", "BatchGetImage"];
 
 /// The end of a phase that ends the build.

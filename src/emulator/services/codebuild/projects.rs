@@ -51,7 +51,7 @@ fn with_defaults(request: &Value) -> Value {
     definition
 }
 
-/// What the service checks besides the shapes: the role, and the kind of the source.
+/// The service's checks besides the shapes: the role, and the kind of the source.
 fn check(service: &CodeBuild, request: &Value, caller: &Caller, key: &ProjectKey) -> Result<(), ApiError> {
     if let Some(role) = text(request, "serviceRole") {
         service_role(&service.shared.authority, role, caller, &key.arn(), "AWSCodeBuild")?;

@@ -95,7 +95,7 @@ mod tests {
 
     use super::*;
 
-    /// What the script says, without times, and its exit code.
+    /// The lines of the script, without times, and its exit code.
     fn run(yaml: &str) -> (Vec<String>, Option<i32>) {
         let script = script(&Buildspec::parse(yaml).unwrap(), "#mark ");
         let output = Command::new("sh").arg("-c").arg(script).output().unwrap();
