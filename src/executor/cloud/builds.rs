@@ -95,7 +95,7 @@ pub struct BuildRequest {
     pub variables: BTreeMap<String, String>,
 }
 
-/// What is seen of a build.
+/// A build as it is seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuildSight {
     /// `PROJECT:UUID`

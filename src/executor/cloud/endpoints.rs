@@ -12,7 +12,7 @@ use super::error::CloudError;
 pub trait ModelEndpoints: Send + Sync {
     /// `None` when it does not exist.
     async fn model(&self, name: &str) -> Result<Option<ServedModel>, CloudError>;
-    /// What a model is made of, in all its containers; `None` when it does not exist.
+    /// The parts of a model, of all its containers; `None` when it does not exist.
     async fn model_parts(&self, name: &str) -> Result<Option<ModelParts>, CloudError>;
     /// `Exists` when the name is taken.
     async fn create_model(&self, model: &ServedModel) -> Result<(), CloudError>;
@@ -82,7 +82,7 @@ pub struct ServedModel {
     pub tags: BTreeMap<String, String>,
 }
 
-/// What the containers of a model name.
+/// The names in the containers of a model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ModelParts {
     pub images: Vec<String>,

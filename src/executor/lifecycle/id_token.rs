@@ -32,7 +32,7 @@ impl JobToken {
         self.user
     }
 
-    /// What is exchanged with AWS.
+    /// The identity that is exchanged with AWS.
     pub(crate) fn exchanged(&self) -> &WebIdentity {
         &self.identity
     }

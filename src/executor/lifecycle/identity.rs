@@ -47,7 +47,7 @@ impl IdentityArgs {
         self.variable(env).1
     }
 
-    /// What the job's token says, without a role to use it for; `None` when the job has none.
+    /// The claims of the job's token, without a role to use it for; `None` when the job has none.
     pub(crate) fn claims(&self, env: &Environment) -> Option<JobIdToken> {
         self.variable(env).1.and_then(JobIdToken::parse)
     }

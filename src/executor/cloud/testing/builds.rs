@@ -24,7 +24,7 @@ struct State {
     calls: Vec<String>,
 }
 
-/// What a build does.
+/// The course of a build.
 #[derive(Debug, Clone)]
 pub struct BuildFate {
     /// Looks until it has ended; `usize::MAX` for never.

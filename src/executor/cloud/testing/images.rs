@@ -19,7 +19,7 @@ pub struct ImagesState {
     images: BTreeMap<String, StoredImage>,
     /// Digests by `REPOSITORY:TAG`.
     tags: BTreeMap<String, String>,
-    /// What each look at a scan sees; the last one stays.
+    /// The answer to each look at a scan; the last one stays.
     scans: VecDeque<ScanSight>,
     started: usize,
 }

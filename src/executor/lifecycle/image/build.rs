@@ -80,7 +80,7 @@ pub(super) async fn run(inputs: &CommandInputs, args: BuildArgs, cancellation: C
     args.output.leave(&image, &inputs.printer)
 }
 
-/// What every builder needs.
+/// The inputs that every builder needs.
 struct Prepared {
     target: ProjectTarget,
     spec: BuildSpec,
