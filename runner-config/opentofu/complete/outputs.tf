@@ -1,4 +1,4 @@
-# What goes into the manifest, the operator's file and GitLab's variables.
+# Values for the manifest, the operator's file and GitLab's variables.
 
 output "manifest_environments" {
   description = "`environments` of the manifest, as one JSON object."

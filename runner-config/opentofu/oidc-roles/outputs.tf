@@ -1,4 +1,4 @@
-# What the CI variables need.
+# Values for the CI variables.
 
 output "provider_arn" {
   description = "ARN of the identity provider."

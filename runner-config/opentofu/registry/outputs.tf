@@ -1,4 +1,4 @@
-# What the manifest, the operator's file and the CI variables need.
+# Values for the manifest, the operator's file and the CI variables.
 
 output "repository_urls" {
   description = "Addresses of the repositories by name, for `image build` and the variables TRAINING_IMAGE and SERVING_IMAGE."

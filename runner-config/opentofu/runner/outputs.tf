@@ -1,4 +1,4 @@
-# What the operator's file, the manifest and other modules need.
+# Values for the operator's file, the manifest and other modules.
 
 output "operator_file" {
   description = "Text of the operator's file on the host. Its policies are those that `sagemaker-executor policy iam` makes of it."

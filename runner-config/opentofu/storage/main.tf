@@ -27,7 +27,7 @@ data "aws_iam_policy_document" "key" {
     }
   }
 
-  # Whoever may read or write an object may use the key for it, as with the key of AWS: the policies of the commands need not name it.
+  # A role that may read or write an object may use the key for it, as with the key of AWS: the policies of the commands need not name it.
   statement {
     sid       = "ObjectsOfTheAccount"
     actions   = ["kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey", "kms:DescribeKey"]

@@ -1,4 +1,4 @@
-# What the manifest needs.
+# Values for the manifest.
 
 output "bucket" {
   description = "Name of the bucket, `bucket` of the manifest's environments."

@@ -80,7 +80,7 @@ struct PruneData {
     failed: usize,
     /// Things of others that were looked at, and left alone.
     others: usize,
-    /// What could not be read: things that it may refer to stay.
+    /// Sources that could not be read: things that they may refer to stay.
     unread: Vec<PruneSource>,
     things: Vec<JudgedThing>,
 }
@@ -156,7 +156,7 @@ pub async fn run(inputs: &CommandInputs, args: PruneArgs, _: Cancellation) -> an
     verdict(&failures)
 }
 
-/// Whether the pipeline is of a merge request, itself or as the child of one.
+/// Tells whether the pipeline is of a merge request, itself or as the child of one.
 fn is_of_request(inputs: &CommandInputs) -> bool {
     let source = inputs.env.get("CI_PIPELINE_SOURCE").unwrap_or_default();
     let is_set = |name: &str| inputs.env.get(name).is_some_and(|value| !value.is_empty());

@@ -138,7 +138,7 @@ impl TargetArgs {
         self.load(inputs)
     }
 
-    /// Whether the manifest is not named, and none is in the folder.
+    /// Tells whether the manifest is not named, and none is in the folder.
     fn is_absent(&self) -> bool {
         let found = std::fs::symlink_metadata(&self.manifest);
         self.manifest == Path::new(DEFAULT_MANIFEST) && found.is_err_and(|error| error.kind() == ErrorKind::NotFound)
@@ -188,7 +188,7 @@ impl ProjectTarget {
         user
     }
 
-    /// Whether the environment takes approved versions alone.
+    /// Tells whether the environment takes approved versions alone.
     pub(crate) fn needs_approval(&self, env: &Environment) -> bool {
         let name = self.environment.as_deref().unwrap_or_default();
         tier::needs_approval(self.manifest.target.tier, name, env.get(CI_ENVIRONMENT_TIER))

@@ -23,7 +23,7 @@ pub struct SecretRequest {
     pub reference: SecretReference,
 }
 
-/// Whose credentials read the secrets.
+/// The owner of the credentials that read the secrets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reader {
     RunnerHost,

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::base::arn::Arn;
 
-/// What people read of the form.
+/// The form, for people.
 pub const FORM: &str = "`<name or ARN>`, then `#<field>` for one field of a JSON object; `?version_stage=AWSPREVIOUS` before it for an earlier version";
 const VERSION_STAGE: &str = "version_stage=";
 /// Longest name (`CreateSecret`, `Name`).

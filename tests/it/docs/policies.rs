@@ -54,7 +54,7 @@ const WITH_DATA: [(&str, &str); 7] = [
 const WITH_SECRETS: [(&str, &str); 2] =
     [("# allow = [{ match", "allow = [{ match"), ("# secret_kms_key_ids", "secret_kms_key_ids")];
 
-/// What the modules for `OpenTofu` replace the names of: a VPC, a key for the objects, a creator, and repositories that the rule lists.
+/// Names that the modules for `OpenTofu` replace: a VPC, a key for the objects, a creator, and repositories that the rule lists.
 const OF_THE_MODULES: [(&str, &str); 6] =
     [IN_A_VPC[0], IN_A_VPC[1], IN_A_VPC[2], WITH_KEYS[0], WITH_A_CREATOR[0], ("# images = ", "images = ")];
 

@@ -71,7 +71,7 @@ fn texts(value: &Value) -> Vec<String> {
     list.iter().filter_map(|text| text.as_str().map(str::to_owned)).collect()
 }
 
-/// What the statements of a policy allow.
+/// The actions that the statements of a policy allow.
 fn granted(policy: &Value) -> Used {
     let all = policy["Statement"].as_array().map_or(std::slice::from_ref(&policy["Statement"]), Vec::as_slice);
     let statements = all.iter().filter(|one| one["Effect"] == "Allow");
@@ -88,7 +88,7 @@ fn pairs(entry: &Value) -> Used {
     texts(&entry["actions"]).into_iter().map(|action| (sid.to_owned(), action)).collect()
 }
 
-/// What the shipped policies of commands allow, by the names of their files.
+/// The actions that the shipped policies of commands allow, by the names of their files.
 fn shipped() -> BTreeMap<String, Used> {
     let folder = super::root().join("runner-config/iam/lifecycle");
     let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());

@@ -26,7 +26,7 @@ const MODELS: [(&str, [&str; 3]); 3] = [
     ("b-returns-1", ["example-b", "returns", "1"]),
 ];
 
-/// What the role of the jobs did so far.
+/// The calls of the jobs' role so far.
 #[derive(Debug, PartialEq, Eq)]
 struct Done {
     builds_started: u64,

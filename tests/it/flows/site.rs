@@ -284,7 +284,7 @@ fn driver(folder: &Path, python: &Path, key: &TokenKey, name: &str) -> Driver {
     driver
 }
 
-/// What a scan finds in an image that the project builds for its endpoint.
+/// The findings of a scan in an image that the project builds for its endpoint.
 const FINDINGS: &str = r#"{"findings": [{"name": "CVE-2026-0001", "severity": "HIGH",
     "attributes": [{"key": "package_name", "value": "libexample"}, {"key": "package_version", "value": "1.0"}]}], "duration_ms": 100}"#;
 

@@ -112,7 +112,7 @@ fn inputs(partition: &str, region: &str) -> Value {
     })
 }
 
-/// What moto gives back otherwise than it got it, and what follows from that. It also lacks `PutModelPackageGroupPolicy`
+/// Values that moto gives back otherwise than it got them, and what follows from that. It also lacks `PutModelPackageGroupPolicy`
 /// and `DeleteModelPackageGroup`; the mocked provider has them.
 const OTHERWISE: [(&str, &[&str]); 4] = [
     ("aws_launch_template", &["default_version", "latest_version", "tag_specifications"]),

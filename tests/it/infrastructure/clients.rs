@@ -122,7 +122,7 @@ fn a_client_that_is_not_healthy_is_brought_back() {
         assert_refused(&ended, &[word, "Revision 4 of api is back"]);
         assert!(client.calls().contains("[rollout] [undo] [deployment/api] [--to-revision] [4]"), "{}", client.calls());
     }
-    // What was not changed, or is the first one, has nothing to go back to.
+    // A deployment that changed nothing, or is the first one, has nothing to go back to.
     for (revision, unchanged, word) in [("4", "yes", "not changed"), ("", "", "no earlier revision")] {
         let client = Client::new("kubectl", KUBECTL);
         let ended =

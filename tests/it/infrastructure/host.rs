@@ -107,7 +107,7 @@ pub(super) fn assert_set_up(outputs: &BTreeMap<String, Value>) {
     assert!(calls.contains("systemctl enable --now --no-block gitlab-runner.service"), "{calls}");
     assert!(calls.contains("systemctl enable --now sagemaker-executor-sweep.timer"), "{calls}");
 
-    // What the service does before each start.
+    // The service's steps before each start.
     let ended = host.run(&host.path("local/libexec/sagemaker-executor/write-runner-config"));
     assert!(ended.status.success(), "{}", shown(&ended));
     let config: toml::Table = toml::from_str(&host.read("lib/gitlab-runner/config.toml")).unwrap();

@@ -281,7 +281,7 @@ fn a_signal_leaves_no_file_and_no_process() {
     assert_eq!(child.wait().unwrap().code(), Some(130), "{said:?}");
     builds.is_left_clean();
 
-    // What a step leaves ends with it, and does not delay the image.
+    // A process that a step leaves ends with it, and does not delay the image.
     builds.write("Dockerfile", &step("true"));
     let ended = builds.build("7", &[]);
     assert_eq!(ended.code, 0, "{}", ended.stderr);

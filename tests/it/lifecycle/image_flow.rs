@@ -74,7 +74,7 @@ fn a_built_image_trains_and_serves_by_its_digest() {
         std::fs::write(project.join(name), text).unwrap();
         std::fs::set_permissions(project.join(name), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     }
-    // What GitLab gives to later jobs of the dotenv reports so far.
+    // The variables of the dotenv reports so far, which GitLab gives to later jobs.
     let mut reports = vec![("BASE_IMAGE".to_owned(), base)];
     let mut command = |words: &[&str]| {
         let (own, path) = (emulator.of_administrator(), search_path());

@@ -58,7 +58,7 @@ fn every_mistake_has_a_line_and_the_job_fails() {
     assert!(absent.stderr.contains("`--manifest FILE`"), "{}", absent.stderr);
 }
 
-/// What the first deployment, after a training, would refuse: the manifests of two scaffolds in one, without their files and roles.
+/// Mistakes that the first deployment after a training would refuse: the manifests of two scaffolds in one, without their files and roles.
 #[test]
 fn an_endpoint_needs_its_samples_and_a_role() {
     let folder = tempfile::tempdir().unwrap();

@@ -154,7 +154,7 @@ fn a_script_cannot_kill_the_agent_and_may_kill_itself() {
 #[test]
 fn a_role_without_its_permissions() {
     for (operation, permission) in [("PutObject", "`s3:PutObject`"), ("GetObject", "`s3:GetObject`")] {
-        // What the driver could read before may be refused for one lease.
+        // An object that the driver could read before may be refused for one lease.
         let desk = Desk::with(&job(), &["--training-delay", "6s"], "lease_seconds = 60").prepared();
         let mut run = desk.start_run("build_script", "echo never");
         // The driver has sent all it has to send and waits.

@@ -13,7 +13,7 @@ use super::waiting::find_program;
 /// The host in the names of images in the emulator's account and region.
 pub(crate) const REGISTRY: &str = "000000000000.dkr.ecr.us-east-1.amazonaws.com";
 
-/// What a test of builds needs, in words; `None` when all is there.
+/// The missing needs of a test of builds, in words; `None` when all is there.
 pub(crate) fn missing_builder() -> Option<&'static str> {
     let is_missing =
         find_program("buildah").is_none() || find_program("busybox").is_none() || !rustix::process::geteuid().is_root();

@@ -125,7 +125,7 @@ async fn provision(service: &Arc<CodeBuild>, build: &BuildRecord) -> Result<Imag
     Ok(ImageSetup { profile, ..setup })
 }
 
-/// Whether the service role may pull the image; one that is not in ECR needs no permission.
+/// Tells whether the service role may pull the image; one that is not in ECR needs no permission.
 fn may_pull(service: &CodeBuild, build: &BuildRecord, image: &str) -> Result<(), String> {
     let Some((registry, image)) = image.split_once('/') else { return Ok(()) };
     let [account, "dkr", "ecr", region, ..] = registry.split('.').collect::<Vec<_>>()[..] else { return Ok(()) };

@@ -91,7 +91,7 @@ fn check(what: &str, text: &str) -> Result<(), Failure> {
 
 fn subjects(args: &TrustPolicyArgs, inputs: &CommandInputs) -> Result<Vec<String>, Failure> {
     let project = args.project.as_deref().or_else(|| inputs.env.get("CI_PROJECT_PATH"));
-    // Whole subjects alone name no project.
+    // Subjects that are given whole name no project.
     let is_used = args.subjects.is_empty() || !args.branches.is_empty() || !args.tags.is_empty();
     let Some(project) = project.or((!is_used).then_some("")) else {
         let failure = Failure::user("no project is named");

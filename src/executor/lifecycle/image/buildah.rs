@@ -45,7 +45,7 @@ const PASSED: [&str; 9] = [
 
 /// File with the registry's password.
 const PASSWORDS: &str = "auth.json";
-/// What the names of files with secrets begin with.
+/// Prefix of the names of files with secrets.
 const SECRET: &str = "secret-";
 
 /// buildah, ready for one build.
@@ -88,7 +88,7 @@ impl Drop for HiddenFiles {
     }
 }
 
-/// What the Dockerfile is built with.
+/// The inputs of a build of the Dockerfile.
 pub(super) struct ImageSource<'a> {
     pub(super) dockerfile: &'a Path,
     /// The copied context.

@@ -1,4 +1,4 @@
-//! What buildah's last lines say about a failed step: whose fault it is, and what to change. Pure.
+//! Reads in buildah's last lines why a step failed: whose fault it is, and what to change. Pure.
 
 use crate::base::failure::Failure;
 

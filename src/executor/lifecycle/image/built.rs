@@ -1,4 +1,4 @@
-//! What `image build` leaves: the image by its digest, for people and for later jobs.
+//! The result of `image build`: the image by its digest, for people and for later jobs.
 
 use std::collections::BTreeMap;
 

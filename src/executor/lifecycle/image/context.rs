@@ -24,7 +24,7 @@ use crate::base::plain;
 const IGNORE_FILES: [&str; 2] = [".containerignore", ".dockerignore"];
 /// Largest file with patterns.
 const LARGEST_IGNORE_FILE: u64 = 1 << 20;
-/// What the names of the folders of builds begin with.
+/// Prefix of the names of the folders of builds.
 pub(super) const BUILD_FOLDER: &str = "image-build-";
 const CHUNK: usize = 128 << 10;
 

@@ -1,4 +1,4 @@
-//! What a Dockerfile needs of others: the images that it begins with or copies from, and the options of its `RUN`. Pure.
+//! Reads what a Dockerfile needs of others: the images that it begins with or copies from, and the options of its `RUN`. Pure.
 //!
 //! Knows `ARG` before the first `FROM`, `FROM`, `COPY --from` and `RUN --mount=from=`, with continued lines, comments, heredocs and
 //! the directive `escape`; everything else is the builder's. Builders do not agree on heredocs and on the directive, so the text is read in
@@ -137,7 +137,7 @@ fn instructions(text: &str, escape: char, has_heredocs: bool) -> Vec<String> {
         if has_heredocs {
             for (end, indented) in heredocs_of(&instruction) {
                 let is_end = |line: &str| (if indented { line.trim_start_matches('\t') } else { line }) == end;
-                // What has no end is no heredoc, but `1 << 2`.
+                // A heredoc has an end; `1 << 2` has none.
                 let mut rest = lines.clone();
                 if rest.any(is_end) {
                     lines = rest;

@@ -101,7 +101,7 @@ pub(super) struct ImageScanner {
     pub(super) version: String,
 }
 
-/// What a scanner found in an image.
+/// The findings of a scanner in an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ScanResult {
     pub(super) scanner: ImageScanner,

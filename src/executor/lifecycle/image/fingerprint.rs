@@ -23,7 +23,7 @@ pub(super) enum ContextEntry {
     Link,
 }
 
-/// What an image is built from, beside its files.
+/// The inputs of an image beside its files.
 #[derive(Debug)]
 pub(super) struct BuildInputs<'a> {
     pub(super) dockerfile: &'a [u8],

@@ -94,7 +94,7 @@ pub(super) fn passwords(
     Ok(json!({"auths": auths}).to_string())
 }
 
-/// What follows the account in a host of ECR: `ecr.eu-west-1.amazonaws.com`, also of a FIPS endpoint.
+/// The part behind the account in a host of ECR: `ecr.eu-west-1.amazonaws.com`, also of a FIPS endpoint.
 fn ecr_of(host: &str) -> Option<&str> {
     let (account, rest) = host.split_once(".dkr.ecr")?;
     let (_, domain) = rest.strip_prefix("-fips").unwrap_or(rest).split_once('.')?;

@@ -125,7 +125,7 @@ impl ProjectSource {
         self.files.len()
     }
 
-    /// Whether git tracks a file of this name.
+    /// Tells whether git tracks a file of this name.
     pub(super) fn has(&self, path: &str) -> bool {
         self.files.binary_search_by(|file| file.path.as_str().cmp(path)).is_ok()
     }

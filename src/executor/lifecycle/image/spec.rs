@@ -1,4 +1,4 @@
-//! What a build needs: the manifest's `image`, changed by the command line. Pure.
+//! The inputs of a build: the manifest's `image`, changed by the command line. Pure.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ pub(super) const UNUSED_PARTS: [&str; 3] = ["model", "endpoint", "package"];
 /// Fewest characters of a line of a secret, so that it can be masked.
 const SHORTEST_SECRET: usize = 4;
 
-/// What the command line says about the image.
+/// Options of the command line about the image.
 #[derive(Debug, Default, Args)]
 pub(super) struct SpecArgs {
     /// Repository in the registry of the environment's account, such as `team/train`; `image.repository` of the manifest when absent
@@ -49,7 +49,7 @@ pub(super) struct SpecArgs {
     pub(super) cache: Option<String>,
 }
 
-/// What a build needs.
+/// The inputs of a build.
 #[derive(Debug, PartialEq)]
 pub(super) struct BuildSpec {
     pub(super) repository: String,

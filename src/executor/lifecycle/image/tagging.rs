@@ -6,7 +6,7 @@ use crate::base::failure::Failure;
 use crate::base::plain;
 use crate::cloud::{CloudErrorKind, ImageRepositorySight, StoredImage, TaggedImages};
 
-/// What is to do.
+/// The next step.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum TagPlan {
     /// The image of this context is there.

@@ -64,7 +64,7 @@ impl PruneRules {
         (age < self.retention || used > self.now).then_some(ThingReason::Young)
     }
 
-    /// Whether tags name the project and the environment; those of things that nobody tagged do not.
+    /// Tells whether tags name the project and the environment; those of things that nobody tagged do not.
     fn owns(&self, tags: &BTreeMap<String, String>) -> bool {
         let has = |tag: &str, value: &String| tags.get(tag) == Some(value);
         has(PROJECT, &self.project) && has(ENVIRONMENT, &self.environment)
@@ -199,7 +199,7 @@ pub(super) fn newest_versions(rules: &PruneRules, versions: &[VersionSummary]) -
     numbers.into_iter().take(rules.keep).collect()
 }
 
-/// Whether `image build` made the image. It makes no index.
+/// Tells whether `image build` made the image. It makes no index.
 pub(super) fn is_built(image: &RepositoryImage) -> bool {
     !image.is_index && image.tags.iter().any(|tag| is_context(tag))
 }
@@ -212,7 +212,7 @@ fn is_context(tag: &str) -> bool {
     tag.strip_prefix(CONTEXT_TAG).is_some_and(|hash| hash.len() == CONTEXT_DIGITS && is_hex(hash))
 }
 
-/// Whether a tag only says which build or commit made the image: `SHA`, `build-SHA` or `build-NUMBER-SHA`. Digits alone may be a date.
+/// Tells whether a tag only says which build or commit made the image: `SHA`, `build-SHA` or `build-NUMBER-SHA`. Digits alone may be a date.
 fn is_of_build(tag: &str) -> bool {
     let is_commit = |text: &str| {
         COMMIT_DIGITS.contains(&text.len()) && is_hex(text) && text.bytes().any(|byte| byte.is_ascii_alphabetic())
@@ -267,7 +267,7 @@ pub(super) fn generic_package(rules: &PruneRules, references: &References, packa
     judged(rules, user.as_ref(), blind, package.created, ThingReason::Candidate)
 }
 
-/// Whether the name is one that `package` gives a candidate: `candidate-PR-12-0123abcd-20261129T045233Z`, or with `none` as the number.
+/// Tells whether the name is one that `package` gives a candidate: `candidate-PR-12-0123abcd-20261129T045233Z`, or with `none` as the number.
 fn is_candidate(name: &str) -> bool {
     let Some(rest) = name.strip_prefix(CANDIDATE) else { return false };
     let parts: Vec<_> = rest.split('-').collect();

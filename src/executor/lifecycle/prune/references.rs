@@ -1,4 +1,4 @@
-//! What refers to the things that `prune` judges: endpoints, deployments that are kept, models, versions and releases. Pure.
+//! References to the things that `prune` judges: endpoints, deployments that are kept, models, versions and releases. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 

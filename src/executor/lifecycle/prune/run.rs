@@ -91,7 +91,7 @@ pub(super) struct PruneFailure {
 pub(super) trait CallError: Display {
     fn is_throttled(&self) -> bool;
     fn is_absent(&self) -> bool;
-    /// What to change, when the error itself does not say it.
+    /// A hint, when the error itself has none.
     fn advice(&self) -> &'static str {
         ""
     }

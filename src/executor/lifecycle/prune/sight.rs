@@ -167,7 +167,7 @@ async fn history(ledger: &Ledger, keep: usize) -> anyhow::Result<Vec<LedgerEntry
     }
 }
 
-/// Whether the newest deployment that is no rollback is among these, and what was in service before it.
+/// Tells whether the newest deployment that is no rollback is among these, and what was in service before it.
 fn has_rollback(history: &[LedgerEntry]) -> bool {
     let is_deletion = |entry: &LedgerEntry| entry.begin.kind == LedgerKind::Delete && entry.has_succeeded();
     if history.iter().any(is_deletion) {

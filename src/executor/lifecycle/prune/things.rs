@@ -145,7 +145,7 @@ pub(super) enum ThingReason {
     Tagged(String),
     /// The folder is not the project's own: the environment has no prefix.
     SharedBucket,
-    /// What may refer to it could not be read.
+    /// A source that may refer to it could not be read.
     ReferencesUnknown(PruneSource),
 }
 
@@ -212,7 +212,7 @@ impl ThingReason {
     }
 }
 
-/// What happens to a thing of the project.
+/// The fate of a thing of the project.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ThingVerdict {
     Goes(ThingReason),

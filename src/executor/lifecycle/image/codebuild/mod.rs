@@ -256,7 +256,7 @@ impl Run<'_> {
         Err(Failure::user("other jobs stopped each build of this content").hint("run the same command again").into())
     }
 
-    /// Whether a build runs that makes this image from this source.
+    /// Tells whether a build runs that makes this image from this source.
     fn is_same(&self, build: &BuildSight) -> bool {
         let variable = |name: &str| build.variables.get(name).map(String::as_str);
         build.state == BuildState::Running

@@ -157,7 +157,7 @@ pub(super) fn check_owner(found: &BuildProject, wanted: &BuildProject) -> Result
     Ok(())
 }
 
-/// Whether the project must be changed. Its own source does not count: each build brings its own.
+/// Tells whether the project must be changed. Its own source does not count: each build brings its own.
 pub(super) fn differs(found: &BuildProject, wanted: &BuildProject) -> bool {
     let kms_key = found.kms_key.clone().filter(|key| wanted.kms_key.is_some() || !key.ends_with(OWN_KEY));
     let found = BuildProject { source: wanted.source.clone(), kms_key, ..found.clone() };
@@ -215,7 +215,7 @@ mod tests {
         }
     }
 
-    /// What a command makes outside of GitLab, the same command finds again; that of a GitLab project, or of nobody known, it does not take.
+    /// A command outside of GitLab finds again the project that it made, and takes none of a GitLab project or of an unknown owner.
     #[test]
     fn a_project_without_a_gitlab_project_is_found_again() {
         let entry = CodeBuildEntry { client: Some("acme".to_owned()), ..entry() };

@@ -194,7 +194,7 @@ async fn a_folder_of_the_environments_kind_below_candidate_stays() {
     assert_eq!(ended.of("object", "stays"), keys);
 }
 
-/// What was in service before the newest deployment that is no rollback.
+/// The configuration in service before the newest deployment that is no rollback.
 #[tokio::test(start_paused = true)]
 async fn rollbacks_do_not_hide_what_the_next_one_brings_back() {
     let desk = PruneDesk::new();

@@ -40,7 +40,7 @@ fn endpoint() -> impl Strategy<Value = WorldEndpoint> {
 #[derive(Debug, Clone)]
 struct World {
     endpoints: Vec<WorldEndpoint>,
-    /// Whether each version is approved, and whether it is of another project.
+    /// Tells whether each version is approved, and whether it is of another project.
     versions: Vec<(bool, bool)>,
     images: u32,
     keep: u32,
@@ -196,7 +196,7 @@ async fn five_thousand_things_need_hardly_more_than_the_fewest_calls() {
     let gone = |kind: &str| ended.of(kind, "deleted").len();
     // The owner of each thing is looked at once, and each is deleted once; objects a thousand at a time.
     let owned = 2 * (gone("configuration") + gone("model") + gone("version") + gone("training_job")) + 1;
-    // What stays: the owner of each endpoint, and what it uses; the six deployments that are kept, in two objects each, of its record; the
+    // Counts of what stays: the owner of each endpoint, and what it uses; the six deployments that are kept, in two objects each, of its record; the
     // models and versions.
     let staying = 40 * (1 + 3) + 40 * (1 + 2 * 6) + 2 * (40 * 50 - gone("model")) + (300 - gone("version"));
     // Pages of the records and of the versions, and the other lists.
