@@ -72,9 +72,11 @@ os.makedirs(os.path.join(library, "site-packages"))
 wanted = ["numpy", "scipy", "sklearn", "scikit_learn", "joblib", "cloudpickle", "threadpoolctl", "pip", "narwhals"]
 for entry in sorted(os.listdir(paths["purelib"])):
     if any(entry == name or entry.startswith((name + "-", name + ".")) for name in wanted):
-        source = os.path.join(paths["purelib"], entry)
+        source, target = os.path.join(paths["purelib"], entry), os.path.join(library, "site-packages", entry)
         if os.path.isdir(source):
-            shutil.copytree(source, os.path.join(library, "site-packages", entry), ignore=shutil.ignore_patterns("__pycache__", "tests"))
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "tests"))
+        else:
+            shutil.copy(source, target)
 os.makedirs(os.path.join(root, "usr/local/bin"))
 program = os.path.join(root, "usr/local/bin", version)
 shutil.copy(os.path.realpath(sys.executable), program)
@@ -86,6 +88,7 @@ for word in sorted({word for line in listed.splitlines() for word in line.split(
     if not word.startswith(root) and os.path.isfile(word) and not os.path.exists(target):
         os.makedirs(os.path.dirname(target), exist_ok=True)
         shutil.copy(os.path.realpath(word), target)
+subprocess.run([program, "-I", "-c", "import sklearn.linear_model"], check=True, env={"PYTHONHOME": os.path.join(root, "usr/local")})
 "#;
 
 /// As [`push_base`], with Python and scikit-learn.
