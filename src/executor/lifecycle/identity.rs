@@ -9,8 +9,8 @@ pub(crate) use super::id_token::{JobToken, JobUser};
 
 use super::CommandInputs;
 use super::id_token::{JobIdToken, session_name};
-use super::region;
 use super::target::ProjectTarget;
+use super::{redirecting, region};
 use crate::base::arn::Arn;
 use crate::base::failure::Failure;
 use crate::base::plain;
@@ -20,10 +20,6 @@ use crate::config::env::Environment;
 /// Variables of the id token that are looked for in this order, unless the command line names another one.
 const ID_TOKENS: [&str; 2] = ["SAGEMAKER_ID_TOKEN", "AWS_ID_TOKEN"];
 const ROLE_ARN: &str = "AWS_ROLE_ARN";
-/// Variables that decide who answers in the place of AWS, by their begins. Who starts a pipeline can set them: another server accepts
-/// every token, and gets to know the real one.
-const REDIRECTING: [&str; 2] = ["AWS_ENDPOINT_URL", "AWS_CA_BUNDLE"];
-
 #[derive(Debug, Args)]
 pub(super) struct IdentityArgs {
     /// Variable with the job's id token, which `id_tokens:` makes; `SAGEMAKER_ID_TOKEN`, else `AWS_ID_TOKEN`, when absent
@@ -64,16 +60,7 @@ impl IdentityArgs {
             let failure = Failure::user(format!("`{name}` holds no id token of GitLab"));
             return Err(failure.hint(example(name)).into());
         };
-        let mut names = inputs.env.all().filter(|(_, value)| !value.is_empty()).map(|(name, _)| name);
-        if let Some(name) = names.find(|name| REDIRECTING.iter().any(|begin| name.starts_with(begin))) {
-            let name = plain::line(&name, 100);
-            let failure = Failure::user(format!(
-                "`{name}` is set: a variable must not choose the server that accepts the job's id token"
-            ));
-            return Err(failure
-                .hint(format!("remove `{name}`; for an emulator or a private network give `--endpoint-url URL` and `--ca-bundle FILE`"))
-                .into());
-        }
+        redirecting::refuse(&inputs.env, "accepts the job's id token")?;
         let role_arn = self.role(&inputs.env, target)?.to_owned();
         let identity =
             WebIdentity { role_arn, token: text.trim().to_owned(), session_name: session_name(&user), claims };

@@ -20,6 +20,7 @@ pub mod output;
 pub mod package;
 mod pipeline;
 pub mod prune;
+mod redirecting;
 mod region;
 pub mod release;
 pub mod report;

@@ -10,6 +10,7 @@ use clap::Args;
 use super::CommandInputs;
 use super::gitlab::GitLabProject;
 use super::identity::IdentityArgs;
+use super::redirecting;
 use super::target::ProjectTarget;
 use crate::base::failure::Failure;
 use crate::base::plain;
@@ -19,8 +20,6 @@ use crate::secrets::{self, FORM, Reader, SecretReference, SecretRequest};
 
 /// In place of `--token-secret`.
 pub(super) const TOKEN_SECRET_VARIABLE: &str = "GITLAB_TOKEN_SECRET";
-/// Variables that decide who answers in the place of AWS, by their begins: that server would read the secret.
-const REDIRECTING: [&str; 2] = ["AWS_ENDPOINT_URL", "AWS_CA_BUNDLE"];
 const URL_FIELD: &str = "gitlab_url";
 const TOKEN_FIELD: &str = "gitlab_token";
 const PROJECT_FIELD: &str = "gitlab_project_id";
@@ -61,7 +60,7 @@ impl TokenSecretArgs {
             reference: SecretReference { field: Some(field.to_owned()), ..reference.clone() },
         };
         let mut access = Access { fixed_servers: true, ..target.access.clone() };
-        refuse_redirecting(env)?;
+        redirecting::refuse(env, "reads the secret")?;
         if let Some(token) = identity.token(inputs, target)? {
             token.work_as(&mut access);
         }
@@ -75,20 +74,6 @@ impl TokenSecretArgs {
         let (token, ca_file) = (token.text().trim().to_owned(), self.gitlab_ca_file.clone());
         Ok(Some(GitLabProject::with_secret_token(env, token, TOKEN_SECRET_VARIABLE, ca_file)?))
     }
-}
-
-/// Refuses variables by which another server would read the secret.
-fn refuse_redirecting(env: &Environment) -> Result<(), Failure> {
-    let mut names = env.all().filter(|(_, value)| !value.is_empty()).map(|(name, _)| name);
-    let Some(name) = names.find(|name| REDIRECTING.iter().any(|begin| name.starts_with(begin))) else {
-        return Ok(());
-    };
-    let name = plain::line(&name, 100);
-    let failure =
-        Failure::user(format!("`{name}` is set: a variable must not choose the server that reads the secret"));
-    Err(failure.hint(format!(
-        "remove `{name}`; for an emulator or a private network give `--endpoint-url URL` and `--ca-bundle FILE`"
-    )))
 }
 
 /// Refuses a token that would go to another GitLab than the secret names, or to another project.
@@ -182,15 +167,6 @@ mod tests {
         assert!(text.contains("`CI_API_V4_URL` of the job is `https://evil.example/api/v4`"), "{text}");
         let text = checked(&[("CI_API_V4_URL", "")], JOB[0].1, "42").unwrap_err();
         assert!(text.contains("`CI_API_V4_URL`"), "{text}");
-    }
-
-    #[test]
-    fn no_variable_chooses_who_reads_the_secret() {
-        assert!(refuse_redirecting(&environment(&[("AWS_ENDPOINT_URL", ""), ("AWS_REGION", "x")])).is_ok());
-        for name in ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_SECRETS_MANAGER", "AWS_CA_BUNDLE"] {
-            let text = render(&refuse_redirecting(&environment(&[(name, "x")])).unwrap_err().into());
-            assert!(text.contains(&format!("`{name}` is set")) && text.contains("`--endpoint-url URL`"), "{text}");
-        }
     }
 
     #[test]

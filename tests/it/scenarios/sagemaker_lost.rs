@@ -146,6 +146,22 @@ fn a_host_that_may_not_list_training_jobs() {
 /// runs the script.
 #[test]
 fn a_second_attempt_stops_the_training_job_of_the_first() {
+    second_attempt(Host::Same);
+}
+
+/// As [`a_second_attempt_stops_the_training_job_of_the_first`], on a host that has no record of the first.
+#[test]
+fn a_second_attempt_on_another_host_stops_the_training_job_of_the_first() {
+    second_attempt(Host::Another);
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Host {
+    Same,
+    Another,
+}
+
+fn second_attempt(host: Host) {
     let mut desk = Desk::with(&job(), &["--starting-delay", "2s"], "").prepared();
     let first = session(&desk);
     // The payload is in another directory each time.
@@ -154,6 +170,9 @@ fn a_second_attempt_stops_the_training_job_of_the_first() {
     let payload = job().payload(4711, TOKEN, "http://gitlab.example.com");
     std::fs::write(again.join("response.json"), payload.to_string()).unwrap();
     desk.env.push(("JOB_RESPONSE_FILE".to_owned(), again.join("response.json").to_string_lossy().into_owned()));
+    if host == Host::Another {
+        desk.edit_operator_file("/state\"", "/state-of-another-host\"");
+    }
     desk.config().passed();
     let second = session(&desk);
     assert_ne!(first, second);
@@ -167,6 +186,9 @@ fn a_second_attempt_stops_the_training_job_of_the_first() {
     let logged = poll(minute, || Some(desk.emulator.log_text()).filter(|text| text.contains("only-once")));
     assert_eq!(logged.map(|text| text.matches("only-once").count()), Some(1));
     desk.cleanup().passed();
+    if host == Host::Another {
+        desk.edit_operator_file("/state-of-another-host\"", "/state\"");
+    }
     desk.call(&["sweep", "--older-than", "0s"]).with_code(0);
     desk.close();
 }

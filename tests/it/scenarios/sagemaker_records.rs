@@ -2,6 +2,7 @@
 //! training job is still ended and its objects deleted, and leftovers are reported.
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -195,6 +196,59 @@ fn cleanup_on_a_read_only_disk() {
         "mount -t tmpfs tmpfs \"$STATE\"; cp -a \"$BACKUP/.\" \"$STATE\"; mount -o remount,bind,ro \"$STATE\"",
         [SYSTEM_FAILURE, 2],
     );
+}
+
+/// A program that runs the driver on a disk that stores nothing any more: each request to store a file's content gets `EIO`. `None` where
+/// no process may trace another.
+fn on_a_broken_disk(desk: &Desk) -> Option<PathBuf> {
+    let strace = find_program("strace")?;
+    let traced = Command::new(&strace).args(["-qq", "-o", "/dev/null", "true"]).status();
+    if !traced.is_ok_and(|status| status.success()) {
+        return None;
+    }
+    let program = desk.root().join("on-a-broken-disk");
+    let inject = "-e trace=fsync,fdatasync -e inject=fsync,fdatasync:error=EIO";
+    let script = format!(
+        "#!/usr/bin/env bash\nexec '{}' -f -qq -o /dev/null {inject} '{}' \"$@\"\n",
+        strace.display(),
+        desk.program.display()
+    );
+    write_program(&program, &script);
+    Some(program)
+}
+
+/// What is already in AWS ends all the same.
+#[test]
+fn cleanup_on_a_disk_that_answers_with_an_error() {
+    let mut desk = abandoned();
+    let Some(program) = on_a_broken_disk(&desk) else {
+        tell("SKIPPED: cleanup on a disk that answers with an error: no strace here, or it may not trace");
+        return desk.close();
+    };
+    let driver = std::mem::replace(&mut desk.program, program);
+    let ended = desk.cleanup();
+    assert!(desk.emulator.live_jobs().is_empty() && desk.emulator.session_objects().is_empty(), "{ended}");
+    ended.passed();
+    desk.program = driver;
+    desk.close();
+}
+
+/// A training job whose record cannot be stored is never asked for.
+#[test]
+fn prepare_on_a_disk_that_answers_with_an_error() {
+    let mut desk = Desk::new(&job());
+    let Some(program) = on_a_broken_disk(&desk) else {
+        tell("SKIPPED: prepare on a disk that answers with an error: no strace here, or it may not trace");
+        return;
+    };
+    let driver = std::mem::replace(&mut desk.program, program);
+    desk.config().passed();
+    let ended = desk.prepare();
+    ended.with_code(SYSTEM_FAILURE).one_error().says("Input/output error").says("/state/");
+    assert_eq!(desk.emulator.requests("CreateTrainingJob"), 0, "{ended}");
+    desk.cleanup().passed();
+    desk.program = driver;
+    desk.close();
 }
 
 /// A file in place of the directory stops root as well.

@@ -16,6 +16,8 @@ use super::yaml::{documents, texts};
 use crate::conformance::{shown, skipped};
 use crate::support::snapshot::assert_snapshot;
 
+/// Kinds of pipelines in which images are built, and two in which none is.
+const BUILDING: [&str; 4] = ["merge request", "main", "web, DEPLOY_ONLY to production", "merge request of a fork"];
 /// Files for which jobs are added.
 const FILES: [&str; 2] = ["evaluate.py", "tests/integration/test_endpoint.py"];
 const FLOWS: [&str; 3] = ["training-project", "inference-project", "full-project"];
@@ -65,8 +67,13 @@ const REQUEST: [(&str, &str); 4] = [
     ("CI_MERGE_REQUEST_SOURCE_PROJECT_ID", "231"),
 ];
 /// What every project sets.
-const IMAGES: [(&str, &str); 3] =
-    [("LIFECYCLE_IMAGE", "lifecycle"), ("PYTHON_IMAGE", "python"), ("TRAINING_IMAGE", "training")];
+const IMAGES: [(&str, &str); 5] = [
+    ("LIFECYCLE_IMAGE", "lifecycle"),
+    ("PYTHON_IMAGE", "python"),
+    ("TRAINING_IMAGE", "training"),
+    ("BUILDER_IMAGE", "builder"),
+    ("BASE_IMAGE", "base"),
+];
 const TITLE: (&str, &str) = ("CI_MERGE_REQUEST_TITLE", "Weigh classes");
 
 #[test]
@@ -111,6 +118,21 @@ fn training_is_automatic_or_by_hand_or_on_schedule() {
         writeln!(text, "train: {train}\n{}\n", lines.join("\n")).unwrap();
     }
     assert_snapshot("pipelines_by_training", text.trim_end());
+}
+
+/// A flow that builds its images has them before what uses them, in pipelines that train or serve.
+#[test]
+fn images_are_built_before_what_uses_them() {
+    let Some(compiler) = Compiler::find("images_are_built_before_what_uses_them") else { return };
+    let project = Project::new(&compiler, &FILES);
+    let mut text = String::new();
+    for (flow, images) in [("training-project", "training"), ("full-project", "training"), ("full-project", "always")] {
+        for kind in KINDS.iter().filter(|(name, _)| BUILDING.contains(name)) {
+            let section = section(&project, flow, &json!({"build_images": images}), kind);
+            writeln!(text, "build_images: {images}, {flow}\n{section}").unwrap();
+        }
+    }
+    assert_snapshot("pipelines_with_images", text.trim_end());
 }
 
 /// The names and states of jobs of `full-project` in a pipeline with these variables, with more at the top of the file.
