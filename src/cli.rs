@@ -101,6 +101,12 @@ pub(crate) enum Command {
     #[cfg(feature = "emulator")]
     #[command(hide = true)]
     EmulatorRelay(emulator::RelayArgs),
+    /// Write the pages of the manual and completions of shells into a folder (called when a package is built)
+    #[command(hide = true)]
+    Manual {
+        /// Gets the folders `man` and `completions`
+        folder: PathBuf,
+    },
     /// Run as the first process of a training container (called by SageMaker)
     #[command(hide = true)]
     Agent,

@@ -1,6 +1,7 @@
 //! Parses, builds the ports, runs, returns the exit code.
 
 mod cli;
+mod manual;
 mod wiring;
 
 use std::process::ExitCode;

@@ -17,6 +17,7 @@ use executor::{agent, operate, sandbox};
 use gitlab::GitLab;
 
 use crate::cli::{Cli, Command};
+use crate::manual;
 
 /// Runs one command to its end.
 pub(crate) fn run(cli: Cli, env: Environment) -> ExitCode {
@@ -62,6 +63,7 @@ pub(crate) fn run(cli: Cli, env: Environment) -> ExitCode {
         Command::SandboxInit(args) => small(sandbox::init::run(args)),
         Command::SandboxTunnel(args) => sandbox::tunnel::run(&args, &env),
         Command::Agent => few_threads(agent::run(&env, &*connect, clock)),
+        Command::Manual { folder } => manual::write(&folder, &printer),
         Command::Sweep(args) => small(operate::sweep::run(args, &config, &*connect, clock, &printer)),
         Command::Policy(args) => small(operate::policy::run(args, &config, &printer)),
         Command::Init(args) => small(lifecycle::run(command_inputs(env), args, lifecycle::init::run)),

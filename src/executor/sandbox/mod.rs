@@ -4,6 +4,7 @@
 //! The network of the sandbox is a loopback alone: its first process opens sockets there and hands them to the driver, which serves them
 //! (`proxy`).
 
+mod bubblewrap;
 mod cgroup;
 mod channel;
 mod disk;
@@ -35,11 +36,12 @@ use crate::base::failure::Failure;
 use crate::base::process::WaitsForItsChildren;
 use crate::config::env::Environment;
 use crate::config::settings::SandboxSettings;
+use crate::sandbox::bubblewrap::BUBBLEWRAP;
 use crate::sandbox::cgroup::StageGroup;
 use crate::sandbox::disk::{Amount, DiskWatch};
 use crate::sandbox::head::Upstream;
 use crate::sandbox::proxy::{HostResolver, Proxy, Upstreams};
-use crate::sandbox::view::{BUBBLEWRAP, View};
+use crate::sandbox::view::View;
 use crate::ui::Printer;
 
 /// A stage's script, and the directories that it works in.
@@ -95,7 +97,8 @@ impl Sandbox {
         let most = Amount { bytes: settings.max_bytes, files: settings.max_files };
         let disk = DiskWatch::new(script.writable.iter().map(|(from, _)| from.clone()).collect(), most)?;
         let group = StageGroup::create(settings.max_processes, settings.max_memory_bytes);
-        let mut command = group.as_ref().map_or_else(|| Command::new(BUBBLEWRAP), |group| group.command(BUBBLEWRAP));
+        let program = bubblewrap::program();
+        let mut command = group.as_ref().map_or_else(|| Command::new(program), |group| group.command(program));
         command
             .args(arguments)
             .args(script.command)
@@ -197,7 +200,7 @@ pub async fn check(path: &str) -> anyhow::Result<()> {
         proc: proc_entries(),
         ..View::default()
     };
-    let mut command = Command::new(BUBBLEWRAP);
+    let mut command = Command::new(bubblewrap::program());
     command.args(view::arguments(&view)).args([view::INIT, "--version"]).stdin(Stdio::null()).kill_on_drop(true);
     let output = command.env_clear().env("PATH", path).output().await.map_err(not_started)?;
     if output.status.success() {

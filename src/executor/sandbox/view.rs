@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 use crate::config::settings::SandboxSettings;
 use crate::sandbox::privileges;
 
-/// The program that makes the sandbox.
-pub(super) const BUBBLEWRAP: &str = "bwrap";
 /// Where this program lies in the sandbox.
 pub(super) const INIT: &str = "/sandbox-init";
 /// A directory of the sandbox that is empty at the start of each stage.
