@@ -79,7 +79,8 @@ impl ModelEndpoints for AwsEndpoints {
 
     async fn delete_model(&self, name: &str) -> Result<(), CloudError> {
         let call = self.call("delete", "model", name, "sagemaker:DeleteModel");
-        let reply = self.clients.sagemaker().delete_model().model_name(name).send().await;
+        let request = self.clients.sagemaker().delete_model().model_name(name);
+        let reply = request.customize().config_override(self.clients.deletion()).send().await;
         reply.map(|_| ()).or_else(|error| unless_absent(call.failed(&error)))
     }
 
@@ -109,7 +110,8 @@ impl ModelEndpoints for AwsEndpoints {
 
     async fn delete_config(&self, name: &str) -> Result<(), CloudError> {
         let call = self.call("delete", "endpoint configuration", name, "sagemaker:DeleteEndpointConfig");
-        let reply = self.clients.sagemaker().delete_endpoint_config().endpoint_config_name(name).send().await;
+        let request = self.clients.sagemaker().delete_endpoint_config().endpoint_config_name(name);
+        let reply = request.customize().config_override(self.clients.deletion()).send().await;
         reply.map(|_| ()).or_else(|error| unless_absent(call.failed(&error)))
     }
 
@@ -183,7 +185,8 @@ impl ModelEndpoints for AwsEndpoints {
 
     async fn delete_endpoint(&self, name: &str) -> Result<(), CloudError> {
         let call = self.call("delete", "endpoint", name, "sagemaker:DeleteEndpoint");
-        let reply = self.clients.sagemaker().delete_endpoint().endpoint_name(name).send().await;
+        let request = self.clients.sagemaker().delete_endpoint().endpoint_name(name);
+        let reply = request.customize().config_override(self.clients.deletion()).send().await;
         reply.map(|_| ()).or_else(|error| unless_absent(call.failed(&error)))
     }
 

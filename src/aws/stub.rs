@@ -128,7 +128,7 @@ pub(crate) async fn clients(access: &Access, retries: RetryConfig) -> Arc<Client
         .retry_config(retries)
         .load()
         .await;
-    Clients::new(config, access.settings, Arc::default())
+    Clients::new(config, access, Arc::default())
 }
 
 async fn answer(State(script): State<Arc<Mutex<Script>>>, request: Request) -> Response {

@@ -251,6 +251,9 @@ pub(super) fn image(
         PruneSource::Configurations,
         PruneSource::Versions,
         PruneSource::Releases,
+        PruneSource::Images,
+        PruneSource::Jobs,
+        PruneSource::Manifest,
     ];
     let user = references.images.get(&image.digest);
     let user = user.or_else(|| image.tags.iter().find_map(|tag| references.tags.get(tag)));
