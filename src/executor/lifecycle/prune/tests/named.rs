@@ -154,7 +154,10 @@ async fn name(desk: &PruneDesk, world: &World) {
             Named::Version => {
                 versions += 1;
                 desk.add_version(versions, "group/other").await;
-                desk.memory.registry.change(&version_arn(versions), |version| version.images.push(image(number)));
+                desk.memory.registry.change(&version_arn(versions), |version| {
+                    version.image = image(0);
+                    version.images = vec![image(0), image(number)];
+                });
             }
             Named::Job => {
                 let spec = TrainingJobSpec { image: image(number), ..example_spec(&format!("other-{number}")) };
@@ -174,6 +177,7 @@ async fn name(desk: &PruneDesk, world: &World) {
                 versions += 1;
                 desk.add_version(versions, PROJECT).await;
                 desk.memory.registry.change(&version_arn(versions), |version| {
+                    (version.image, version.images) = (image(0), Vec::new());
                     version.approval = crate::cloud::Approval::Approved;
                     version.metadata.insert("package-sha256".to_owned(), sha256(at));
                 });

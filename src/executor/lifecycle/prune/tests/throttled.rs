@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures::FutureExt as _;
 use test_case::test_case;
 
 use super::{DAY, PROJECT, PruneDesk, a_project, config_name, context, digest, model_name, tags, version_arn};
@@ -90,7 +91,7 @@ impl Watch for Rival {
             self.memory.registry.change(thing, |version| version.approval = Approval::Approved);
         } else {
             let new = NewEndpoint { tags: tags("beer", "group/other"), ..example_endpoint("rival", thing) };
-            futures::executor::block_on(self.memory.serving.create_endpoint(&new)).unwrap();
+            self.memory.serving.create_endpoint(&new).now_or_never().unwrap().unwrap();
         }
         FaultDecision::Fails(CloudErrorKind::Throttled)
     }
