@@ -6,8 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use aws_sdk_sagemaker::types::{EndpointConfigSortKey, OrderKey, VpcConfig};
 use executor::cloud::{
-    CloudError, CloudErrorKind, EndpointChange, EndpointConfiguration, EndpointSight, ModelEndpoints, ModelParts,
-    NewEndpoint, ServedKind, ServedModel, ServingSummary,
+    CloudError, CloudErrorKind, ComponentParts, EndpointChange, EndpointConfiguration, EndpointSight, ModelEndpoints,
+    ModelParts, NewEndpoint, ServedKind, ServedModel, ServingSummary,
 };
 
 use super::clients::Clients;
@@ -130,14 +130,14 @@ impl ModelEndpoints for AwsEndpoints {
         Ok(names)
     }
 
-    async fn models_of(&self, config: &str) -> Result<Vec<String>, CloudError> {
+    async fn models_of(&self, config: &str) -> Result<Option<Vec<String>>, CloudError> {
         let call = self.call("look at", "endpoint configuration", config, "sagemaker:DescribeEndpointConfig");
         match self.clients.sagemaker().describe_endpoint_config().endpoint_config_name(config).send().await {
             Ok(reply) => {
                 let variants = reply.production_variants().iter().chain(reply.shadow_production_variants());
-                Ok(variants.filter_map(|variant| variant.model_name.clone()).collect())
+                Ok(Some(variants.filter_map(|variant| variant.model_name.clone()).collect()))
             }
-            Err(error) => unless_absent(call.failed(&error)).map(|()| Vec::new()),
+            Err(error) => unless_absent(call.failed(&error)).map(|()| None),
         }
     }
 
@@ -151,6 +151,10 @@ impl ModelEndpoints for AwsEndpoints {
             ServedKind::Configuration => listing::configs(&self.clients, containing).await,
             ServedKind::Endpoint => listing::endpoint_summaries(&self.clients, containing).await,
         }
+    }
+
+    async fn components(&self, endpoint: &str) -> Result<ComponentParts, CloudError> {
+        listing::components(&self.clients, endpoint).await
     }
 
     async fn endpoint(&self, name: &str) -> Result<Option<EndpointSight>, CloudError> {

@@ -14,6 +14,12 @@ pub(super) struct EndpointUse {
     pub(super) configs: Vec<String>,
     /// Those of the configurations, by name, as far as they exist.
     pub(super) models: BTreeMap<String, Option<ModelParts>>,
+    /// Of inference components without a model.
+    pub(super) images: Vec<String>,
+    /// A configuration names no model.
+    pub(super) has_components: bool,
+    /// A configuration does not exist.
+    pub(super) lacks_config: bool,
 }
 
 /// Users by the names of what they use.
@@ -53,7 +59,10 @@ impl References {
         let user = || ThingUser::Endpoint(one.name.clone());
         self.configs.extend(one.configs.iter().map(|config| (config.clone(), user())));
         self.models.extend(one.configs.iter().filter_map(|config| Some((model_of_config(config)?, user()))));
-        if one.models.is_empty() {
+        for image in &one.images {
+            self.add_image(image, &user());
+        }
+        if one.lacks_config {
             // Somebody deleted the configuration of an endpoint that goes on.
             self.stems
                 .extend(one.configs.iter().filter_map(|config| Some((stem_of_config(config)?.to_owned(), user()))));

@@ -126,7 +126,7 @@ impl PruneRun<'_> {
         let looks = at_once(&foreign, async |name| patiently(|| ports.endpoints.models_of(name)).await).await;
         for (name, look) in foreign.iter().zip(looks) {
             match look {
-                Ok(models) => self.references.add_models_of(name, models),
+                Ok(models) => self.references.add_models_of(name, models.unwrap_or_default()),
                 Err(error) => self.unread(PruneSource::Configurations, &error),
             }
         }

@@ -41,11 +41,13 @@ pub(super) struct EndpointWatch {
     /// Names of endpoints that go in this run.
     going: BTreeSet<String>,
     seen: BTreeMap<String, (Option<SystemTime>, Option<EndpointState>)>,
+    /// Endpoints that may have inference components, which come and go without a change of the endpoint.
+    changing: BTreeSet<String>,
 }
 
 impl EndpointWatch {
     pub(super) fn new(endpoints: Arc<dyn ModelEndpoints>, going: BTreeSet<String>) -> Self {
-        Self { endpoints, going, seen: BTreeMap::new() }
+        Self { endpoints, going, seen: BTreeMap::new(), changing: BTreeSet::new() }
     }
 
     /// Names of the endpoints that exist and stay.
@@ -57,7 +59,9 @@ impl EndpointWatch {
     pub(super) async fn look(&mut self, references: &mut References) -> Result<(), CloudError> {
         let listed = patiently(|| self.endpoints.listing(ServedKind::Endpoint, "")).await?;
         let listed: Vec<_> = listed.into_iter().filter(|one| !self.going.contains(&one.name)).collect();
-        let is_known = |one: &&ServingSummary| self.seen.get(&one.name) == Some(&(one.modified, one.state));
+        let is_known = |one: &&ServingSummary| {
+            self.seen.get(&one.name) == Some(&(one.modified, one.state)) && !self.changing.contains(&one.name)
+        };
         let changed: Vec<_> = listed.iter().filter(|one| !is_known(one)).cloned().collect();
         let endpoints = &self.endpoints;
         let reads = changed.iter().map(|one| use_of(endpoints.as_ref(), &one.name));
@@ -65,6 +69,7 @@ impl EndpointWatch {
         for one in &uses {
             references.add_endpoint(one);
         }
+        self.changing.extend(uses.into_iter().filter(|one| one.has_components).map(|one| one.name));
         self.seen = listed.into_iter().map(|one| (one.name, (one.modified, one.state))).collect();
         Ok(())
     }
@@ -73,12 +78,25 @@ impl EndpointWatch {
 async fn use_of(endpoints: &dyn ModelEndpoints, name: &str) -> Result<EndpointUse, CloudError> {
     let mut found = EndpointUse { name: name.to_owned(), ..EndpointUse::default() };
     let Some(sight) = patiently(|| endpoints.endpoint(name)).await? else { return Ok(found) };
+    let mut models = Vec::new();
     for config in [Some(sight.config), sight.pending_config].into_iter().flatten() {
-        for model in patiently(|| endpoints.models_of(&config)).await? {
-            let described = patiently(|| endpoints.model_parts(&model)).await?;
-            found.models.insert(model, described);
+        match patiently(|| endpoints.models_of(&config)).await? {
+            Some(named) => {
+                found.has_components |= named.is_empty();
+                models.extend(named);
+            }
+            None => found.lacks_config = true,
         }
         found.configs.push(config);
+    }
+    if found.has_components {
+        let components = patiently(|| endpoints.components(name)).await?;
+        models.extend(components.models);
+        found.images = components.images;
+    }
+    for model in models {
+        let described = patiently(|| endpoints.model_parts(&model)).await?;
+        found.models.insert(model, described);
     }
     Ok(found)
 }

@@ -7,8 +7,10 @@ use test_case::test_case;
 use super::{DAY, PROJECT, PruneDesk, a_project, config_name, context, digest, image, model_name, version_arn};
 use crate::base::clock::Clock as _;
 use crate::base::failure::Kind;
-use crate::cloud::testing::{EndpointFate, Fault, FaultDecision, Watch, When, example_config, example_model};
-use crate::cloud::{CloudErrorKind, ModelEndpoints as _, ModelSource, RepositoryImage, ServedModel};
+use crate::cloud::testing::{
+    EndpointFate, Fault, FaultDecision, Watch, When, example_config, example_endpoint, example_model,
+};
+use crate::cloud::{CloudErrorKind, ComponentParts, ModelEndpoints as _, ModelSource, RepositoryImage, ServedModel};
 use crate::gitlab::api::testing::MemoryGitLab;
 use crate::gitlab::api::{Release, ReleaseLink};
 
@@ -343,4 +345,24 @@ async fn the_record_of_a_deleted_endpoint_costs_few_calls() {
         desk.memory.objects.calls().len()
     };
     assert_eq!(calls(1).await, calls(40).await);
+}
+
+/// They come and go while the endpoint stays as it is.
+#[tokio::test(start_paused = true)]
+async fn inference_components_keep_their_models_and_images() {
+    let desk = a_project().await;
+    desk.memory.serving.create_config(&example_config("shared", &model_name("beer", 1))).await.unwrap();
+    desk.memory.serving.create_endpoint(&example_endpoint("shared", "shared")).await.unwrap();
+    let components = ComponentParts { models: vec![model_name("wine", 1)], images: vec![image(3)] };
+    desk.memory.serving.set_components("shared", components);
+    let ended = desk.prune(&["--keep", "1"]).await;
+    assert_eq!(
+        (ended.kind, ended.rule(&model_name("wine", 1))),
+        (None, "used_by_endpoint".to_owned()),
+        "{}",
+        ended.data
+    );
+    assert_eq!(ended.rule(&digest(3)), "used_by_endpoint", "{}", ended.data);
+    let looks = desk.memory.serving.count("components");
+    assert!(looks > 2, "{looks}");
 }
