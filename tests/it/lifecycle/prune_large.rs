@@ -249,7 +249,7 @@ fn many_things_go_with_few_calls_while_aws_throttles() {
 #[test]
 fn killed_runs_leave_nothing_that_the_next_one_does_not_finish() {
     let kills = number("PRUNE_KILLS").unwrap_or(KILLS);
-    let desk = LargeDesk::new(40 + 30 * kills);
+    let desk = LargeDesk::new(40 + 16 * kills);
     let proxy = Proxy::start(&desk.emulator.endpoint);
     let seed = number("PRUNE_SEED").unwrap_or(1);
     let mut random = Random(u64::try_from(seed).unwrap());

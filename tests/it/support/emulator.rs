@@ -385,7 +385,6 @@ impl Emulator {
                 Some("SageMaker") => "sagemaker",
                 Some("secretsmanager") => "secretsmanager",
                 Some("AmazonEC2ContainerRegistry") => "ecr",
-                Some("AnyScaleFrontendService") => "application-autoscaling",
                 _ => "logs",
             };
             let headers = [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", target)];

@@ -24,9 +24,10 @@ use crate::cloud::testing::{
     EndpointFate, Fault, Memory, When, example_config, example_endpoint, example_model, example_spec,
 };
 use crate::cloud::{
-    AlarmMetric, Approval, CloudErrorKind, EndpointAlarm, EndpointConfiguration, GroupSpec, JobStatus,
-    MetricAlarms as _, ModelEndpoints as _, ModelRegistry as _, NewEndpoint, RepositoryImage, SecondaryStatus,
-    ServedModel, TrainingJobSpec, TrainingJobs as _, VersionSpec,
+    AlarmMetric, Approval, CloudErrorKind, EndpointAlarm, EndpointConfiguration, EndpointScaling as _, GroupSpec,
+    JobStatus, MetricAlarms as _, ModelEndpoints as _, ModelRegistry as _, NewEndpoint, RepositoryImage,
+    ScalableTarget, ScaledQuantity, ScaledVariant, SecondaryStatus, ServedModel, TrainingJobSpec, TrainingJobs as _,
+    VersionSpec,
 };
 use crate::config::env::Environment;
 use crate::gitlab::api::Release;
@@ -412,8 +413,19 @@ async fn an_endpoint_that_failed_goes_with_what_it_used_and_one_that_serves_stay
         desk.add_endpoint(endpoint, 1, if endpoint == "wine-c" { "group/other" } else { PROJECT }).await;
     }
     desk.add_endpoint("wine-b", 1, PROJECT).await;
+    let scaled = ["wine-a", "wine-b"].map(|endpoint| ScaledVariant {
+        endpoint: endpoint.to_owned(),
+        variant: "AllTraffic".to_owned(),
+        quantity: ScaledQuantity::Instances,
+    });
     tokio::time::advance(30 * DAY).await;
+    for variant in &scaled {
+        desk.memory.serving.register(variant, &ScalableTarget { min: 1, max: 2 }).await.unwrap();
+    }
     let ended = desk.prune(&[]).await;
+    let left = scaled.map(|variant| desk.memory.serving.scalable_target(&variant).is_some());
+    assert_eq!(left, [false, true]);
+    assert!(desk.memory.serving.calls().contains(&"deregister endpoint/wine-a/variant/AllTraffic".to_owned()));
     assert_eq!((ended.kind, ended.of("endpoint", "deleted")), (None, vec!["wine-a".to_owned()]), "{}", ended.told);
     assert_eq!(desk.memory.serving.endpoint_names(), ["wine-b", "wine-c"]);
     assert_eq!(ended.of("model", "deleted"), [model_name("wine-a", 1)]);

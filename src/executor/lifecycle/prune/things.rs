@@ -153,6 +153,8 @@ pub(super) enum ThingReason {
     SharedBucket,
     /// The policy of its repository lets other accounts in.
     SharedRepository,
+    /// A release links to a file of some package by its number.
+    UnnamedLink,
     /// A source that may refer to it could not be read.
     ReferencesUnknown(PruneSource),
 }
@@ -188,7 +190,7 @@ impl ThingReason {
             Self::Tagged(_) => "tagged",
             Self::SharedBucket => "shared_bucket",
             Self::SharedRepository => "shared_repository",
-            Self::ReferencesUnknown(_) => "references_unknown",
+            Self::UnnamedLink | Self::ReferencesUnknown(_) => "references_unknown",
         }
     }
 
@@ -219,6 +221,9 @@ impl ThingReason {
             }
             Self::SharedRepository => {
                 "the policy of the repository lets other accounts in, and nobody here sees what they use".to_owned()
+            }
+            Self::UnnamedLink => {
+                "a release links to a file by its number (`/package_files/`), which may be in this package".to_owned()
             }
             Self::ReferencesUnknown(source) => format!("{} could not be read", source.name()),
         }
