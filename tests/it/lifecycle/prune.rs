@@ -10,7 +10,7 @@ use crate::conformance::{can_run_containers, skipped};
 use crate::support::emulator::{BUCKET, Emulator};
 use crate::support::gitlab_api::{GitLabDouble, JOB_TOKEN};
 use crate::support::id_tokens::{self, TokenKey};
-use crate::support::images::{REGISTRY, ecr, images};
+use crate::support::images::{REGISTRY, images, push_empty};
 use crate::support::serving::{serving_image, serving_role};
 use crate::support::shipped_roles::shipped_role;
 use crate::support::waiting::{find_program, poll};
@@ -116,26 +116,6 @@ impl PruneDesk {
         serde_json::from_str(&report).unwrap()
     }
 
-    /// Tags a copy of the served image, which differs by a space in its manifest, as `image build` does; returns its digest.
-    fn build_image(&self, number: usize) -> String {
-        let served = ecr(&self.emulator, "DescribeImages", &json!({"repositoryName": "serve"}))["imageDetails"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .find(|image| image["imageTags"].is_null())
-            .unwrap()["imageDigest"]
-            .clone();
-        let ids = json!({"repositoryName": "serve", "imageIds": [{"imageDigest": served}]});
-        let found = ecr(&self.emulator, "BatchGetImage", &ids)["images"][0].clone();
-        let manifest = found["imageManifest"].as_str().unwrap().to_owned() + &" ".repeat(number);
-        let put = json!({
-            "repositoryName": "serve", "imageManifest": manifest, "imageTag": format!("context-{number:040x}"),
-            "imageManifestMediaType": found["imageManifestMediaType"],
-        });
-        let put = ecr(&self.emulator, "PutImage", &put);
-        put["image"]["imageId"]["imageDigest"].as_str().unwrap().to_owned()
-    }
-
     /// Makes an endpoint of the project whose container cannot start. It gets no scalable target: AWS takes none for such an endpoint, and a
     /// target that is absent is deregistered all the same.
     fn break_endpoint(&self) {
@@ -202,7 +182,7 @@ fn what_nothing_refers_to_goes_once_and_the_endpoint_goes_on() {
     desk.emulator.call("SageMaker.CreateModel", &foreign);
     assert_eq!(desk.names("ListModels", "Models", "ModelName").len(), 4);
     desk.break_endpoint();
-    let built = [1, 2].map(|number| desk.build_image(number));
+    let built = [1, 2].map(|number| push_empty(&desk.emulator, "serve", &format!("context-{number:040x}")));
     desk.emulator.put_object("team/candidate/report.txt", b"x");
 
     let shown = desk.prune("merge_request_event", &[]);
