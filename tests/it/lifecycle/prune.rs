@@ -40,6 +40,8 @@ struct PruneDesk {
     gitlab: GitLabDouble,
     folder: tempfile::TempDir,
     key: TokenKey,
+    /// Of the model, with its digest.
+    image: String,
 }
 
 impl PruneDesk {
@@ -76,7 +78,7 @@ impl PruneDesk {
         std::fs::write(file("manifest.json"), manifest.to_string()).unwrap();
         std::fs::create_dir(file("model")).unwrap();
         let emulator = Emulator::start(&file("data"), &args);
-        Self { emulator, gitlab: GitLabDouble::start(), folder, key }
+        Self { emulator, gitlab: GitLabDouble::start(), folder, key, image: name }
     }
 
     fn run(&self, variables: &[(&str, String)], words: &[&str]) -> Ended {
@@ -114,6 +116,21 @@ impl PruneDesk {
         assert_eq!(ended.code, 0, "{}{}", ended.stdout, ended.stderr);
         let report = std::fs::read_to_string(self.folder.path().join("prune.json")).unwrap();
         serde_json::from_str(&report).unwrap()
+    }
+
+    /// Begins a training job that runs as long as the row.
+    fn train(&self) {
+        let job = json!({
+            "TrainingJobName": "other",
+            "AlgorithmSpecification": {
+                "TrainingImage": self.image, "TrainingInputMode": "File", "ContainerEntrypoint": ["sleep", "600"],
+            },
+            "RoleArn": "arn:aws:iam::000000000000:role/serving",
+            "OutputDataConfig": {"S3OutputPath": format!("s3://{BUCKET}/output")},
+            "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1},
+            "StoppingCondition": {"MaxRuntimeInSeconds": 600},
+        });
+        self.emulator.call("SageMaker.CreateTrainingJob", &job);
     }
 
     /// Makes an endpoint of the project whose container cannot start. It gets no scalable target: AWS takes none for such an endpoint, and a
@@ -182,6 +199,7 @@ fn what_nothing_refers_to_goes_once_and_the_endpoint_goes_on() {
     desk.emulator.call("SageMaker.CreateModel", &foreign);
     assert_eq!(desk.names("ListModels", "Models", "ModelName").len(), 4);
     desk.break_endpoint();
+    desk.train();
     let built = [1, 2].map(|number| push_empty(&desk.emulator, "serve", &format!("context-{number:040x}")));
     desk.emulator.put_object("team/candidate/report.txt", b"x");
 
@@ -222,7 +240,12 @@ fn what_nothing_refers_to_goes_once_and_the_endpoint_goes_on() {
     assert_eq!((&again["deleted"], &again["failed"]), (&json!(0), &json!(0)), "{again}");
     let decided = desk.emulator.decided("prune");
     assert_eq!(decided["denied"], json!({}));
-    for action in ["application-autoscaling:DeregisterScalableTarget", "ecr:BatchDeleteImage", "s3:DeleteObject"] {
+    for action in [
+        "application-autoscaling:DeregisterScalableTarget",
+        "ecr:BatchDeleteImage",
+        "s3:DeleteObject",
+        "sagemaker:DescribeTrainingJob",
+    ] {
         assert!(decided["allowed"][action].as_u64().unwrap_or_default() > 0, "{action}: {decided}");
     }
 }
