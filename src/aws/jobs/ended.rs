@@ -136,4 +136,18 @@ mod tests {
         stub.push(refusal(400, "ResourceInUse", "it has an available warm pool"));
         assert_eq!(jobs.delete_job("three").await.unwrap_err().kind, CloudErrorKind::Exists);
     }
+
+    #[tokio::test]
+    async fn images_of_jobs_that_run_are_read_and_a_job_that_is_gone_has_none() {
+        let stub = Stub::start().await;
+        let jobs = AwsJobs::new(Arc::clone(&stub.clients));
+        let named = |name: &str| json!({"TrainingJobName": name, "TrainingJobArn": "a", "CreationTime": 1.0, "TrainingJobStatus": "InProgress"});
+        stub.push(reply(200, json!({"TrainingJobSummaries": [named("one"), named("two")]}).to_string()));
+        let image = json!({"AlgorithmSpecification": {"TrainingImage": "r/train:1", "TrainingInputMode": "File"}});
+        stub.push(reply(200, image.to_string()));
+        stub.push(refusal(400, "ValidationException", "Requested resource not found."));
+        assert_eq!(jobs.images_of_running().await.unwrap(), BTreeSet::from(["r/train:1".to_owned()]));
+        stub.push(refusal(400, "AccessDeniedException", "no"));
+        assert_eq!(jobs.images_of_running().await.unwrap_err().kind, CloudErrorKind::Denied);
+    }
 }

@@ -51,7 +51,10 @@ impl PruneDesk {
         let key = TokenKey::new(folder.path());
         let policy = PRUNE.replace("example-group", "wine").replace("example-environment", "dev");
         let policy = policy.replace("example-prefix", "team").replace("example-image", "serve");
-        let account = json!({"RoleDetailList": [shipped_role(("prune", &policy)), serving_role("serving")]});
+        let mut training = serving_role("training");
+        training["RolePolicyList"][0]["PolicyDocument"]["Statement"] =
+            json!({"Effect": "Allow", "Action": "*", "Resource": "*"});
+        let account = json!({"RoleDetailList": [shipped_role(("prune", &policy)), serving_role("serving"), training]});
         // The environment's prefix is before the models too.
         let account = account.to_string().replace(&format!("{BUCKET}/models/"), &format!("{BUCKET}/team/models/"));
         std::fs::write(file("account.json"), account).unwrap();
@@ -125,7 +128,7 @@ impl PruneDesk {
             "AlgorithmSpecification": {
                 "TrainingImage": self.image, "TrainingInputMode": "File", "ContainerEntrypoint": ["sleep", "600"],
             },
-            "RoleArn": "arn:aws:iam::000000000000:role/serving",
+            "RoleArn": "arn:aws:iam::000000000000:role/training",
             "OutputDataConfig": {"S3OutputPath": format!("s3://{BUCKET}/output")},
             "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1},
             "StoppingCondition": {"MaxRuntimeInSeconds": 600},
