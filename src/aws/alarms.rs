@@ -115,15 +115,9 @@ impl MetricAlarms for AwsAlarms {
     async fn delete_alarms(&self, names: &[String]) -> Result<(), CloudError> {
         for name in names {
             let call = self.clients.call("delete", format!("alarm {name}"), "cloudwatch:DeleteAlarms");
-            match self
-                .clients
-                .metrics()
-                .delete_alarms()
-                .alarm_names(name)
-                .send()
-                .await
-                .map_err(|error| call.failed(&error))
-            {
+            let request = self.clients.metrics().delete_alarms().alarm_names(name).customize();
+            let reply = request.config_override(self.clients.alarm_deletion()).send().await;
+            match reply.map_err(|error| call.failed(&error)) {
                 Err(error) if error.kind == CloudErrorKind::NotFound => {}
                 answer => {
                     answer?;

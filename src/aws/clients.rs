@@ -42,6 +42,8 @@ pub(super) struct Clients {
     renewal: Arc<Renewal>,
     /// The file whose keys errors name.
     settings: SettingsFile,
+    /// See [`Access::deletes_once`].
+    deletes_once: bool,
     sagemaker: OnceLock<aws_sdk_sagemaker::Client>,
     s3: OnceLock<aws_sdk_s3::Client>,
     logs: OnceLock<aws_sdk_cloudwatchlogs::Client>,
@@ -59,7 +61,7 @@ pub(super) struct Clients {
 impl Clients {
     pub(super) async fn load(access: &Access) -> anyhow::Result<Arc<Self>> {
         let renewal = Arc::<Renewal>::default();
-        Ok(Self::new(sdk_config(access, &renewal).await?, access.settings, renewal))
+        Ok(Self::new(sdk_config(access, &renewal).await?, access, renewal))
     }
 
     /// Clients with the credentials of the container's role, configured by `access` alone.
@@ -72,14 +74,15 @@ impl Clients {
         let renewal = Arc::<Renewal>::default();
         let config = explicit(access, Region::new(region), http_client, Some(role))?.into_builder();
         let config = config.identity_cache(RenewedCache::new(Arc::clone(&renewal))).build();
-        Ok(Self::new(config, access.settings, renewal))
+        Ok(Self::new(config, access, renewal))
     }
 
-    pub(super) fn new(config: SdkConfig, settings: SettingsFile, renewal: Arc<Renewal>) -> Arc<Self> {
+    pub(super) fn new(config: SdkConfig, access: &Access, renewal: Arc<Renewal>) -> Arc<Self> {
         Arc::new(Self {
             config,
             renewal,
-            settings,
+            settings: access.settings,
+            deletes_once: access.deletes_once,
             sagemaker: OnceLock::new(),
             s3: OnceLock::new(),
             logs: OnceLock::new(),
@@ -105,6 +108,20 @@ impl Clients {
             let config = aws_sdk_sagemaker::config::Builder::from(&self.config).interceptor(CallLog::default());
             aws_sdk_sagemaker::Client::from_conf(config.build())
         })
+    }
+
+    /// The configuration of a deletion.
+    pub(super) fn deletion(&self) -> aws_sdk_sagemaker::config::Builder {
+        let mut changes = aws_sdk_sagemaker::config::Builder::new();
+        changes.set_retry_config(self.deletes_once.then(RetryConfig::disabled));
+        changes
+    }
+
+    /// As [`Clients::deletion`], of alarms.
+    pub(super) fn alarm_deletion(&self) -> aws_sdk_cloudwatch::config::Builder {
+        let mut changes = aws_sdk_cloudwatch::config::Builder::new();
+        changes.set_retry_config(self.deletes_once.then(RetryConfig::disabled));
+        changes
     }
 
     pub(super) fn s3(&self) -> &aws_sdk_s3::Client {

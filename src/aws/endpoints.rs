@@ -6,8 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use aws_sdk_sagemaker::types::{EndpointConfigSortKey, OrderKey, VpcConfig};
 use executor::cloud::{
-    CloudError, CloudErrorKind, EndpointChange, EndpointConfiguration, EndpointSight, ModelEndpoints, ModelParts,
-    NewEndpoint, ServedKind, ServedModel, ServingSummary,
+    CloudError, CloudErrorKind, ComponentParts, EndpointChange, EndpointConfiguration, EndpointSight, ModelEndpoints,
+    ModelParts, NewEndpoint, ServedKind, ServedModel, ServingSummary,
 };
 
 use super::clients::Clients;
@@ -79,7 +79,8 @@ impl ModelEndpoints for AwsEndpoints {
 
     async fn delete_model(&self, name: &str) -> Result<(), CloudError> {
         let call = self.call("delete", "model", name, "sagemaker:DeleteModel");
-        let reply = self.clients.sagemaker().delete_model().model_name(name).send().await;
+        let request = self.clients.sagemaker().delete_model().model_name(name);
+        let reply = request.customize().config_override(self.clients.deletion()).send().await;
         reply.map(|_| ()).or_else(|error| unless_absent(call.failed(&error)))
     }
 
@@ -109,7 +110,8 @@ impl ModelEndpoints for AwsEndpoints {
 
     async fn delete_config(&self, name: &str) -> Result<(), CloudError> {
         let call = self.call("delete", "endpoint configuration", name, "sagemaker:DeleteEndpointConfig");
-        let reply = self.clients.sagemaker().delete_endpoint_config().endpoint_config_name(name).send().await;
+        let request = self.clients.sagemaker().delete_endpoint_config().endpoint_config_name(name);
+        let reply = request.customize().config_override(self.clients.deletion()).send().await;
         reply.map(|_| ()).or_else(|error| unless_absent(call.failed(&error)))
     }
 
@@ -128,14 +130,14 @@ impl ModelEndpoints for AwsEndpoints {
         Ok(names)
     }
 
-    async fn models_of(&self, config: &str) -> Result<Vec<String>, CloudError> {
+    async fn models_of(&self, config: &str) -> Result<Option<Vec<String>>, CloudError> {
         let call = self.call("look at", "endpoint configuration", config, "sagemaker:DescribeEndpointConfig");
         match self.clients.sagemaker().describe_endpoint_config().endpoint_config_name(config).send().await {
             Ok(reply) => {
                 let variants = reply.production_variants().iter().chain(reply.shadow_production_variants());
-                Ok(variants.filter_map(|variant| variant.model_name.clone()).collect())
+                Ok(Some(variants.filter_map(|variant| variant.model_name.clone()).collect()))
             }
-            Err(error) => unless_absent(call.failed(&error)).map(|()| Vec::new()),
+            Err(error) => unless_absent(call.failed(&error)).map(|()| None),
         }
     }
 
@@ -149,6 +151,10 @@ impl ModelEndpoints for AwsEndpoints {
             ServedKind::Configuration => listing::configs(&self.clients, containing).await,
             ServedKind::Endpoint => listing::endpoint_summaries(&self.clients, containing).await,
         }
+    }
+
+    async fn components(&self, endpoint: &str) -> Result<ComponentParts, CloudError> {
+        listing::components(&self.clients, endpoint).await
     }
 
     async fn endpoint(&self, name: &str) -> Result<Option<EndpointSight>, CloudError> {
@@ -183,7 +189,8 @@ impl ModelEndpoints for AwsEndpoints {
 
     async fn delete_endpoint(&self, name: &str) -> Result<(), CloudError> {
         let call = self.call("delete", "endpoint", name, "sagemaker:DeleteEndpoint");
-        let reply = self.clients.sagemaker().delete_endpoint().endpoint_name(name).send().await;
+        let request = self.clients.sagemaker().delete_endpoint().endpoint_name(name);
+        let reply = request.customize().config_override(self.clients.deletion()).send().await;
         reply.map(|_| ()).or_else(|error| unless_absent(call.failed(&error)))
     }
 

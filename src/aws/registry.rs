@@ -128,7 +128,8 @@ impl ModelRegistry for AwsRegistry {
 
     async fn delete_version(&self, arn: &str) -> Result<(), CloudError> {
         let call = self.clients.call("delete", format!("model package {arn}"), "sagemaker:DeleteModelPackage");
-        let reply = self.clients.sagemaker().delete_model_package().model_package_name(arn).send().await;
+        let request = self.clients.sagemaker().delete_model_package().model_package_name(arn);
+        let reply = request.customize().config_override(self.clients.deletion()).send().await;
         reply.map(|_| ()).or_else(|error| unless_absent(call.failed(&error)))
     }
 
@@ -234,6 +235,7 @@ fn summary(found: ModelPackageSummary) -> Option<VersionSummary> {
 
 fn version(arn: &str, reply: DescribeModelPackageOutput) -> ModelVersion {
     let state = state(reply.model_package_status.as_ref(), reply.model_package_status_details.as_ref());
+    let images = images(&reply);
     let containers = reply.inference_specification.and_then(|specification| specification.containers);
     let container = containers.and_then(|containers| containers.into_iter().next());
     let container = container.unwrap_or_else(|| ModelPackageContainerDefinition::builder().build());
@@ -249,6 +251,7 @@ fn version(arn: &str, reply: DescribeModelPackageOutput) -> ModelVersion {
         created: reply.creation_time.and_then(|at| SystemTime::try_from(at).ok()),
         image: container.image.unwrap_or_default(),
         image_digest: container.image_digest,
+        images,
         model_data_url: container.model_data_url.unwrap_or_default(),
         environment: container.environment.unwrap_or_default().into_iter().collect(),
         metrics: statistics.and_then(|source| {
@@ -257,6 +260,16 @@ fn version(arn: &str, reply: DescribeModelPackageOutput) -> ModelVersion {
         }),
         metadata: reply.customer_metadata_properties.unwrap_or_default().into_iter().collect(),
     }
+}
+
+/// Images of all containers, by name and by digest.
+fn images(reply: &DescribeModelPackageOutput) -> Vec<String> {
+    let of_serving = reply.inference_specification().map(InferenceSpecification::containers).unwrap_or_default();
+    let additional = reply.additional_inference_specifications().iter().flat_map(|one| one.containers());
+    let names = |container: &ModelPackageContainerDefinition| {
+        [container.image().map(str::to_owned), container.image_digest().map(str::to_owned)]
+    };
+    of_serving.iter().chain(additional).flat_map(names).flatten().collect()
 }
 
 #[cfg(test)]

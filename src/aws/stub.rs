@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
 use aws_sdk_s3::config::Credentials;
@@ -74,7 +75,12 @@ impl Stub {
 
     /// With the SDK's retries, as in the program.
     pub(crate) async fn start_with_retries() -> Self {
-        Self::build(|_| {}, RetryConfig::standard().with_max_attempts(3)).await
+        Self::with_retries(|_| {}).await
+    }
+
+    pub(crate) async fn with_retries(change: impl FnOnce(&mut Access)) -> Self {
+        let quickly = RetryConfig::standard().with_max_attempts(3).with_initial_backoff(Duration::from_millis(1));
+        Self::build(change, quickly).await
     }
 
     async fn build(change: impl FnOnce(&mut Access), retries: RetryConfig) -> Self {
@@ -128,7 +134,7 @@ pub(crate) async fn clients(access: &Access, retries: RetryConfig) -> Arc<Client
         .retry_config(retries)
         .load()
         .await;
-    Clients::new(config, access.settings, Arc::default())
+    Clients::new(config, access, Arc::default())
 }
 
 async fn answer(State(script): State<Arc<Mutex<Script>>>, request: Request) -> Response {

@@ -15,6 +15,7 @@ mod init;
 mod model;
 mod package;
 mod prune;
+mod prune_large;
 mod release;
 mod report;
 mod token_secret;

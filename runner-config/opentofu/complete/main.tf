@@ -68,6 +68,8 @@ module "oidc_roles" {
       endpoint     = environment.endpoint
       model_group  = environment.model_group
       serving_role = local.serving_role
+
+      image_repository = environment.image_repository
     }
   }
 }

@@ -89,7 +89,10 @@ variable "environments" {
     prefix      = optional(string, "")
     endpoint    = optional(string)
     model_group = optional(string)
-    watch       = optional(object({ errors_5xx = optional(number, 5), latency_p95_ms = optional(number, 1000) }))
+
+    image_repository = optional(string)
+
+    watch = optional(object({ errors_5xx = optional(number, 5), latency_p95_ms = optional(number, 1000) }))
   }))
 
   validation {

@@ -21,24 +21,42 @@ locals {
       for name, environment in var.environments : [for command in distinct(environment.commands) : { environment = name, command = command }]
     ]) : "${pair.environment}/${pair.command}" => pair
   }
+  # A clean-up looks at all endpoints of the account, to see what they use. What it deletes has the tags of the project.
+  scopes  = { for key, pair in local.pairs : key => pair.command == "prune" ? "*" : local.endpoints[pair.environment] }
+  of_both = { for key, scope in local.scopes : key => scope == "*" ? "*" : "${scope}-*" }
+
+  # The path of the project is in every subject, before the branch.
+  projects = { for name, environment in var.environments : name => try(regex("^project_path:([^:]+)", environment.subjects[0])[0], "no-project") }
+
   # SageMaker's names have lower-case letters in ARNs.
   endpoints = { for name, environment in var.environments : name => environment.endpoint == null ? "*" : lower(environment.endpoint) }
-  of_both   = { for name, endpoint in local.endpoints : name => endpoint == "*" ? "*" : "${endpoint}-*" }
   groups    = { for name, environment in var.environments : name => environment.model_group == null ? "*" : lower(environment.model_group) }
   of_groups = { for name, group in local.groups : name => group == "*" ? "*" : "${group}/*" }
   prefixes  = { for name, environment in var.environments : name => environment.prefix == "" ? "" : "${environment.prefix}/" }
 
-  # The policies as the project ships them for its sample account, with the names of the environment.
-  with_names = {
-    for key, pair in local.pairs : key => replace(replace(replace(replace(replace(replace(replace(replace(replace(
+  # The policies as the project ships them for its sample account, with the names of the project.
+  with_project = {
+    for key, pair in local.pairs : key => replace(replace(replace(replace(
       try(file("${local.shipped}/${pair.command}.json"), "{}"),
+      "group/project", local.projects[pair.environment]),
+      "example-environment", pair.environment),
+      "example-prefix/", ""),
+      "repository/example-image", "repository/${coalesce(var.environments[pair.environment].image_repository, "example-image")}",
+    )
+  }
+
+  # The same with the names of the environment.
+  with_names = {
+    for key, pair in local.pairs : key => replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(
+      local.with_project[key],
       "example-models/deployments/example-endpoint/", "example-models/deployments/${local.endpoints[pair.environment]}/"),
       "/example-models/([a-z*])/", "example-models/${local.prefixes[pair.environment]}$1"),
       "example-models", var.environments[pair.environment].bucket),
       "role/example-serving", "role/${coalesce(var.environments[pair.environment].serving_role, "no-serving-role")}"),
-      ":endpoint/*", ":endpoint/${local.endpoints[pair.environment]}"),
-      ":endpoint-config/*", ":endpoint-config/${local.of_both[pair.environment]}"),
-      ":model/*", ":model/${local.of_both[pair.environment]}"),
+      ":endpoint/*", ":endpoint/${local.scopes[key]}"),
+      ":endpoint-config/*", ":endpoint-config/${local.of_both[key]}"),
+      ":model/*", ":model/${local.of_both[key]}"),
+      ":model-package/example-group/*", ":model-package/${local.of_groups[pair.environment]}"),
       ":model-package/*", ":model-package/${local.of_groups[pair.environment]}"),
       ":model-package-group/*", ":model-package-group/${local.groups[pair.environment]}",
     )

@@ -34,7 +34,7 @@ variable "provider_arn" {
 }
 
 variable "environments" {
-  description = "Environments of the manifest by name. `subjects` are the exact claims `sub` of the jobs that get the role, as project_path:GROUP/PROJECT:ref_type:branch:ref:BRANCH; `commands` the commands that they call, by the names of the files in runner-config/iam/lifecycle; `bucket`, `prefix`, `endpoint`, `model_group` and `serving_role` the values of the manifest. Without `endpoint` or `model_group` the policies hold for all endpoints or groups of the account."
+  description = "Environments of the manifest by name. `subjects` are the exact claims `sub` of the jobs that get the role, as project_path:GROUP/PROJECT:ref_type:branch:ref:BRANCH; `commands` the commands that they call, by the names of the files in runner-config/iam/lifecycle; `bucket`, `prefix`, `endpoint`, `model_group`, `serving_role` and `image_repository` the values of the manifest. Without `endpoint` or `model_group` the policies hold for all endpoints or groups of the account; `image-build` and `prune` need `image_repository`, and `prune` takes the project of the first subject."
   type = map(object({
     subjects      = list(string)
     commands      = list(string)
@@ -44,6 +44,8 @@ variable "environments" {
     model_group   = optional(string)
     serving_role  = optional(string)
     session_hours = optional(number, 1)
+
+    image_repository = optional(string)
   }))
 
   validation {

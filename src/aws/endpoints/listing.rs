@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use aws_sdk_sagemaker::primitives::DateTime;
 use aws_sdk_sagemaker::types::{EndpointConfigSortKey, EndpointSortKey, ModelSortKey, OrderKey};
-use executor::cloud::{CloudError, ServingSummary};
+use executor::cloud::{CloudError, ComponentParts, ServingSummary};
 
 use super::found;
 use crate::clients::Clients;
@@ -84,4 +84,34 @@ pub(super) async fn endpoint_summaries(clients: &Clients, containing: &str) -> R
         }));
     }
     Ok(all)
+}
+
+/// Of all inference components of an endpoint, also of their forms for single instance types.
+pub(super) async fn components(clients: &Clients, endpoint: &str) -> Result<ComponentParts, CloudError> {
+    let what = format!("the inference components of {endpoint}");
+    let call = clients.call("list", what, "sagemaker:ListInferenceComponents");
+    let request = clients.sagemaker().list_inference_components().endpoint_name_equals(endpoint).max_results(PAGE);
+    let mut pages = request.into_paginator().send();
+    let mut names = Vec::new();
+    while let Some(page) = pages.next().await {
+        let page = page.map_err(|error| call.failed(&error))?;
+        names.extend(
+            page.inference_components.unwrap_or_default().into_iter().filter_map(|one| one.inference_component_name),
+        );
+    }
+    let mut parts = ComponentParts::default();
+    for name in names {
+        let what = format!("inference component {name}");
+        let call = clients.call("look at", what, "sagemaker:DescribeInferenceComponent");
+        let request = clients.sagemaker().describe_inference_component().inference_component_name(&name);
+        let reply = request.send().await.map_err(|error| call.failed(&error))?;
+        for form in reply.specification.into_iter().chain(reply.specifications.unwrap_or_default()) {
+            parts.models.extend(form.model_name);
+            let image = form.container.and_then(|container| container.deployed_image);
+            parts
+                .images
+                .extend(image.into_iter().flat_map(|image| [image.specified_image, image.resolved_image]).flatten());
+        }
+    }
+    Ok(parts)
 }

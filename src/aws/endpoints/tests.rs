@@ -113,9 +113,9 @@ async fn all_endpoints_and_their_models_are_found() {
     let variants = r#"{"ProductionVariants":[{"ModelName":"m-1"},{"ModelName":"m-2"},{"VariantName":"v"}],
         "ShadowProductionVariants":[{"ModelName":"m-3"}]}"#;
     stub.push(reply(200, variants));
-    assert_eq!(port.models_of("c").await.unwrap(), ["m-1", "m-2", "m-3"]);
+    assert_eq!(port.models_of("c").await.unwrap().unwrap(), ["m-1", "m-2", "m-3"]);
     stub.push(reply(400, r#"{"__type":"ValidationException","message":"Could not find endpoint configuration"}"#));
-    assert_eq!(port.models_of("c").await.unwrap(), Vec::<String>::new());
+    assert_eq!(port.models_of("c").await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -232,4 +232,30 @@ async fn refusals_are_told_apart_by_their_words() {
     stub.push(refusal(400, "AccessDeniedException", denied));
     let error = port.update_endpoint(&change).await.unwrap_err();
     assert_eq!((error.kind, error.action), (CloudErrorKind::Denied, "cloudwatch:DescribeAlarms"));
+}
+
+#[tokio::test]
+async fn inference_components_are_read_with_all_their_forms() {
+    let (stub, port) = start().await;
+    stub.push(reply(200, r#"{"InferenceComponents":[{"InferenceComponentName":"one"}],"NextToken":"more"}"#));
+    stub.push(reply(200, r#"{"InferenceComponents":[{"InferenceComponentName":"two"}]}"#));
+    stub.push(reply(200, r#"{"Specification":{"ModelName":"m-1"}}"#));
+    let container =
+        json!({"Container": {"DeployedImage": {"SpecifiedImage": "r/serve:1", "ResolvedImage": "r/serve@sha256:1"}}});
+    stub.push(reply(200, json!({"Specifications": [container, {"ModelName": "m-2"}]}).to_string()));
+    let parts = port.components("shared").await.unwrap();
+    assert_eq!(parts.models, ["m-1", "m-2"]);
+    assert_eq!(parts.images, ["r/serve:1", "r/serve@sha256:1"]);
+    assert_eq!(bodies(&stub)[0]["EndpointNameEquals"], "shared");
+}
+
+#[tokio::test]
+async fn a_deletion_is_sent_once_where_the_access_says_so() {
+    for (deletes_once, requests) in [(true, 1), (false, 3)] {
+        let stub = Stub::with_retries(|access| access.deletes_once = deletes_once).await;
+        let port = AwsEndpoints::new(Arc::clone(&stub.clients));
+        stub.answer(|_| Some(refusal(400, "ThrottlingException", "Rate exceeded")));
+        let error = port.delete_model("m-1").await.unwrap_err();
+        assert_eq!((error.kind, stub.seen().len()), (CloudErrorKind::Throttled, requests), "{deletes_once}");
+    }
 }

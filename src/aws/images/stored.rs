@@ -3,10 +3,13 @@
 use std::time::SystemTime;
 
 use async_trait::async_trait;
+use aws_config::retry::RetryConfig;
+use aws_sdk_ecr::config::Builder;
 use aws_sdk_ecr::error::ProvideErrorMetadata as _;
 use aws_sdk_ecr::primitives::DateTime;
 use aws_sdk_ecr::types::{ImageDetail, ImageFailureCode, ImageIdentifier};
 use executor::cloud::{CloudError, RepositoryImage, RepositoryImages};
+use serde_json::Value;
 
 use super::AwsImages;
 
@@ -35,6 +38,19 @@ impl RepositoryImages for AwsImages {
         Ok(found)
     }
 
+    async fn is_shared(&self, account: &str, repository: &str) -> Result<bool, CloudError> {
+        let call = self.clients.call("get", format!("the policy of {repository}"), "ecr:GetRepositoryPolicy");
+        let request = self.clients.ecr().get_repository_policy().registry_id(account).repository_name(repository);
+        let absent = ["RepositoryPolicyNotFoundException", "RepositoryNotFoundException"];
+        match request.send().await {
+            Err(error) if error.code().is_some_and(|code| absent.contains(&code)) => Ok(false),
+            reply => {
+                let text = reply.map_err(|error| call.failed(&error))?.policy_text.unwrap_or_default();
+                Ok(lets_others_in(&text, account))
+            }
+        }
+    }
+
     async fn delete_images(
         &self,
         account: &str,
@@ -44,7 +60,9 @@ impl RepositoryImages for AwsImages {
         let call = self.clients.call("delete", format!("images of {repository}"), "ecr:BatchDeleteImage");
         let ids = digests.iter().map(|digest| ImageIdentifier::builder().image_digest(digest).build()).collect();
         let request = self.clients.ecr().batch_delete_image().registry_id(account).repository_name(repository);
-        let reply = request.set_image_ids(Some(ids)).send().await.map_err(|error| call.failed(&error))?;
+        let request = request.set_image_ids(Some(ids)).customize();
+        let once = Builder::new().retry_config(RetryConfig::disabled());
+        let reply = request.config_override(once).send().await.map_err(|error| call.failed(&error))?;
         let failures = reply.failures.unwrap_or_default().into_iter();
         let failures = failures.filter(|failure| failure.failure_code != Some(ImageFailureCode::ImageNotFound));
         let failures = failures.filter_map(|failure| {
@@ -54,6 +72,31 @@ impl RepositoryImages for AwsImages {
         });
         Ok(failures.collect())
     }
+}
+
+/// Tells whether a policy allows anything to somebody who is not of the account, or has a form that is not understood. Services of AWS act
+/// for the account itself.
+fn lets_others_in(policy: &str, account: &str) -> bool {
+    let Ok(policy) = serde_json::from_str::<Value>(policy) else { return true };
+    let statements = one_or_more(&policy["Statement"]);
+    let allowing = statements.iter().filter(|statement| statement["Effect"] != "Deny");
+    let is_own = |principal: &Value| {
+        let name = principal.as_str().unwrap_or_default();
+        name == account || (name.starts_with("arn:") && name.split(':').nth(4) == Some(account))
+    };
+    let is_closed = |statement: &Value| {
+        let principals = statement["Principal"].as_object();
+        principals.is_some_and(|kinds| {
+            kinds
+                .iter()
+                .all(|(kind, names)| kind == "Service" || (kind == "AWS" && one_or_more(names).iter().all(is_own)))
+        })
+    };
+    allowing.into_iter().any(|statement| !is_closed(statement))
+}
+
+fn one_or_more(value: &Value) -> &[Value] {
+    value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice)
 }
 
 fn stored(detail: ImageDetail) -> Option<RepositoryImage> {
@@ -100,5 +143,38 @@ mod tests {
         let digests = ["sha256:a".to_owned(), "sha256:b".to_owned()];
         let stay = images.delete_images("123456789012", "train", &digests).await.unwrap();
         assert_eq!(stay, [("sha256:b".to_owned(), "ImageReferencedByManifestList: in use".to_owned())]);
+    }
+
+    #[tokio::test]
+    async fn a_throttled_deletion_is_sent_once() {
+        let stub = Stub::start_with_retries().await;
+        let images = AwsImages::new(Arc::clone(&stub.clients));
+        stub.push(refusal(400, "ThrottlingException", "Rate exceeded"));
+        let error = images.delete_images("123456789012", "train", &["sha256:a".to_owned()]).await.unwrap_err();
+        assert_eq!((error.kind, stub.seen().len()), (executor::cloud::CloudErrorKind::Throttled, 1));
+    }
+
+    #[tokio::test]
+    async fn a_repository_is_shared_by_its_policy() {
+        let stub = Stub::start().await;
+        let images = AwsImages::new(Arc::clone(&stub.clients));
+        stub.push(refusal(400, "RepositoryPolicyNotFoundException", "no"));
+        assert!(!images.is_shared("123456789012", "train").await.unwrap());
+        let allow = |principal: serde_json::Value| json!({"Statement": [{"Effect": "Allow", "Principal": principal}]});
+        for (policy, is_shared) in [
+            (allow(json!({"AWS": "arn:aws:iam::123456789012:root"})), false),
+            (allow(json!({"AWS": ["123456789012"], "Service": "codebuild.amazonaws.com"})), false),
+            (json!({"Statement": {"Effect": "Deny", "Principal": "*"}}), false),
+            (allow(json!("*")), true),
+            (allow(json!({"AWS": "*"})), true),
+            (allow(json!({"AWS": ["123456789012", "arn:aws:iam::210987654321:role/x"]})), true),
+            (allow(json!({"Federated": "x"})), true),
+            (json!({"Statement": [{"Effect": "Allow", "NotPrincipal": {"AWS": "123456789012"}}]}), true),
+        ] {
+            stub.push(reply(200, json!({"policyText": policy.to_string()}).to_string()));
+            assert_eq!(images.is_shared("123456789012", "train").await.unwrap(), is_shared, "{policy}");
+        }
+        stub.push(reply(200, json!({"policyText": "no JSON"}).to_string()));
+        assert!(images.is_shared("123456789012", "train").await.unwrap());
     }
 }

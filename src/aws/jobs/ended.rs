@@ -1,6 +1,6 @@
 //! Training jobs that have ended: their list, and their deletion. Only `prune` asks for them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -42,7 +42,8 @@ impl EndedJobs for AwsJobs {
 
     async fn delete_job(&self, name: &str) -> Result<(), CloudError> {
         let call = self.clients.call("delete", job(name), "sagemaker:DeleteTrainingJob");
-        let reply = self.clients.sagemaker().delete_training_job().training_job_name(name).send().await;
+        let request = self.clients.sagemaker().delete_training_job().training_job_name(name);
+        let reply = request.customize().config_override(self.clients.deletion()).send().await;
         match reply.map_err(|error| call.failed(&error)) {
             Ok(_) => Ok(()),
             // SageMaker says of a job in use that it is no valid request, too.
@@ -51,6 +52,35 @@ impl EndedJobs for AwsJobs {
             }
             Err(error) => none_if_absent::<()>(error).map(|_| ()),
         }
+    }
+
+    async fn images_of_running(&self) -> Result<BTreeSet<String>, CloudError> {
+        let call = self.clients.call("list", "the training jobs that run", "sagemaker:ListTrainingJobs");
+        let (mut names, mut token) = (Vec::new(), None::<String>);
+        loop {
+            let request = self.clients.sagemaker().list_training_jobs().status_equals(TrainingJobStatus::InProgress);
+            let request = request.max_results(PAGE).set_next_token(token);
+            let reply = request.send().await.map_err(|error| call.failed(&error))?;
+            names.extend(
+                reply.training_job_summaries.unwrap_or_default().into_iter().filter_map(|one| one.training_job_name),
+            );
+            token = reply.next_token.filter(|token| !token.is_empty());
+            if token.is_none() {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        let mut images = BTreeSet::new();
+        for name in names {
+            let call = self.clients.call("look at", job(&name), "sagemaker:DescribeTrainingJob");
+            let reply = self.clients.sagemaker().describe_training_job().training_job_name(&name).send().await;
+            let reply = match reply.map_err(|error| call.failed(&error)) {
+                Ok(reply) => Some(reply),
+                Err(error) => none_if_absent(error)?,
+            };
+            images.extend(reply.and_then(|reply| reply.algorithm_specification?.training_image));
+        }
+        Ok(images)
     }
 }
 
@@ -105,5 +135,19 @@ mod tests {
         assert!(jobs.delete_job("gone").await.is_ok());
         stub.push(refusal(400, "ResourceInUse", "it has an available warm pool"));
         assert_eq!(jobs.delete_job("three").await.unwrap_err().kind, CloudErrorKind::Exists);
+    }
+
+    #[tokio::test]
+    async fn images_of_jobs_that_run_are_read_and_a_job_that_is_gone_has_none() {
+        let stub = Stub::start().await;
+        let jobs = AwsJobs::new(Arc::clone(&stub.clients));
+        let named = |name: &str| json!({"TrainingJobName": name, "TrainingJobArn": "a", "CreationTime": 1.0, "TrainingJobStatus": "InProgress"});
+        stub.push(reply(200, json!({"TrainingJobSummaries": [named("one"), named("two")]}).to_string()));
+        let image = json!({"AlgorithmSpecification": {"TrainingImage": "r/train:1", "TrainingInputMode": "File"}});
+        stub.push(reply(200, image.to_string()));
+        stub.push(refusal(400, "ValidationException", "Requested resource not found."));
+        assert_eq!(jobs.images_of_running().await.unwrap(), BTreeSet::from(["r/train:1".to_owned()]));
+        stub.push(refusal(400, "AccessDeniedException", "no"));
+        assert_eq!(jobs.images_of_running().await.unwrap_err().kind, CloudErrorKind::Denied);
     }
 }

@@ -34,7 +34,7 @@ async fn objects(stub: &Stub, file: &Path) -> AwsObjects {
         .identity_cache(RenewedCache::new(Arc::clone(&renewal)))
         .load()
         .await;
-    AwsObjects::new(Clients::new(config, stub.access.settings, renewal), &stub.access)
+    AwsObjects::new(Clients::new(config, &stub.access, renewal), &stub.access)
 }
 
 #[tokio::test]

@@ -25,6 +25,8 @@ pub struct Access {
     /// No variable and no profile names a server or its certificate authorities: who starts a pipeline can set them. A role by a token is
     /// always reached so.
     pub fixed_servers: bool,
+    /// A deletion is sent once, without the SDK's retries: what it deletes may be in use at the next attempt. Reads are repeated.
+    pub deletes_once: bool,
 }
 
 /// A kind of AWS's endpoints. The SDK knows their names in each partition.

@@ -1,6 +1,7 @@
-//! Port of training jobs that have ended: their list, and their deletion. `aws` and `testing` implement it.
+//! Port of training jobs that have ended: their list, their deletion, and the images that other jobs still use. `aws` and `testing`
+//! implement it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -18,6 +19,8 @@ pub trait EndedJobs: Send + Sync {
     /// Deletes the record of a job; its objects and its log stay. SageMaker takes jobs alone that have ended and whose warm pool has
     /// ended: another one is `Exists`. One that does not exist is no error.
     async fn delete_job(&self, name: &str) -> Result<(), CloudError>;
+    /// Names of the images of all jobs of the account that run. As slow as [`EndedJobs::ended`], and a call a job.
+    async fn images_of_running(&self) -> Result<BTreeSet<String>, CloudError>;
 }
 
 /// A training job that has ended.

@@ -26,8 +26,10 @@ pub trait ModelEndpoints: Send + Sync {
     async fn delete_config(&self, name: &str) -> Result<(), CloudError>;
     /// Names of configurations that contain this text, newest first: all pages.
     async fn configs(&self, containing: &str) -> Result<Vec<String>, CloudError>;
-    /// Names of all models of a configuration, those of shadow variants too; none when it does not exist.
-    async fn models_of(&self, config: &str) -> Result<Vec<String>, CloudError>;
+    /// Names of all models of a configuration, those of shadow variants too; `None` when it does not exist.
+    async fn models_of(&self, config: &str) -> Result<Option<Vec<String>>, CloudError>;
+    /// What the inference components of an endpoint serve; nothing when it has none or does not exist.
+    async fn components(&self, endpoint: &str) -> Result<ComponentParts, CloudError>;
     /// Names of all endpoints: all pages.
     async fn all_endpoints(&self) -> Result<Vec<String>, CloudError>;
     /// Everything of this kind whose name contains the text, newest first: all pages.
@@ -88,6 +90,14 @@ pub struct ModelParts {
     pub images: Vec<String>,
     /// ARNs of versions in a registry.
     pub packages: Vec<String>,
+}
+
+/// The names in the inference components of an endpoint.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ComponentParts {
+    pub models: Vec<String>,
+    /// Of components without a model.
+    pub images: Vec<String>,
 }
 
 /// Origin of a model's container.

@@ -42,9 +42,9 @@ pub use connect::Connect;
 pub use ended_jobs::{EndedJob, EndedJobs};
 pub use endpoint_logs::EndpointLogs;
 pub use endpoints::{
-    AsynchronousOutput, EndpointChange, EndpointConfiguration, EndpointSight, EndpointState, ModelEndpoints,
-    ModelParts, ModelSource, NewEndpoint, RolloutSpec, ServedKind, ServedModel, ServingSummary, TrafficShift,
-    VariantCapacity, VariantSight,
+    AsynchronousOutput, ComponentParts, EndpointChange, EndpointConfiguration, EndpointSight, EndpointState,
+    ModelEndpoints, ModelParts, ModelSource, NewEndpoint, RolloutSpec, ServedKind, ServedModel, ServingSummary,
+    TrafficShift, VariantCapacity, VariantSight,
 };
 pub use error::{CloudError, CloudErrorKind, Parameter};
 pub use identity::CallerIdentity;

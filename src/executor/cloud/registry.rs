@@ -133,6 +133,8 @@ pub struct ModelVersion {
     /// Image of the first container, as AWS gives it.
     pub image: String,
     pub image_digest: Option<String>,
+    /// Images of all containers, also of additional specifications: as AWS gives them, and by digest where it knows that.
+    pub images: Vec<String>,
     pub model_data_url: String,
     /// Variables of the first container.
     pub environment: BTreeMap<String, String>,

@@ -14,6 +14,9 @@ pub const MOST_DELETED_IMAGES: usize = 100;
 pub trait RepositoryImages: Send + Sync {
     /// All images of a repository, in no order: all pages. A repository that does not exist has none.
     async fn repository_images(&self, account: &str, repository: &str) -> Result<Vec<RepositoryImage>, CloudError>;
+    /// Tells whether the repository's policy lets somebody outside of its account in, or cannot be understood. A repository that does not
+    /// exist is not shared.
+    async fn is_shared(&self, account: &str, repository: &str) -> Result<bool, CloudError>;
     /// Deletes images with all their tags, at most [`MOST_DELETED_IMAGES`], and returns those that stay, each with AWS's reason. Images that
     /// do not exist are no error.
     async fn delete_images(

@@ -7,6 +7,7 @@ mod run;
 mod serving;
 mod sight;
 mod things;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -124,6 +125,7 @@ pub async fn run(inputs: &CommandInputs, args: PruneArgs, _: Cancellation) -> an
     let mut target = args.target.load_text(&text, inputs)?;
     target.require_account()?;
     target.require_bucket()?;
+    target.access.deletes_once = true;
     args.identity.token(inputs, &target)?.map(|token| target.work_as(token));
     let rules = rules(&args, &target, inputs)?;
     let scope = scope(&args, &target, &text, inputs);
@@ -203,15 +205,30 @@ fn scope(args: &PruneArgs, target: &ProjectTarget, text: &ManifestText, inputs: 
     // The repository of `model.image` may be another project's.
     let of_project = target.manifest.target.account.clone().zip(built);
     let group = model.map(|model| model.group.clone()).filter(|group| !group.is_empty());
-    // Another environment may need variables that this job does not have: what it has in service is seen where it is used.
-    let manifests = text.environments().into_iter().filter_map(|name| text.manifest(Some(&name), &inputs.env).ok());
-    let images = manifests.filter_map(|manifest| Some(manifest.model?.image));
+    let (images, unread) = images_of_entries(text, inputs);
     PruneScope {
         repositories: of_project.into_iter().collect(),
-        images: images.chain(model.map(|model| model.image.clone())).collect(),
+        images: images.into_iter().chain(model.map(|model| model.image.clone())).collect(),
+        unread_entries: unread,
         generic_package: args.registry_package.clone().or_else(|| group.clone()),
         group,
     }
+}
+
+/// The model's image in the entry of each environment, and the names of those entries that do not tell it: they need variables that this job
+/// does not have.
+fn images_of_entries(text: &ManifestText, inputs: &CommandInputs) -> (Vec<String>, Vec<String>) {
+    let (mut images, mut unread) = (Vec::new(), Vec::new());
+    for name in text.environments() {
+        let reading = text.of(Some(&name), &inputs.env);
+        // Mistakes in other parts do not count here.
+        if reading.findings.iter().any(|finding| finding.key.is_empty() || finding.key.contains("model")) {
+            unread.push(name);
+        } else {
+            images.extend(reading.manifest.model.map(|model| model.image));
+        }
+    }
+    (images, unread)
 }
 
 /// The project in GitLab, with the token of `--token-env`, else the job's own. `None` outside of a job.

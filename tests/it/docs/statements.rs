@@ -12,7 +12,12 @@ use crate::support::used_statements::{folder, records};
 use crate::support::waiting::{find_program, tell};
 
 /// Actions that no row asks for, with the file or the role, and why each is granted.
-const NOT_ASKED_FOR: [(&str, &[&str], &str); 8] = [
+const NOT_ASKED_FOR: [(&str, &[&str], &str); 9] = [
+    (
+        "prune.json",
+        &["sagemaker:DescribeInferenceComponent", "sagemaker:ListInferenceComponents"],
+        "an endpoint with inference components, which the emulator has not; unit tests play it on fakes",
+    ),
     (
         "image-scan.json",
         &["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],

@@ -341,6 +341,8 @@ fn roles(name: &str) -> Vec<Value> {
     let roles = roles.replace(&format!(":s3:::{BUCKET}/"), &format!(":s3:::{BUCKET}/{name}/"));
     let roles = roles.replace(&format!("deployments/{NAME}/*"), &format!("deployments/{name}-*"));
     let roles = roles.replace("repository/example-image", &format!("repository/{name}-*"));
+    let roles = roles.replace("/example-prefix/", "/").replace("example-group", "*");
+    let roles = roles.replace("\"example-environment\"", "[\"development\",\"staging\",\"stable\",\"production\"]");
     let mut roles: Vec<Value> = serde_json::from_str(&roles).unwrap();
     let conditions = &mut roles[0]["AssumeRolePolicyDocument"]["Statement"][0]["Condition"];
     let equals = conditions["StringEquals"].as_object_mut().expect("the trust policy has conditions");

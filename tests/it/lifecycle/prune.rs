@@ -1,6 +1,7 @@
 //! `prune` on what three deployments, candidates and others left: a dry run, a run, and one that has nothing to do, under the shipped policy.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -9,9 +10,10 @@ use crate::conformance::{can_run_containers, skipped};
 use crate::support::emulator::{BUCKET, Emulator};
 use crate::support::gitlab_api::{GitLabDouble, JOB_TOKEN};
 use crate::support::id_tokens::{self, TokenKey};
+use crate::support::images::{REGISTRY, images, push_empty};
 use crate::support::serving::{serving_image, serving_role};
 use crate::support::shipped_roles::shipped_role;
-use crate::support::waiting::find_program;
+use crate::support::waiting::{find_program, poll};
 
 const PRUNE: &str = include_str!("../../../runner-config/iam/lifecycle/prune.json");
 const CANDIDATE: &str = "candidate-PR-1-01234567-20261129T045233Z";
@@ -38,6 +40,8 @@ struct PruneDesk {
     gitlab: GitLabDouble,
     folder: tempfile::TempDir,
     key: TokenKey,
+    /// Of the model, with its digest.
+    image: String,
 }
 
 impl PruneDesk {
@@ -45,8 +49,15 @@ impl PruneDesk {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str| folder.path().join(name);
         let key = TokenKey::new(folder.path());
-        let account = json!({"RoleDetailList": [shipped_role(("prune", PRUNE)), serving_role("serving")]});
-        std::fs::write(file("account.json"), account.to_string()).unwrap();
+        let policy = PRUNE.replace("example-group", "wine").replace("example-environment", "dev");
+        let policy = policy.replace("example-prefix", "team").replace("example-image", "serve");
+        let mut training = serving_role("training");
+        training["RolePolicyList"][0]["PolicyDocument"]["Statement"] =
+            json!({"Effect": "Allow", "Action": "*", "Resource": "*"});
+        let account = json!({"RoleDetailList": [shipped_role(("prune", &policy)), serving_role("serving"), training]});
+        // The environment's prefix is before the models too.
+        let account = account.to_string().replace(&format!("{BUCKET}/models/"), &format!("{BUCKET}/team/models/"));
+        std::fs::write(file("account.json"), account).unwrap();
         let digest = "0123456789abcdef".repeat(4);
         let name = format!("000000000000.dkr.ecr.us-east-1.amazonaws.com/serve@sha256:{digest}");
         let args = [
@@ -60,16 +71,17 @@ impl PruneDesk {
         let args: Vec<String> = args.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
         let manifest = json!({
             "model": {"group": "wine", "image": name, "content_types": ["text/plain"]},
+            "image": {"repository": "serve"},
             "endpoint": {"name": "wine", "instances": {"type": "ml.m5.large"}, "alarms": {"errors_5xx": 5}},
             "environments": {"dev": {
-                "region": "us-east-1", "account": "000000000000", "bucket": BUCKET,
+                "region": "us-east-1", "account": "000000000000", "bucket": BUCKET, "prefix": "team",
                 "role": "arn:aws:iam::000000000000:role/serving",
             }},
         });
         std::fs::write(file("manifest.json"), manifest.to_string()).unwrap();
         std::fs::create_dir(file("model")).unwrap();
         let emulator = Emulator::start(&file("data"), &args);
-        Self { emulator, gitlab: GitLabDouble::start(), folder, key }
+        Self { emulator, gitlab: GitLabDouble::start(), folder, key, image: name }
     }
 
     fn run(&self, variables: &[(&str, String)], words: &[&str]) -> Ended {
@@ -109,6 +121,52 @@ impl PruneDesk {
         serde_json::from_str(&report).unwrap()
     }
 
+    /// Begins a training job that runs as long as the row.
+    fn train(&self) {
+        let job = json!({
+            "TrainingJobName": "other",
+            "AlgorithmSpecification": {
+                "TrainingImage": self.image, "TrainingInputMode": "File", "ContainerEntrypoint": ["sleep", "600"],
+            },
+            "RoleArn": "arn:aws:iam::000000000000:role/training",
+            "OutputDataConfig": {"S3OutputPath": format!("s3://{BUCKET}/output")},
+            "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1},
+            "StoppingCondition": {"MaxRuntimeInSeconds": 600},
+        });
+        self.emulator.call("SageMaker.CreateTrainingJob", &job);
+    }
+
+    /// Makes an endpoint of the project whose container cannot start. It gets no scalable target: AWS takes none for such an endpoint, and a
+    /// target that is absent is deregistered all the same.
+    fn break_endpoint(&self) {
+        let tags = [("endpoint", "wine-old"), ("project", "group/project"), ("environment", "dev")];
+        let tags: Vec<_> = tags
+            .iter()
+            .map(|(key, value)| json!({"Key": format!("sagemaker-executor:{key}"), "Value": value}))
+            .collect();
+        let (model, config) = ("wine-old-m-0123456789ab", "wine-old-0123456789ab");
+        let absent = format!("{REGISTRY}/serve:absent");
+        let role = "arn:aws:iam::000000000000:role/serving";
+        let call = |operation: &str, body: Value| self.emulator.call(&format!("SageMaker.{operation}"), &body);
+        call(
+            "CreateModel",
+            json!({"ModelName": model, "ExecutionRoleArn": role, "PrimaryContainer": {"Image": absent}, "Tags": tags}),
+        );
+        let variant = json!({
+            "VariantName": "AllTraffic", "ModelName": model, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1,
+        });
+        call(
+            "CreateEndpointConfig",
+            json!({"EndpointConfigName": config, "ProductionVariants": [variant], "Tags": tags}),
+        );
+        call("CreateEndpoint", json!({"EndpointName": "wine-old", "EndpointConfigName": config, "Tags": tags}));
+        let has_failed = poll(Duration::from_mins(1), || {
+            let sight = call("DescribeEndpoint", json!({"EndpointName": "wine-old"}));
+            (sight["EndpointStatus"] == "Failed").then_some(())
+        });
+        assert!(has_failed.is_some(), "the endpoint did not fail");
+    }
+
     fn names(&self, operation: &str, list: &str, name: &str) -> Vec<String> {
         let listed = self.emulator.call(&format!("SageMaker.{operation}"), &json!({}));
         let entries = listed[list].as_array().unwrap().iter();
@@ -143,6 +201,10 @@ fn what_nothing_refers_to_goes_once_and_the_endpoint_goes_on() {
     });
     desk.emulator.call("SageMaker.CreateModel", &foreign);
     assert_eq!(desk.names("ListModels", "Models", "ModelName").len(), 4);
+    desk.break_endpoint();
+    desk.train();
+    let built = [1, 2].map(|number| push_empty(&desk.emulator, "serve", &format!("context-{number:040x}")));
+    desk.emulator.put_object("team/candidate/report.txt", b"x");
 
     let shown = desk.prune("merge_request_event", &[]);
     assert_eq!((&shown["dry_run"], &shown["deleted"]), (&json!(true), &json!(0)), "{shown}");
@@ -151,8 +213,25 @@ fn what_nothing_refers_to_goes_once_and_the_endpoint_goes_on() {
     let gone = going(&ended, "deleted");
     assert_eq!(gone, going(&shown, "would_be_deleted"), "{ended}");
     let kinds: Vec<_> = gone.iter().map(|thing| thing.split(' ').next().unwrap()).collect();
-    assert_eq!(kinds, ["configuration", "model", "version", "generic_package"], "{gone:?}");
-    assert!(gone[2].ends_with(":model-package/wine/1"), "{gone:?}");
+    let expected = [
+        "endpoint",
+        "configuration",
+        "configuration",
+        "model",
+        "model",
+        "version",
+        "image",
+        "generic_package",
+        "object",
+    ];
+    assert_eq!(kinds, expected, "{gone:?}");
+    assert!(gone.iter().any(|thing| thing.ends_with(":model-package/wine/1")), "{gone:?}");
+    assert_eq!(desk.names("ListEndpoints", "Endpoints", "EndpointName"), ["wine"]);
+    // One of both is the newest.
+    let left = images(&desk.emulator, "serve");
+    let there: Vec<_> = built.iter().filter(|digest| left.iter().any(|image| image.starts_with(*digest))).collect();
+    assert_eq!(there.len(), 1, "{left:?}");
+    assert_eq!(desk.emulator.get_object("team/candidate/report.txt"), None);
     assert_eq!(desk.names("ListEndpointConfigs", "EndpointConfigs", "EndpointConfigName").len(), 2);
     let models = desk.names("ListModels", "Models", "ModelName");
     assert!(models.len() == 3 && models.contains(&"other-m-0123456789ab".to_owned()), "{models:?}");
@@ -162,5 +241,14 @@ fn what_nothing_refers_to_goes_once_and_the_endpoint_goes_on() {
 
     let again = desk.prune("schedule", &[]);
     assert_eq!((&again["deleted"], &again["failed"]), (&json!(0), &json!(0)), "{again}");
-    assert_eq!(desk.emulator.decided("prune")["denied"], json!({}));
+    let decided = desk.emulator.decided("prune");
+    assert_eq!(decided["denied"], json!({}));
+    for action in [
+        "application-autoscaling:DeregisterScalableTarget",
+        "ecr:BatchDeleteImage",
+        "s3:DeleteObject",
+        "sagemaker:DescribeTrainingJob",
+    ] {
+        assert!(decided["allowed"][action].as_u64().unwrap_or_default() > 0, "{action}: {decided}");
+    }
 }

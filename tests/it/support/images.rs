@@ -1,11 +1,14 @@
 //! Images for tests: a base made from programs of this machine, in the emulator's registry.
 
 use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::emulator::Emulator;
 use super::waiting::find_program;
@@ -141,6 +144,36 @@ pub(crate) fn push(emulator: &Emulator, folder: &Path, context: &Path, repositor
         run(&["unshare", "rm", "-rf", &path("root"), &path("run")]);
     }
     format!("{REGISTRY}/{repository}@{}", std::fs::read_to_string(path("digest")).unwrap())
+}
+
+/// Pushes an image without layers under a tag, and gives back its digest. No builder is needed.
+#[track_caller]
+pub(crate) fn push_empty(emulator: &Emulator, repository: &str, tag: &str) -> String {
+    let configuration =
+        json!({"architecture": "amd64", "os": "linux", "created": tag, "rootfs": {"type": "layers", "diff_ids": []}});
+    let configuration = configuration.to_string();
+    let hash: String = Sha256::digest(&configuration).iter().map(|byte| format!("{byte:02x}")).collect();
+    let data = ecr(emulator, "GetAuthorizationToken", &json!({}))["authorizationData"][0].take();
+    let host = data["proxyEndpoint"].as_str().unwrap().trim_start_matches("http://").to_owned();
+    let (token, length) = (data["authorizationToken"].as_str().unwrap(), configuration.len());
+    let mut stream = TcpStream::connect(&host).unwrap();
+    write!(
+        stream,
+        "POST /v2/{repository}/blobs/uploads/?digest=sha256:{hash} HTTP/1.1\r\nhost: {host}\r\nauthorization: Basic {token}\r\n\
+         content-length: {length}\r\nconnection: close\r\n\r\n{configuration}"
+    )
+    .unwrap();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).unwrap();
+    assert!(reply.starts_with("HTTP/1.1 201"), "{reply}");
+    let kind = "application/vnd.docker.distribution.manifest.v2+json";
+    let of_configuration = "application/vnd.docker.container.image.v1+json";
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": kind, "layers": [],
+        "config": {"mediaType": of_configuration, "size": length, "digest": format!("sha256:{hash}")},
+    });
+    let put = json!({"repositoryName": repository, "imageManifest": manifest.to_string(), "imageTag": tag});
+    ecr(emulator, "PutImage", &put)["image"]["imageId"]["imageDigest"].as_str().unwrap().to_owned()
 }
 
 /// The configuration of an image, as its registry has it.

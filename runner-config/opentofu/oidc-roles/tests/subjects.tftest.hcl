@@ -72,3 +72,37 @@ run "deployment_without_the_role_of_the_endpoint" {
 
   expect_failures = [aws_iam_policy.command]
 }
+
+# A clean-up looks at everything, and deletes what is the project's.
+run "clean_up" {
+  command = plan
+
+  variables {
+    environments = {
+      staging = {
+        subjects         = ["project_path:ml/wine:ref_type:branch:ref:main"]
+        commands         = ["prune"]
+        bucket           = "b"
+        prefix           = "team"
+        endpoint         = "wine"
+        model_group      = "Wine"
+        image_repository = "wine-train"
+      }
+    }
+  }
+
+  assert {
+    condition     = !can(regex("example-|group/project", aws_iam_policy.command["staging/prune"].policy))
+    error_message = "A name of the sample is left."
+  }
+
+  assert {
+    condition = alltrue([
+      for text in [
+        ":endpoint/*\"", ":model/*\"", ":model-package/wine/*\"", ":repository/wine-train\"", ":s3:::b/team/candidate/*\"",
+        "environment\":\"staging\"", "project\":\"ml/wine\""
+      ] : strcontains(aws_iam_policy.command["staging/prune"].policy, text)
+    ])
+    error_message = "The policy misses a name of the environment."
+  }
+}

@@ -125,6 +125,15 @@ pub(super) fn delete(store: &Arc<ImageStore>, request: &Value, caller: &Caller) 
                 Some(tag) => vec![tag.to_owned()],
                 None => repository.tags_of(&digest).into_iter().map(str::to_owned).collect(),
             };
+            let keeps_image = repository.tags_of(&digest).len() > tags.len();
+            if let Some(list) = list_with(repository, &digest).filter(|_| !keeps_image) {
+                failures.push(json!({
+                    "imageId": id,
+                    "failureCode": "ImageReferencedByManifestList",
+                    "failureReason": format!("Requested image referenced by manifest list: [{list}]"),
+                }));
+                continue;
+            }
             for tag in &tags {
                 repository.tags.remove(tag);
             }
@@ -135,6 +144,15 @@ pub(super) fn delete(store: &Arc<ImageStore>, request: &Value, caller: &Caller) 
         }
         Ok(Some(json!({"imageIds": deleted, "failures": failures})))
     })
+}
+
+/// The digest of a list of the repository that has this image.
+fn list_with<'r>(repository: &'r ImageRepository, digest: &str) -> Option<&'r str> {
+    let has = |image: &Image| match ImageManifest::parse(&image.manifest, &image.media_type) {
+        Some(ImageManifest::List(entries)) => entries.iter().any(|(part, _)| part == digest),
+        _ => false,
+    };
+    repository.images.iter().find(|(_, image)| has(image)).map(|(list, _)| list.as_str())
 }
 
 pub(super) fn check_layers(store: &Arc<ImageStore>, request: &Value, caller: &Caller) -> Answer {

@@ -37,6 +37,7 @@ impl JsonService for ImageStore {
         ("DescribeRepositories", repositories::describe),
         ("GetAuthorizationToken", tokens::get),
         ("GetDownloadUrlForLayer", images::download_url),
+        ("GetRepositoryPolicy", repositories::policy),
         ("ListImages", images::list),
         ("ListTagsForResource", repositories::list_tags),
         ("PutImage", images::put),

@@ -67,6 +67,19 @@ pub(super) fn describe(store: &Arc<ImageStore>, request: &Value, caller: &Caller
     Ok(Some(json!({"repositories": described.collect::<Result<Vec<_>, ApiError>>()?})))
 }
 
+/// Repositories have no policies here.
+pub(super) fn policy(store: &Arc<ImageStore>, request: &Value, caller: &Caller) -> Answer {
+    let key = RepositoryKey::of(request, caller);
+    if !store.repositories(&key.region).contains_key(&key) {
+        return Err(key.not_found());
+    }
+    let RepositoryKey { account, name, .. } = &key;
+    let message = format!(
+        "Repository policy does not exist for the repository with name '{name}' in the registry with id '{account}'"
+    );
+    Err(ApiError::new("RepositoryPolicyNotFoundException", message))
+}
+
 pub(super) fn delete(store: &Arc<ImageStore>, request: &Value, caller: &Caller) -> Answer {
     let key = RepositoryKey::of(request, caller);
     let mut all = store.repositories(&key.region);

@@ -1,6 +1,6 @@
 //! Fake of an account: its caller, images, roles and quotas.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 
@@ -20,6 +20,8 @@ pub struct AccountState {
     images: BTreeMap<String, Vec<String>>,
     /// By repository.
     stored: BTreeMap<String, Vec<RepositoryImage>>,
+    /// Repositories that other accounts may read.
+    shared: BTreeSet<String>,
     roles: BTreeMap<String, AccountRole>,
     /// ARNs of roles that callers may pass.
     passed: Vec<String>,
@@ -39,6 +41,11 @@ impl MemoryAccount {
     /// Puts an image into a repository.
     pub fn store_image(&self, repository: &str, image: RepositoryImage) {
         self.inner().service.stored.entry(repository.to_owned()).or_default().push(image);
+    }
+
+    /// Lets other accounts read a repository.
+    pub fn share(&self, repository: &str) {
+        self.inner().service.shared.insert(repository.to_owned());
     }
 
     /// Digests of the images of a repository.
@@ -86,6 +93,10 @@ impl RepositoryImages for MemoryAccount {
     async fn repository_images(&self, _: &str, repository: &str) -> Result<Vec<RepositoryImage>, CloudError> {
         let act = |service: &mut AccountState| Ok(service.stored.get(repository).cloned().unwrap_or_default());
         self.call("repository_images", repository, act).await
+    }
+
+    async fn is_shared(&self, _: &str, repository: &str) -> Result<bool, CloudError> {
+        self.call("is_shared", repository, |service| Ok(service.shared.contains(repository))).await
     }
 
     async fn delete_images(

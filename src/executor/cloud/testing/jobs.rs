@@ -1,6 +1,6 @@
 //! Fake of SageMaker's training jobs: they change by hand, or by one step per describe. No delays, no limits.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::time::{Duration, SystemTime};
 
@@ -227,6 +227,14 @@ impl EndedJobs for MemoryJobs {
             Ok(())
         };
         self.call("delete_job", name, act).await
+    }
+
+    async fn images_of_running(&self) -> Result<BTreeSet<String>, CloudError> {
+        let act = |service: &mut JobsState| {
+            let running = service.jobs.values().filter(|job| !job.now.status.is_terminal());
+            Ok(running.map(|job| job.spec.image.clone()).collect())
+        };
+        self.call("images_of_running", "", act).await
     }
 }
 

@@ -108,6 +108,7 @@ impl RegistryState {
             created: Some(SystemTime::UNIX_EPOCH),
             image: spec.image.clone(),
             image_digest: None,
+            images: vec![spec.image.clone()],
             model_data_url: spec.model_data_url.clone(),
             environment: spec.environment.clone(),
             metrics: spec.metrics.clone(),

@@ -19,8 +19,8 @@ use tokio::time::Instant;
 use super::faults::Fake;
 use super::objects::MemoryObjects;
 use crate::cloud::{
-    AlarmState, EndpointChange, EndpointConfiguration, InferenceReply, InferenceRequest, ModelSource, NewEndpoint,
-    ScalableTarget, ScaledVariant, ServedModel, VariantCapacity,
+    AlarmState, ComponentParts, EndpointChange, EndpointConfiguration, InferenceReply, InferenceRequest, ModelSource,
+    NewEndpoint, ScalableTarget, ScaledVariant, ServedModel, VariantCapacity,
 };
 
 pub use state::EndpointFate;
@@ -94,6 +94,11 @@ impl MemoryServing {
     /// The alarm is on a minute after the model got traffic, as long as it gets any.
     pub fn spoil(&self, model: &str, alarm: &str) {
         self.inner().service.bad_models.insert(model.to_owned(), alarm.to_owned());
+    }
+
+    /// Gives an endpoint inference components; its configuration names no model from then on.
+    pub fn set_components(&self, endpoint: &str, components: ComponentParts) {
+        self.inner().service.components.insert(endpoint.to_owned(), components);
     }
 
     /// Removes a tag from everything.

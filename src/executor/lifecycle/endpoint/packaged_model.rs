@@ -117,6 +117,7 @@ fn bytes(sha256: &str) -> anyhow::Result<Sha256Hash> {
 /// A version that is judged before it is there. It is not approved.
 pub(super) fn unregistered(model: &ModelEntry, bucket: &PackageBucket) -> ModelVersion {
     ModelVersion {
+        images: Vec::new(),
         arn: format!("the next version of the group {}", model.group),
         group: model.group.clone(),
         number: 0,

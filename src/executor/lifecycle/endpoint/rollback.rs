@@ -11,7 +11,8 @@ use std::time::Duration;
 use clap::Args;
 use tokio::time::Instant;
 
-use self::choice::{RollbackChoice, RollbackTo, choose};
+use self::choice::RollbackChoice;
+pub(crate) use self::choice::{RollbackTo, choose};
 use self::target::RollbackTarget;
 use super::deploy::CommandLimits;
 use super::deployment::Deploying;

@@ -347,6 +347,7 @@ mod tests {
             created: None,
             image: "r/serve".to_owned(),
             image_digest: Some("sha256:1".to_owned()),
+            images: Vec::new(),
             model_data_url: "s3://b/models/1/model.tar.gz".to_owned(),
             environment: BTreeMap::from([("LEVEL".to_owned(), "1".to_owned())]),
             metrics: None,

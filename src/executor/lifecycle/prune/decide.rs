@@ -251,6 +251,9 @@ pub(super) fn image(
         PruneSource::Configurations,
         PruneSource::Versions,
         PruneSource::Releases,
+        PruneSource::Images,
+        PruneSource::Jobs,
+        PruneSource::Manifest,
     ];
     let user = references.images.get(&image.digest);
     let user = user.or_else(|| image.tags.iter().find_map(|tag| references.tags.get(tag)));
@@ -262,9 +265,11 @@ pub(super) fn generic_package(rules: &PruneRules, references: &References, packa
         return ThingVerdict::Foreign;
     }
     let user = references.released(&package.version);
-    let numbered = references.has_numbered_links.then_some(PruneSource::Releases);
-    let blind = references.blind(&[PruneSource::Releases]).or(numbered);
-    judged(rules, user.as_ref(), blind, package.created, ThingReason::Candidate)
+    let blind = references.blind(&[PruneSource::Releases]);
+    match judged(rules, user.as_ref(), blind, package.created, ThingReason::Candidate) {
+        ThingVerdict::Goes(_) if references.has_numbered_links => ThingVerdict::Stays(ThingReason::UnnamedLink),
+        verdict => verdict,
+    }
 }
 
 /// Tells whether the name is one that `package` gives a candidate: `candidate-PR-12-0123abcd-20261129T045233Z`, or with `none` as the number.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::things::{PruneSource, ThingUser, model_of_config, stem_of_config};
 use crate::cloud::{ModelParts, ModelVersion};
 use crate::gitlab::api::{Release, ReleaseLink};
-use crate::lifecycle::endpoint::{LedgerEntry, LedgerKind, PACKAGE_SHA256, VERSION};
+use crate::lifecycle::endpoint::{LedgerEntry, LedgerKind, PACKAGE_SHA256, RollbackTo, VERSION, choose};
 
 /// An endpoint with what it uses now, and what it will use after its update.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -14,6 +14,12 @@ pub(super) struct EndpointUse {
     pub(super) configs: Vec<String>,
     /// Those of the configurations, by name, as far as they exist.
     pub(super) models: BTreeMap<String, Option<ModelParts>>,
+    /// Of inference components without a model.
+    pub(super) images: Vec<String>,
+    /// A configuration names no model.
+    pub(super) has_components: bool,
+    /// A configuration does not exist.
+    pub(super) lacks_config: bool,
 }
 
 /// Users by the names of what they use.
@@ -53,7 +59,10 @@ impl References {
         let user = || ThingUser::Endpoint(one.name.clone());
         self.configs.extend(one.configs.iter().map(|config| (config.clone(), user())));
         self.models.extend(one.configs.iter().filter_map(|config| Some((model_of_config(config)?, user()))));
-        if one.models.is_empty() {
+        for image in &one.images {
+            self.add_image(image, &user());
+        }
+        if one.lacks_config {
             // Somebody deleted the configuration of an endpoint that goes on.
             self.stems
                 .extend(one.configs.iter().filter_map(|config| Some((stem_of_config(config)?.to_owned(), user()))));
@@ -69,6 +78,7 @@ impl References {
     /// The newest deployments of an endpoint that exists, newest first: the last `keep` ones that succeeded, those without an end, and
     /// that which a rollback would bring back.
     pub(super) fn add_history(&mut self, endpoint: &str, history: &[LedgerEntry], keep: usize) {
+        let whole = history;
         // Everything from before a deletion is gone.
         let is_deletion = |entry: &&LedgerEntry| entry.begin.kind == LedgerKind::Delete && entry.has_succeeded();
         let history: Vec<_> = history.iter().take_while(|entry| !is_deletion(entry)).collect();
@@ -76,14 +86,20 @@ impl References {
         for entry in succeeded.chain(history.iter().filter(|entry| entry.end.is_none())) {
             self.add_deployment(endpoint, entry);
         }
-        let Some(newest) = history.iter().find(|entry| entry.begin.kind == LedgerKind::Deploy) else { return };
+        self.add_rollback(endpoint, whole);
+    }
+
+    /// What `endpoint rollback` would bring back.
+    fn add_rollback(&mut self, endpoint: &str, history: &[LedgerEntry]) {
+        // What is in service decides about what goes alone.
+        let Ok(choice) = choose(RollbackTo::Previous, history, None, "") else { return };
         let user = || ThingUser::Rollback(endpoint.to_owned());
-        self.configs.extend(newest.begin.from_config.iter().map(|config| (config.clone(), user())));
-        self.models.extend(newest.begin.from_model.iter().map(|model| (model.clone(), user())));
-        let brought = history.iter().find(|entry| {
-            entry.number < newest.number && entry.has_succeeded() && entry.begin.to_config == newest.begin.from_config
-        });
-        if let Some(entry) = brought.filter(|_| newest.begin.from_config.is_some()) {
+        self.models.extend(model_of_config(&choice.config).map(|model| (model, user())));
+        let newest = history.iter().find(|entry| entry.begin.kind == LedgerKind::Deploy);
+        let before = newest.and_then(|entry| entry.begin.from_model.clone());
+        self.models.extend(before.map(|model| (model, user())));
+        self.configs.insert(choice.config, user());
+        if let Some(entry) = &choice.deployment {
             self.add_deployment(endpoint, entry);
         }
     }
@@ -149,6 +165,9 @@ impl References {
         let user = ThingUser::Version(version.arn.clone());
         self.model_data.push((version.model_data_url.clone(), version.arn.clone()));
         self.add_image(&version.image, &user);
+        for image in &version.images {
+            self.add_image(image, &user);
+        }
         if let Some(digest) = &version.image_digest {
             self.images.entry(digest.clone()).or_insert_with(|| user.clone());
         }

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::decide;
-use super::run::{BATCH, CallError as _, PruneRun, ThingTags, at_once};
+use super::run::{BATCH, CallError, PruneRun, ThingTags, at_once};
 use super::sight::patiently;
 use super::things::{PruneSource, ThingKind, ThingReason, ThingUser, ThingVerdict};
+use super::turns::TurnQueue;
 use crate::cloud::{
     CloudError, CloudErrorKind, EndedJob, Listed, MOST_DELETED_IMAGES, ModelVersion, RepositoryImage, VersionSummary,
 };
@@ -74,23 +75,26 @@ impl PruneRun<'_> {
                 Err(error) => self.unread(PruneSource::Versions, &error),
             }
         }
-        for batch in may_go.chunks(BATCH) {
-            self.look_again(None).await;
+        let mut queue = TurnQueue::new(may_go, BATCH);
+        while let Some(turn) = queue.next().await {
+            self.look_again().await;
             self.read_releases().await;
-            let found = at_once(batch, async |one| patiently(|| ports.registry.version(&one.arn)).await).await;
-            let looks = batch.iter().copied().zip(found).collect();
-            self.end_versions(&newest, &mut own, looks).await;
+            let found = at_once(&turn, async |one| patiently(|| ports.registry.version(&one.arn)).await).await;
+            let looks = turn.into_iter().zip(found).collect();
+            self.end_versions(&newest, &mut own, looks, &mut queue).await;
         }
     }
 
     /// Versions that may go, as they are now. What stays of them refers to its image and its package. `own` are the numbers of the
     /// project's own versions that are newer than these.
-    async fn end_versions(
+    async fn end_versions<'t>(
         &mut self,
         newest: &BTreeSet<u32>,
         own: &mut BTreeSet<u32>,
-        looks: Vec<(&VersionSummary, Result<Option<ModelVersion>, CloudError>)>,
+        looks: Vec<(&'t VersionSummary, Result<Option<ModelVersion>, CloudError>)>,
+        queue: &mut TurnQueue<&'t VersionSummary>,
     ) {
+        let turn: Vec<_> = looks.iter().map(|(summary, _)| *summary).collect();
         let (mut going, mut described) = (Vec::new(), BTreeMap::new());
         let seen = looks.iter().filter_map(|(_, look)| look.as_ref().ok()?.as_ref());
         own.extend(seen.filter_map(|version| decide::own_number(self.rules, version)));
@@ -98,7 +102,10 @@ impl PruneRun<'_> {
         for (summary, look) in looks {
             let version = match look {
                 Ok(Some(version)) => version,
-                Ok(None) => continue,
+                Ok(None) => {
+                    self.gone(ThingKind::Version, &summary.arn);
+                    continue;
+                }
                 Err(error) => {
                     self.failed(ThingKind::Version, &summary.arn, &ThingReason::Unused, &error);
                     self.references.blind.insert(PruneSource::Versions);
@@ -118,8 +125,8 @@ impl PruneRun<'_> {
         }
         let registry = &self.ports.registry;
         let delete = async |arn: &str| registry.delete_version(arn).await;
-        let left = self.end(ThingKind::Version, &going, delete).await;
-        for version in left.iter().filter_map(|arn| described.get(arn)) {
+        let left = self.end_turn(ThingKind::Version, queue, &turn, &going, |one| &one.arn, delete).await;
+        for version in left.failed.iter().filter_map(|arn| described.get(arn)) {
             self.references.add_version(version);
         }
     }
@@ -127,6 +134,14 @@ impl PruneRun<'_> {
     pub(super) async fn take_images(&mut self) {
         for image in &self.scope.images {
             self.references.add_image(image, &ThingUser::Manifest);
+        }
+        if !self.scope.unread_entries.is_empty() && !self.scope.repositories.is_empty() {
+            self.references.blind.insert(PruneSource::Manifest);
+            let names = self.scope.unread_entries.join("`, `");
+            self.printer.warn(format!(
+                "images stay: the model's image in the entry `{names}` of the manifest has variables that this job does not have; `validate \
+                 --environment` names them"
+            ));
         }
         for (account, repository) in self.scope.repositories.clone() {
             self.take_images_of(&account, &repository).await;
@@ -143,10 +158,14 @@ impl PruneRun<'_> {
         let newest = decide::newest_images(rules, &images);
         let judge = |references: &_, one: &RepositoryImage| decide::image(rules, references, &newest, one);
         let may_go = self.sorted(ThingKind::Image, &images, |one| &one.digest, judge);
-        for batch in may_go.chunks(MOST_DELETED_IMAGES.min(BATCH)) {
-            self.look_again(None).await;
+        if may_go.is_empty() || !self.keep_used_elsewhere(account, repository, &may_go).await {
+            return;
+        }
+        let mut queue = TurnQueue::new(may_go, MOST_DELETED_IMAGES.min(BATCH));
+        while let Some(turn) = queue.next().await {
+            self.look_again().await;
             self.read_releases().await;
-            let going: Vec<RepositoryImage> = batch.iter().copied().cloned().collect();
+            let going: Vec<RepositoryImage> = turn.iter().copied().cloned().collect();
             let going = self.sorted(ThingKind::Image, &going, |one| &one.digest, judge).into_iter();
             let digests: Vec<String> = going.map(|one| one.digest.clone()).collect();
             if digests.is_empty() {
@@ -157,8 +176,40 @@ impl PruneRun<'_> {
             } else {
                 ports.images.delete_images(account, repository, &digests).await
             };
-            self.end_images(&digests, answer);
+            match answer {
+                Err(error) if queue.is_patient() && error.comes_again() => {
+                    queue.end(0, turn.into_iter().filter(|one| digests.contains(&one.digest)));
+                }
+                answer => {
+                    self.end_images(&digests, answer);
+                    queue.end(digests.len(), []);
+                }
+            }
         }
+    }
+
+    /// Notes the images that training jobs use now. `false` when all of these stay, because other accounts may use them.
+    async fn keep_used_elsewhere(&mut self, account: &str, repository: &str, may_go: &[&RepositoryImage]) -> bool {
+        let ports = self.ports;
+        match patiently(|| ports.images.is_shared(account, repository)).await {
+            Ok(false) => {}
+            Ok(true) => {
+                for image in may_go {
+                    self.stays(ThingKind::Image, &image.digest, &ThingReason::SharedRepository);
+                }
+                return false;
+            }
+            Err(error) => self.unread(PruneSource::Images, &error),
+        }
+        match patiently(|| ports.jobs.images_of_running()).await {
+            Ok(images) => {
+                for image in images {
+                    self.references.add_image(&image, &ThingUser::RunningJob);
+                }
+            }
+            Err(error) => self.unread(PruneSource::Jobs, &error),
+        }
+        true
     }
 
     fn end_images(&mut self, digests: &[String], answer: Result<Vec<(String, String)>, CloudError>) {
@@ -224,7 +275,8 @@ impl PruneRun<'_> {
                 }
                 Ok(())
             };
-            self.end(ThingKind::GenericPackage, &going, delete).await;
+            // The adapter has waited already.
+            self.end(ThingKind::GenericPackage, &going, false, delete).await;
         }
     }
 
@@ -249,27 +301,38 @@ impl PruneRun<'_> {
         let rules = self.rules;
         let judge = |references: &_, one: &Listed| decide::object(rules, references, one);
         let may_go = self.sorted(ThingKind::Object, objects, |one| &one.key, judge);
-        for batch in may_go.chunks(OBJECTS) {
-            self.look_again(None).await;
+        let mut queue = TurnQueue::new(may_go, OBJECTS);
+        while let Some(turn) = queue.next().await {
+            self.look_again().await;
             self.read_releases().await;
-            let again: Vec<Listed> = batch.iter().copied().cloned().collect();
-            let going = self.sorted(ThingKind::Object, &again, |one| &one.key, judge);
-            self.delete_objects(going.iter().map(|one| one.key.clone()).collect()).await;
+            let now: Vec<Listed> = turn.iter().copied().cloned().collect();
+            let going = self.sorted(ThingKind::Object, &now, |one| &one.key, judge);
+            let keys: Vec<_> = going.iter().map(|one| one.key.clone()).collect();
+            if self.delete_objects(&keys, queue.is_patient()).await {
+                queue.end(keys.len(), []);
+            } else {
+                queue.end(0, turn.into_iter().filter(|one| keys.contains(&one.key)));
+            }
         }
     }
 
-    async fn delete_objects(&mut self, keys: Vec<String>) {
+    /// `false` when S3 throttled it, and the objects may come again.
+    async fn delete_objects(&mut self, keys: &[String], may_come_again: bool) -> bool {
         if keys.is_empty() {
-            return;
+            return true;
         }
         let store = &self.ports.objects;
-        let answer = if self.is_dry { Ok(()) } else { store.delete(&keys).await };
-        for key in &keys {
+        let answer = if self.is_dry { Ok(()) } else { store.delete(keys).await };
+        if may_come_again && answer.as_ref().is_err_and(CallError::comes_again) {
+            return false;
+        }
+        for key in keys {
             match &answer {
                 Ok(()) => self.ended(ThingKind::Object, key, &ThingReason::Candidate),
                 Err(error) => self.failed(ThingKind::Object, key, &ThingReason::Candidate, error),
             }
         }
+        true
     }
 
     pub(super) async fn take_jobs(&mut self) {
@@ -284,13 +347,14 @@ impl PruneRun<'_> {
         let jobs: Vec<EndedJob> = jobs.into_iter().filter(|job| job.name.starts_with(&named)).collect();
         let judge = |references: &_, one: &EndedJob| decide::job(rules, references, one);
         let may_go = self.sorted(ThingKind::TrainingJob, &jobs, |one| &one.name, judge);
-        for batch in may_go.chunks(BATCH) {
-            let tags = at_once(batch, async |one| patiently(|| ports.jobs.job_tags(&one.arn)).await).await;
-            let looks = batch.iter().copied().zip(tags).collect();
+        let mut queue = TurnQueue::new(may_go, BATCH);
+        while let Some(turn) = queue.next().await {
+            let tags = at_once(&turn, async |one| patiently(|| ports.jobs.job_tags(&one.arn)).await).await;
+            let looks = turn.iter().copied().zip(tags).collect();
             let owns = |rules: &decide::PruneRules, one: &EndedJob, tags: &ThingTags| rules.owns_job(&one.name, tags);
             let going = self.settled(ThingKind::TrainingJob, looks, |one| &one.name, owns, judge);
             let delete = async |name: &str| ports.jobs.delete_job(name).await;
-            self.end(ThingKind::TrainingJob, &going, delete).await;
+            self.end_turn(ThingKind::TrainingJob, &mut queue, &turn, &going, |one| &one.name, delete).await;
         }
     }
 }

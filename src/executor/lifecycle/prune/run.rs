@@ -14,6 +14,7 @@ use super::decide::PruneRules;
 use super::references::References;
 use super::sight::{AT_ONCE, EndpointWatch, LedgerWatch};
 use super::things::{JudgedThing, PruneSource, ThingFate, ThingKind, ThingReason, ThingVerdict};
+use super::turns::TurnQueue;
 use crate::base::plain;
 use crate::cloud::{
     CloudError, CloudErrorKind, EndedJobs, EndpointScaling, MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore,
@@ -76,6 +77,8 @@ pub(super) struct PruneScope {
     pub(super) repositories: BTreeSet<(String, String)>,
     /// Images that the manifest names, for any environment.
     pub(super) images: Vec<String>,
+    /// Environments whose entries do not tell the model's image here.
+    pub(super) unread_entries: Vec<String>,
     /// Name of the generic package in GitLab.
     pub(super) generic_package: Option<String>,
 }
@@ -87,9 +90,31 @@ pub(super) struct PruneFailure {
     pub(super) may_pass: bool,
 }
 
+/// The names of things that were to be deleted, and are not.
+#[derive(Debug, Default)]
+pub(super) struct PruneLeft {
+    pub(super) failed: BTreeSet<String>,
+    /// AWS throttled their deletion: they are looked at again in a later turn.
+    pub(super) again: BTreeSet<String>,
+}
+
+impl PruneLeft {
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.failed.contains(name) || self.again.contains(name)
+    }
+
+    fn len(&self) -> usize {
+        self.failed.len() + self.again.len()
+    }
+}
+
 /// The error of a call, of AWS or of GitLab.
 pub(super) trait CallError: Display {
     fn is_throttled(&self) -> bool;
+    /// The call may succeed when it is made again, and its caller makes it once.
+    fn comes_again(&self) -> bool {
+        false
+    }
     fn is_absent(&self) -> bool;
     /// A hint, when the error itself has none.
     fn advice(&self) -> &'static str {
@@ -100,6 +125,10 @@ pub(super) trait CallError: Display {
 impl CallError for CloudError {
     fn is_throttled(&self) -> bool {
         self.kind == CloudErrorKind::Throttled
+    }
+
+    fn comes_again(&self) -> bool {
+        matches!(self.kind, CloudErrorKind::Throttled | CloudErrorKind::Transient)
     }
 
     fn is_absent(&self) -> bool {
@@ -142,6 +171,8 @@ pub(super) struct PruneRun<'a> {
     pub(super) failures: Vec<PruneFailure>,
     /// Things of others that were looked at.
     pub(super) others: usize,
+    /// Things whose deletion was sent and may have been done, although AWS did not say so.
+    tried: BTreeSet<(ThingKind, String)>,
 }
 
 impl<'a> PruneRun<'a> {
@@ -164,6 +195,7 @@ impl<'a> PruneRun<'a> {
             things: Vec::new(),
             failures: Vec::new(),
             others: 0,
+            tried: BTreeSet::new(),
         }
     }
 
@@ -171,7 +203,7 @@ impl<'a> PruneRun<'a> {
     pub(super) async fn carry_out(&mut self) {
         let going = self.take_endpoints().await;
         self.endpoints = EndpointWatch::new(Arc::clone(&self.ports.endpoints), going);
-        self.look_again(None).await;
+        self.look_again().await;
         self.take_alarms().await;
         self.take_configs().await;
         self.take_models().await;
@@ -184,14 +216,20 @@ impl<'a> PruneRun<'a> {
         self.things.sort_by(|one, other| (one.kind, &one.name).cmp(&(other.kind, &other.name)));
     }
 
-    /// Adds users that have come since the last look: endpoints of the account, and deployments to the endpoints with this stem, or to all.
-    pub(super) async fn look_again(&mut self, part: Option<&str>) {
+    /// Adds users that have come since the last look: endpoints of the account, and deployments.
+    pub(super) async fn look_again(&mut self) {
+        self.look_at(&BTreeSet::new()).await;
+    }
+
+    /// As [`PruneRun::look_again`], with the deployments to endpoints whose names begin with one of these stems, where that costs less
+    /// than a look at all. No stem means all.
+    pub(super) async fn look_at(&mut self, stems: &BTreeSet<&str>) {
         if let Err(error) = self.endpoints.look(&mut self.references).await {
             self.unread(PruneSource::Endpoints, &error);
         }
         let existing = self.endpoints.names();
         let existing = self.references.blind(&[PruneSource::Endpoints]).is_none().then_some(&existing);
-        if let Err(error) = self.ledgers.look(part, self.rules, existing, &mut self.references).await {
+        if let Err(error) = self.ledgers.look(stems, self.rules, existing, &mut self.references).await {
             let may_pass = error.downcast_ref::<CloudError>().is_some_and(CallError::is_throttled);
             self.unread_text(PruneSource::Ledger, &format!("{error:#}"), may_pass);
         }
@@ -207,6 +245,13 @@ impl<'a> PruneRun<'a> {
             let error = plain::line(error, LONGEST_ERROR);
             self.printer.warn(format!("{} could not be read: {error}", source.name()));
             self.failures.push(PruneFailure { text: error, may_pass });
+        }
+    }
+
+    /// A thing that does not exist any more: somebody else deleted it, or this run.
+    pub(super) fn gone(&mut self, kind: ThingKind, name: &str) {
+        if self.tried.contains(&(kind, name.to_owned())) {
+            self.ended(kind, name, &ThingReason::Unused);
         }
     }
 
@@ -230,14 +275,15 @@ impl<'a> PruneRun<'a> {
         self.things.push(JudgedThing::new(kind, name, fate, reason));
     }
 
-    /// Deletes these things, or in a dry run says that it would. Returns the names of those that stay because their deletion failed.
+    /// Deletes these things, or in a dry run says that it would. Those whose deletion AWS throttled are not told when they come again.
     pub(super) async fn end<E: CallError>(
         &mut self,
         kind: ThingKind,
         going: &[(String, ThingReason)],
+        may_come_again: bool,
         delete: impl AsyncFn(&str) -> Result<(), E>,
-    ) -> BTreeSet<String> {
-        let mut left = BTreeSet::new();
+    ) -> PruneLeft {
+        let mut left = PruneLeft::default();
         if self.is_dry {
             for (name, reason) in going {
                 self.ended(kind, name, reason);
@@ -247,13 +293,33 @@ impl<'a> PruneRun<'a> {
         let answers = at_once(going, async |(name, _)| delete(name).await).await;
         for ((name, reason), answer) in going.iter().zip(answers) {
             match answer {
+                Err(error) if may_come_again && error.comes_again() => {
+                    self.tried.insert((kind, name.clone()));
+                    left.again.insert(name.clone());
+                }
                 Err(error) if !error.is_absent() => {
                     self.failed(kind, name, reason, &error);
-                    left.insert(name.clone());
+                    left.failed.insert(name.clone());
                 }
                 _ => self.ended(kind, name, reason),
             }
         }
+        left
+    }
+
+    /// A turn of a queue: deletes these of its things, and puts those back whose deletion AWS throttled.
+    pub(super) async fn end_turn<'t, T, E: CallError>(
+        &mut self,
+        kind: ThingKind,
+        queue: &mut TurnQueue<&'t T>,
+        turn: &[&'t T],
+        going: &[(String, ThingReason)],
+        name: impl Fn(&T) -> &str,
+        delete: impl AsyncFn(&str) -> Result<(), E>,
+    ) -> PruneLeft {
+        let left = self.end(kind, going, queue.is_patient(), delete).await;
+        let again = turn.iter().copied().filter(|one| left.again.contains(name(one)));
+        queue.end(going.len() - left.len(), again);
         left
     }
 
@@ -289,8 +355,7 @@ impl<'a> PruneRun<'a> {
         let mut going = Vec::new();
         for (thing, look) in looks {
             match (judge(&self.references, thing), look) {
-                // Somebody else deleted it.
-                (_, Err(error)) if error.is_absent() => {}
+                (_, Err(error)) if error.is_absent() => self.gone(kind, name(thing)),
                 (ThingVerdict::Goes(reason), Err(error)) => self.failed(kind, name(thing), &reason, &error),
                 (_, Ok(tags)) if !owns(self.rules, thing, &tags) => self.others += 1,
                 (ThingVerdict::Goes(reason), Ok(_)) => going.push((name(thing).to_owned(), reason)),

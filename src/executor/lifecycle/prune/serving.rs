@@ -9,6 +9,7 @@ use super::decide;
 use super::run::{BATCH, CallError as _, PrunePorts, PruneRun, ThingTags, at_once};
 use super::sight::patiently;
 use super::things::{PruneSource, ThingKind, stem_of_config, stem_of_model};
+use super::turns::TurnQueue;
 use crate::base::backoff::backoff;
 use crate::cloud::{AlarmSight, CloudError, CloudErrorKind, ScaledQuantity, ScaledVariant, ServedKind, ServingSummary};
 
@@ -38,12 +39,17 @@ impl PruneRun<'_> {
         let judge = |_: &_, one: &ServingSummary| decide::endpoint(rules, one);
         let going = self.settled(ThingKind::Endpoint, looks, |one| &one.name, owns, judge);
         let before: BTreeMap<_, _> = listed.iter().map(|one| (one.name.clone(), one.clone())).collect();
-        let delete = async |name: &str| match before.get(name) {
-            Some(before) => delete_endpoint(ports, before).await,
-            None => Ok(()),
-        };
-        let left = self.end(ThingKind::Endpoint, &going, delete).await;
-        let gone: BTreeSet<_> = going.into_iter().map(|(name, _)| name).filter(|name| !left.contains(name)).collect();
+        let mut gone = BTreeSet::new();
+        let mut queue = TurnQueue::new(going.iter().collect(), BATCH);
+        while let Some(turn) = queue.next().await {
+            let now: Vec<_> = turn.iter().map(|&one| one.clone()).collect();
+            let delete = async |name: &str| match before.get(name) {
+                Some(before) => delete_endpoint(ports, before).await,
+                None => Ok(()),
+            };
+            let left = self.end_turn(ThingKind::Endpoint, &mut queue, &turn, &now, |(name, _)| name, delete).await;
+            gone.extend(now.into_iter().map(|(name, _)| name).filter(|name| !left.has(name)));
+        }
         if !self.is_dry && !gone.is_empty() {
             self.await_deletion(&gone).await;
             return BTreeSet::new();
@@ -72,18 +78,19 @@ impl PruneRun<'_> {
         let existing = self.endpoints.names();
         let judge = |references: &_, one: &AlarmSight| decide::alarm(rules, references, &existing, one);
         let may_go = self.sorted(ThingKind::Alarm, &alarms, |one| &one.name, judge);
-        for batch in may_go.chunks(BATCH) {
-            self.look_again(None).await;
+        let mut queue = TurnQueue::new(may_go, BATCH);
+        while let Some(turn) = queue.next().await {
+            self.look_again().await;
             let existing = self.endpoints.names();
             let judge = |references: &_, one: &AlarmSight| decide::alarm(rules, references, &existing, one);
-            let tags = at_once(batch, async |one| patiently(|| ports.alarms.alarm_tags(&one.arn)).await).await;
-            let looks = batch.iter().copied().zip(tags).collect();
+            let tags = at_once(&turn, async |one| patiently(|| ports.alarms.alarm_tags(&one.arn)).await).await;
+            let looks = turn.iter().copied().zip(tags).collect();
             let owns = |rules: &decide::PruneRules, one: &AlarmSight, tags: &ThingTags| {
                 one.definition.as_ref().is_some_and(|alarm| rules.owns_endpoint(&alarm.endpoint, tags))
             };
             let going = self.settled(ThingKind::Alarm, looks, |one| &one.name, owns, judge);
             let delete = async |name: &str| ports.alarms.delete_alarms(&[name.to_owned()]).await;
-            self.end(ThingKind::Alarm, &going, delete).await;
+            self.end_turn(ThingKind::Alarm, &mut queue, &turn, &going, |one| &one.name, delete).await;
         }
     }
 
@@ -97,16 +104,18 @@ impl PruneRun<'_> {
         let judge = |references: &_, one: &ServingSummary| decide::configuration(rules, references, one);
         let may_go = self.sorted(ThingKind::Configuration, &listed, |one| &one.name, judge);
         let mut staying: BTreeSet<String> = listed.iter().map(|one| one.name.clone()).collect();
-        for batch in may_go.chunks(BATCH) {
-            self.look_at_stems(batch, stem_of_config).await;
-            let tags = at_once(batch, async |one| patiently(|| ports.endpoints.tags(&one.arn)).await).await;
-            let looks = batch.iter().copied().zip(tags).collect();
+        let mut queue = TurnQueue::new(may_go, BATCH);
+        while let Some(turn) = queue.next().await {
+            self.look_at(&turn.iter().filter_map(|one| stem_of_config(&one.name)).collect()).await;
+            let tags = at_once(&turn, async |one| patiently(|| ports.endpoints.tags(&one.arn)).await).await;
+            let looks = turn.iter().copied().zip(tags).collect();
             let owns =
                 |rules: &decide::PruneRules, one: &ServingSummary, tags: &ThingTags| rules.owns_named(&one.name, tags);
             let going = self.settled(ThingKind::Configuration, looks, |one| &one.name, owns, judge);
             let delete = async |name: &str| ports.endpoints.delete_config(name).await;
-            let left = self.end(ThingKind::Configuration, &going, delete).await;
-            for (name, _) in going.iter().filter(|(name, _)| !left.contains(name)) {
+            let left =
+                self.end_turn(ThingKind::Configuration, &mut queue, &turn, &going, |one| &one.name, delete).await;
+            for (name, _) in going.iter().filter(|(name, _)| !left.has(name)) {
                 staying.remove(name);
             }
         }
@@ -117,17 +126,9 @@ impl PruneRun<'_> {
         let looks = at_once(&foreign, async |name| patiently(|| ports.endpoints.models_of(name)).await).await;
         for (name, look) in foreign.iter().zip(looks) {
             match look {
-                Ok(models) => self.references.add_models_of(name, models),
+                Ok(models) => self.references.add_models_of(name, models.unwrap_or_default()),
                 Err(error) => self.unread(PruneSource::Configurations, &error),
             }
-        }
-    }
-
-    /// Users of things with these stems.
-    async fn look_at_stems(&mut self, batch: &[&ServingSummary], stem: impl Fn(&str) -> Option<&str>) {
-        let stems: BTreeSet<_> = batch.iter().filter_map(|one| stem(&one.name)).collect();
-        for stem in stems {
-            self.look_again(Some(stem)).await;
         }
     }
 
@@ -149,29 +150,30 @@ impl PruneRun<'_> {
         for (one, tags) in staying.iter().zip(tags) {
             self.keep_model(one, tags);
         }
-        for batch in may_go.chunks(BATCH) {
-            self.look_at_stems(batch, stem_of_model).await;
-            let tags = at_once(batch, async |one| patiently(|| ports.endpoints.tags(&one.arn)).await).await;
+        let mut queue = TurnQueue::new(may_go, BATCH);
+        while let Some(turn) = queue.next().await {
+            self.look_at(&turn.iter().filter_map(|one| stem_of_model(&one.name)).collect()).await;
+            let tags = at_once(&turn, async |one| patiently(|| ports.endpoints.tags(&one.arn)).await).await;
             if tags.iter().any(|tags| tags.as_ref().is_err_and(|error| !error.is_absent())) {
                 // It stays, and nobody knows its version.
                 self.references.blind.insert(PruneSource::Models);
             }
-            let known: BTreeMap<_, _> = batch
-                .iter()
-                .zip(&tags)
-                .filter_map(|(one, tags)| Some((one.name.clone(), tags.as_ref().ok()?.clone())))
-                .collect();
-            let looks = batch.iter().copied().zip(tags).collect();
+            let known = turn.iter().zip(&tags);
+            let mut known: BTreeMap<_, _> =
+                known.filter_map(|(one, tags)| Some((one.name.clone(), tags.as_ref().ok()?.clone()))).collect();
+            let looks = turn.iter().copied().zip(tags).collect();
             let owns =
                 |rules: &decide::PruneRules, one: &ServingSummary, tags: &ThingTags| rules.owns_named(&one.name, tags);
             let going = self.settled(ThingKind::Model, looks, |one| &one.name, owns, judge);
             let delete = async |name: &str| ports.endpoints.delete_model(name).await;
-            let left = self.end(ThingKind::Model, &going, delete).await;
-            let gone: BTreeSet<_> = going.iter().map(|(name, _)| name).filter(|name| !left.contains(*name)).collect();
-            for (name, tags) in known.iter().filter(|(name, _)| !gone.contains(name)) {
+            let left = self.end_turn(ThingKind::Model, &mut queue, &turn, &going, |one| &one.name, delete).await;
+            // Those that come again may go later.
+            let going: BTreeSet<_> = going.into_iter().map(|(name, _)| name).collect();
+            known.retain(|name, _| left.failed.contains(name) || !going.contains(name));
+            for (name, tags) in &known {
                 self.references.add_model(name, tags);
             }
-            self.keep_parts(known.keys().filter(|name| !gone.contains(name)).cloned().collect()).await;
+            self.keep_parts(known.into_keys().collect()).await;
         }
     }
 

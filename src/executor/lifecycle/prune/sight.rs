@@ -14,7 +14,7 @@ use crate::base::backoff::backoff;
 use crate::cloud::{
     CloudError, CloudErrorKind, EndpointState, ModelEndpoints, ObjectStore, ObjectSurvey, ServedKind, ServingSummary,
 };
-use crate::lifecycle::endpoint::{Ledger, LedgerEntry, LedgerKind, stem};
+use crate::lifecycle::endpoint::{Ledger, LedgerEntry, LedgerKind};
 
 /// Calls that are under way at once.
 pub(super) const AT_ONCE: usize = 4;
@@ -22,8 +22,6 @@ pub(super) const AT_ONCE: usize = 4;
 const DEPLOYMENTS: &str = "deployments/";
 /// Most deployments of an endpoint that are read to find those that are kept.
 const MOST_HISTORY: usize = 400;
-/// Most deployments without an end before the newest one with an end.
-const MOST_OPEN: usize = 10;
 /// Pauses of a call that AWS throttles, after the SDK's own: four minutes together.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -43,11 +41,13 @@ pub(super) struct EndpointWatch {
     /// Names of endpoints that go in this run.
     going: BTreeSet<String>,
     seen: BTreeMap<String, (Option<SystemTime>, Option<EndpointState>)>,
+    /// Endpoints that may have inference components, which come and go without a change of the endpoint.
+    changing: BTreeSet<String>,
 }
 
 impl EndpointWatch {
     pub(super) fn new(endpoints: Arc<dyn ModelEndpoints>, going: BTreeSet<String>) -> Self {
-        Self { endpoints, going, seen: BTreeMap::new() }
+        Self { endpoints, going, seen: BTreeMap::new(), changing: BTreeSet::new() }
     }
 
     /// Names of the endpoints that exist and stay.
@@ -59,7 +59,9 @@ impl EndpointWatch {
     pub(super) async fn look(&mut self, references: &mut References) -> Result<(), CloudError> {
         let listed = patiently(|| self.endpoints.listing(ServedKind::Endpoint, "")).await?;
         let listed: Vec<_> = listed.into_iter().filter(|one| !self.going.contains(&one.name)).collect();
-        let is_known = |one: &&ServingSummary| self.seen.get(&one.name) == Some(&(one.modified, one.state));
+        let is_known = |one: &&ServingSummary| {
+            self.seen.get(&one.name) == Some(&(one.modified, one.state)) && !self.changing.contains(&one.name)
+        };
         let changed: Vec<_> = listed.iter().filter(|one| !is_known(one)).cloned().collect();
         let endpoints = &self.endpoints;
         let reads = changed.iter().map(|one| use_of(endpoints.as_ref(), &one.name));
@@ -67,6 +69,7 @@ impl EndpointWatch {
         for one in &uses {
             references.add_endpoint(one);
         }
+        self.changing.extend(uses.into_iter().filter(|one| one.has_components).map(|one| one.name));
         self.seen = listed.into_iter().map(|one| (one.name, (one.modified, one.state))).collect();
         Ok(())
     }
@@ -75,12 +78,25 @@ impl EndpointWatch {
 async fn use_of(endpoints: &dyn ModelEndpoints, name: &str) -> Result<EndpointUse, CloudError> {
     let mut found = EndpointUse { name: name.to_owned(), ..EndpointUse::default() };
     let Some(sight) = patiently(|| endpoints.endpoint(name)).await? else { return Ok(found) };
+    let mut models = Vec::new();
     for config in [Some(sight.config), sight.pending_config].into_iter().flatten() {
-        for model in patiently(|| endpoints.models_of(&config)).await? {
-            let described = patiently(|| endpoints.model_parts(&model)).await?;
-            found.models.insert(model, described);
+        match patiently(|| endpoints.models_of(&config)).await? {
+            Some(named) => {
+                found.has_components |= named.is_empty();
+                models.extend(named);
+            }
+            None => found.lacks_config = true,
         }
         found.configs.push(config);
+    }
+    if found.has_components {
+        let components = patiently(|| endpoints.components(name)).await?;
+        models.extend(components.models);
+        found.images = components.images;
+    }
+    for model in models {
+        let described = patiently(|| endpoints.model_parts(&model)).await?;
+        found.models.insert(model, described);
     }
     Ok(found)
 }
@@ -91,54 +107,53 @@ pub(super) struct LedgerWatch {
     survey: Arc<dyn ObjectSurvey>,
     /// The number of objects of each endpoint's record, and whether it was read as that of an endpoint that exists.
     seen: BTreeMap<String, (usize, bool)>,
+    /// Calls of the last look at all records.
+    pages: usize,
 }
 
 impl LedgerWatch {
     pub(super) fn new(store: Arc<dyn ObjectStore>, survey: Arc<dyn ObjectSurvey>) -> Self {
-        Self { store, survey, seen: BTreeMap::new() }
+        Self { store, survey, seen: BTreeMap::new(), pages: 1 }
     }
 
-    /// Adds the deployments of all endpoints, or of those whose names begin with the stem of one, that are kept and were not read yet.
-    /// `existing` is `None` when the endpoints could not be read: then each counts as one that exists.
+    /// Adds the deployments of all endpoints that are kept and were not read yet; with some stems those of endpoints whose names begin with
+    /// one, where that costs less. `existing` is `None` when the endpoints could not be read: then each counts as one that exists.
     pub(super) async fn look(
         &mut self,
-        part: Option<&str>,
+        stems: &BTreeSet<&str>,
         rules: &PruneRules,
         existing: Option<&BTreeSet<String>>,
         references: &mut References,
     ) -> anyhow::Result<()> {
-        let counted = self.count(&format!("{DEPLOYMENTS}{}", part.map(stem).unwrap_or_default())).await?;
+        let counted = if stems.is_empty() || stems.len() > self.pages {
+            let (counted, pages) = self.count(DEPLOYMENTS).await?;
+            self.pages = pages;
+            counted
+        } else {
+            let mut counted = BTreeMap::new();
+            for stem in stems {
+                counted.extend(self.count(&format!("{DEPLOYMENTS}{stem}")).await?.0);
+            }
+            counted
+        };
         for (endpoint, objects) in counted {
             let exists = existing.is_none_or(|existing| existing.contains(&endpoint));
             if self.seen.get(&endpoint) == Some(&(objects, exists)) {
                 continue;
             }
             let ledger = Ledger::new(Arc::clone(&self.store), &endpoint);
-            if exists {
-                references.add_history(&endpoint, &history(&ledger, rules.keep).await?, rules.keep);
-            } else {
-                // After `endpoint delete` only a deployment that makes the endpoint at this time may need what is there. Without it the
-                // endpoint may be in another account, or come back.
-                let ended = ledger.history(MOST_OPEN).await?;
-                let ended = ended.iter().find(|entry| entry.end.is_some());
-                if ended.is_none_or(|entry| entry.begin.kind != LedgerKind::Delete || !entry.has_succeeded()) {
-                    references.add_history(&endpoint, &history(&ledger, rules.keep).await?, rules.keep);
-                }
-                let newest = ledger.history(1).await?;
-                let is_under_way = |entry: &&LedgerEntry| entry.end.is_none() && is_young(entry, rules);
-                let newest: Vec<_> = newest.iter().filter(is_under_way).cloned().collect();
-                references.add_history(&endpoint, &newest, 0);
-            }
+            references.add_history(&endpoint, &kept(&ledger, rules, exists).await?, rules.keep);
             self.seen.insert(endpoint, (objects, exists));
         }
         Ok(())
     }
 
-    /// The number of objects below each endpoint's folder.
-    async fn count(&self, prefix: &str) -> Result<BTreeMap<String, usize>, CloudError> {
-        let (mut counted, mut after) = (BTreeMap::<String, usize>::new(), None::<String>);
+    /// The number of objects below each endpoint's folder, and the number of calls.
+    async fn count(&self, prefix: &str) -> Result<(BTreeMap<String, usize>, usize), CloudError> {
+        let (mut counted, mut after, mut pages) = (BTreeMap::<String, usize>::new(), None::<String>, 0);
         loop {
             let page = patiently(|| self.survey.page(prefix, after.as_deref())).await?;
+            pages += 1;
             for listed in &page.objects {
                 let endpoint = listed.key.strip_prefix(DEPLOYMENTS).and_then(|rest| rest.split_once('/'));
                 if let Some((endpoint, _)) = endpoint {
@@ -147,10 +162,31 @@ impl LedgerWatch {
             }
             after = page.objects.last().map(|last| last.key.clone());
             if !page.has_more || after.is_none() {
-                return Ok(counted);
+                return Ok((counted, pages));
             }
         }
     }
+}
+
+/// The newest deployments of an endpoint, among them all that are kept.
+async fn kept(ledger: &Ledger, rules: &PruneRules, exists: bool) -> anyhow::Result<Vec<LedgerEntry>> {
+    if exists {
+        return history(ledger, rules.keep).await;
+    }
+    // After `endpoint delete` only a deployment that makes the endpoint at this time may need what is there. Without it the endpoint may
+    // be in another account, or come back.
+    let is_deletion = |entry: &LedgerEntry| entry.begin.kind == LedgerKind::Delete && entry.has_succeeded();
+    let newest = ledger.history(1).await?;
+    if newest.first().is_none_or(is_deletion) {
+        return Ok(Vec::new());
+    }
+    let found = history(ledger, rules.keep).await?;
+    let ended = found.iter().find(|entry| entry.end.is_some());
+    if ended.is_some_and(is_deletion) {
+        let under_way = newest.into_iter().filter(|entry| entry.end.is_none() && is_young(entry, rules));
+        return Ok(under_way.collect());
+    }
+    Ok(found)
 }
 
 /// The newest deployments, so many that the last `keep` ones that succeeded are among them, and what a rollback brings back.

@@ -2,6 +2,9 @@
 
 mod doubts;
 mod kills;
+mod named;
+mod rollbacks;
+mod throttled;
 mod worlds;
 
 use std::collections::BTreeMap;
@@ -21,9 +24,10 @@ use crate::cloud::testing::{
     EndpointFate, Fault, Memory, When, example_config, example_endpoint, example_model, example_spec,
 };
 use crate::cloud::{
-    AlarmMetric, Approval, CloudErrorKind, EndpointAlarm, EndpointConfiguration, GroupSpec, JobStatus,
-    MetricAlarms as _, ModelEndpoints as _, ModelRegistry as _, NewEndpoint, RepositoryImage, SecondaryStatus,
-    ServedModel, TrainingJobSpec, TrainingJobs as _, VersionSpec,
+    AlarmMetric, Approval, CloudErrorKind, EndpointAlarm, EndpointConfiguration, EndpointScaling as _, GroupSpec,
+    JobStatus, MetricAlarms as _, ModelEndpoints as _, ModelRegistry as _, NewEndpoint, RepositoryImage,
+    ScalableTarget, ScaledQuantity, ScaledVariant, SecondaryStatus, ServedModel, TrainingJobSpec, TrainingJobs as _,
+    VersionSpec,
 };
 use crate::config::env::Environment;
 use crate::gitlab::api::Release;
@@ -153,11 +157,13 @@ impl PruneDesk {
         std::fs::write(self.folder.path().join("manifest.json"), manifest.to_string()).unwrap();
     }
 
-    async fn prune(&self, words: &[&str]) -> Ended {
+    fn clock_now(&self) -> SystemTime {
+        self.clock.now()
+    }
+
+    /// What a command gets from outside, and what it prints.
+    fn inputs(&self) -> (CommandInputs, crate::ui::Captured) {
         let (printer, captured) = Printer::captured();
-        let manifest = self.folder.path().join("manifest.json");
-        let first = ["prune", "--output", "json", "--manifest", manifest.to_str().unwrap()];
-        let line = Line::try_parse_from([&first[..], words].concat()).unwrap();
         let inputs = CommandInputs {
             env: Environment::from_pairs(self.env.iter().map(|(name, value)| (name.into(), value.into()))),
             connect: Arc::new(self.memory.clone()),
@@ -165,6 +171,14 @@ impl PruneDesk {
             clock: Arc::new(self.clock),
             printer,
         };
+        (inputs, captured)
+    }
+
+    async fn prune(&self, words: &[&str]) -> Ended {
+        let manifest = self.folder.path().join("manifest.json");
+        let first = ["prune", "--output", "json", "--manifest", manifest.to_str().unwrap()];
+        let line = Line::try_parse_from([&first[..], words].concat()).unwrap();
+        let (inputs, captured) = self.inputs();
         let ended = super::run(&inputs, line.prune, Cancellation::default()).await;
         Ended {
             kind: ended.as_ref().err().map(failure::kind_of),
@@ -399,8 +413,19 @@ async fn an_endpoint_that_failed_goes_with_what_it_used_and_one_that_serves_stay
         desk.add_endpoint(endpoint, 1, if endpoint == "wine-c" { "group/other" } else { PROJECT }).await;
     }
     desk.add_endpoint("wine-b", 1, PROJECT).await;
+    let scaled = ["wine-a", "wine-b"].map(|endpoint| ScaledVariant {
+        endpoint: endpoint.to_owned(),
+        variant: "AllTraffic".to_owned(),
+        quantity: ScaledQuantity::Instances,
+    });
     tokio::time::advance(30 * DAY).await;
+    for variant in &scaled {
+        desk.memory.serving.register(variant, &ScalableTarget { min: 1, max: 2 }).await.unwrap();
+    }
     let ended = desk.prune(&[]).await;
+    let left = scaled.map(|variant| desk.memory.serving.scalable_target(&variant).is_some());
+    assert_eq!(left, [false, true]);
+    assert!(desk.memory.serving.calls().contains(&"deregister endpoint/wine-a/variant/AllTraffic".to_owned()));
     assert_eq!((ended.kind, ended.of("endpoint", "deleted")), (None, vec!["wine-a".to_owned()]), "{}", ended.told);
     assert_eq!(desk.memory.serving.endpoint_names(), ["wine-b", "wine-c"]);
     assert_eq!(ended.of("model", "deleted"), [model_name("wine-a", 1)]);
@@ -450,12 +475,12 @@ async fn one_failure_does_not_end_the_rest_and_what_is_throttled_stays_for_the_n
     desk.memory.serving.plan([denied, throttled]);
     let ended = desk.prune(&["--keep", "3"]).await;
     assert_eq!((ended.kind, ended.of("configuration", "failed").len()), (Some(Kind::System), 1), "{}", ended.error);
-    // Its model stays with it.
-    assert_eq!((ended.of("configuration", "deleted").len(), ended.of("model", "deleted").len()), (4, 3));
+    // Its model stays with it. That which was throttled once goes in a later turn.
+    assert_eq!((ended.of("configuration", "deleted").len(), ended.of("model", "deleted").len()), (4, 4));
     let again = desk.prune(&["--keep", "3"]).await;
     assert_eq!(
         (again.kind, again.of("configuration", "deleted").len(), again.of("model", "deleted").len()),
-        (None, 1, 2)
+        (None, 1, 1)
     );
     let desk = a_project().await;
     desk.memory.jobs.plan([Fault::new("delete_job", 1, When::Before, CloudErrorKind::Throttled).forever()]);

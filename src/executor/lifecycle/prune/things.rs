@@ -57,6 +57,8 @@ pub(super) enum PruneSource {
     Packages,
     Objects,
     Jobs,
+    /// Entries of other environments.
+    Manifest,
 }
 
 impl PruneSource {
@@ -74,6 +76,7 @@ impl PruneSource {
             Self::Packages => "the generic packages of the project",
             Self::Objects => "the objects of the bucket",
             Self::Jobs => "the training jobs",
+            Self::Manifest => "the model's image in an entry of the manifest",
         }
     }
 }
@@ -95,6 +98,8 @@ pub(super) enum ThingUser {
     Version(String),
     Release(String),
     Manifest,
+    /// A training job that runs uses the image.
+    RunningJob,
     /// Of images.
     Index,
 }
@@ -113,6 +118,7 @@ impl fmt::Display for ThingUser {
             Self::Version(arn) => write!(f, "the version {} has it", shown(arn)),
             Self::Release(tag) => write!(f, "the release {} names it", shown(tag)),
             Self::Manifest => f.write_str("the manifest names it"),
+            Self::RunningJob => f.write_str("a training job uses it now"),
             Self::Index => f.write_str("an index of the repository has it"),
         }
     }
@@ -145,6 +151,10 @@ pub(super) enum ThingReason {
     Tagged(String),
     /// The folder is not the project's own: the environment has no prefix.
     SharedBucket,
+    /// The policy of its repository lets other accounts in.
+    SharedRepository,
+    /// A release links to a file of some package by its number.
+    UnnamedLink,
     /// A source that may refer to it could not be read.
     ReferencesUnknown(PruneSource),
 }
@@ -169,6 +179,7 @@ impl ThingReason {
                 | ThingUser::Model(_)
                 | ThingUser::Version(_)
                 | ThingUser::Manifest
+                | ThingUser::RunningJob
                 | ThingUser::Index,
             ) => "referred_to",
             Self::Newest(_) => "newest",
@@ -178,7 +189,8 @@ impl ThingReason {
             Self::WarmPool => "warm_pool",
             Self::Tagged(_) => "tagged",
             Self::SharedBucket => "shared_bucket",
-            Self::ReferencesUnknown(_) => "references_unknown",
+            Self::SharedRepository => "shared_repository",
+            Self::UnnamedLink | Self::ReferencesUnknown(_) => "references_unknown",
         }
     }
 
@@ -206,6 +218,12 @@ impl ThingReason {
             Self::SharedBucket => {
                 "it may be of another project: set `environments.<name>.prefix`, a folder of the project's own"
                     .to_owned()
+            }
+            Self::SharedRepository => {
+                "the policy of the repository lets other accounts in, and nobody here sees what they use".to_owned()
+            }
+            Self::UnnamedLink => {
+                "a release links to a file by its number (`/package_files/`), which may be in this package".to_owned()
             }
             Self::ReferencesUnknown(source) => format!("{} could not be read", source.name()),
         }

@@ -10,8 +10,8 @@ use super::state::{FakeEndpoint, FakeUpdate, ServingState};
 use super::timeline::waits;
 use crate::cloud::testing::faults::Fake;
 use crate::cloud::{
-    CloudError, CloudErrorKind, EndpointChange, EndpointConfiguration, EndpointSight, EndpointState, ModelEndpoints,
-    ModelParts, ModelSource, NewEndpoint, ServedKind, ServedModel, ServingSummary, VariantCapacity,
+    CloudError, CloudErrorKind, ComponentParts, EndpointChange, EndpointConfiguration, EndpointSight, EndpointState,
+    ModelEndpoints, ModelParts, ModelSource, NewEndpoint, ServedKind, ServedModel, ServingSummary, VariantCapacity,
 };
 
 /// Region and account of all ARNs.
@@ -268,11 +268,20 @@ impl ModelEndpoints for Fake<ServingState> {
         self.call("configs", containing, act).await
     }
 
-    async fn models_of(&self, config: &str) -> Result<Vec<String>, CloudError> {
+    async fn models_of(&self, config: &str) -> Result<Option<Vec<String>>, CloudError> {
         let act = |service: &mut ServingState| {
-            Ok(service.config(config).map(|config| config.model.clone()).into_iter().collect())
+            let with_components = service.endpoints.values().filter(|one| service.components.contains_key(&one.name));
+            let names_none = with_components.into_iter().any(|one| one.config == config);
+            let models =
+                |config: &EndpointConfiguration| if names_none { Vec::new() } else { vec![config.model.clone()] };
+            Ok(service.config(config).map(models))
         };
         self.call("models_of", config, act).await
+    }
+
+    async fn components(&self, endpoint: &str) -> Result<ComponentParts, CloudError> {
+        self.call("components", endpoint, |service| Ok(service.components.get(endpoint).cloned().unwrap_or_default()))
+            .await
     }
 
     async fn all_endpoints(&self) -> Result<Vec<String>, CloudError> {

@@ -11,8 +11,8 @@ use super::alarm_book::AlarmBook;
 use super::timeline::{Timeline, TimelineStep};
 use crate::cloud::testing::objects::MemoryObjects;
 use crate::cloud::{
-    AlarmState, EndpointChange, EndpointConfiguration, EndpointSight, EndpointState, InferenceReply, InferenceRequest,
-    RolloutSpec, ScalableTarget, ScalingPolicy, ServedModel, VariantCapacity, VariantSight,
+    AlarmState, ComponentParts, EndpointChange, EndpointConfiguration, EndpointSight, EndpointState, InferenceReply,
+    InferenceRequest, RolloutSpec, ScalableTarget, ScalingPolicy, ServedModel, VariantCapacity, VariantSight,
 };
 
 /// The end of a creation or an update of an endpoint.
@@ -46,6 +46,8 @@ pub struct ServingState {
     /// In the order of their creation.
     pub(super) configs: Vec<EndpointConfiguration>,
     pub(super) endpoints: BTreeMap<String, FakeEndpoint>,
+    /// Inference components, by endpoint.
+    pub(super) components: BTreeMap<String, ComponentParts>,
     pub(super) alarms: AlarmBook,
     /// By resource and dimension.
     pub(super) targets: BTreeMap<(String, &'static str), (ScalableTarget, Vec<ScalingPolicy>)>,
@@ -75,6 +77,7 @@ impl Default for ServingState {
             made: BTreeMap::new(),
             configs: Vec::new(),
             endpoints: BTreeMap::new(),
+            components: BTreeMap::new(),
             alarms: AlarmBook::default(),
             targets: BTreeMap::new(),
             logs: BTreeMap::new(),

@@ -14,7 +14,7 @@ const NUMBER_HINT: &str =
 
 /// The value of `--to`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RollbackTo {
+pub(crate) enum RollbackTo {
     Previous,
     Number(u64),
 }
@@ -32,10 +32,10 @@ impl FromStr for RollbackTo {
 
 /// The deployment that a rollback brings back.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct RollbackChoice {
-    pub(super) config: String,
+pub(crate) struct RollbackChoice {
+    pub(crate) config: String,
     /// The deployment that brought it into service; `None` when the ledger knows none: the endpoint was taken over.
-    pub(super) deployment: Option<LedgerEntry>,
+    pub(crate) deployment: Option<LedgerEntry>,
     /// The configuration that the rollback removes.
     pub(super) removed_config: Option<String>,
     /// ARN of its version, if it is another one than that which comes back.
@@ -46,7 +46,7 @@ pub(super) struct RollbackChoice {
 ///
 /// # Errors
 /// There is no such deployment, or it was not in service.
-pub(super) fn choose(
+pub(crate) fn choose(
     to: RollbackTo,
     history: &[LedgerEntry],
     named: Option<&LedgerEntry>,

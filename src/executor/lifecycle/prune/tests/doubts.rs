@@ -6,10 +6,11 @@ use test_case::test_case;
 
 use super::{DAY, PROJECT, PruneDesk, a_project, config_name, context, digest, image, model_name, version_arn};
 use crate::base::clock::Clock as _;
-use crate::base::exit_codes;
 use crate::base::failure::Kind;
-use crate::cloud::testing::{EndpointFate, Fault, FaultDecision, Watch, When, example_config, example_model};
-use crate::cloud::{CloudErrorKind, ModelEndpoints as _, ModelSource, RepositoryImage, ServedModel};
+use crate::cloud::testing::{
+    EndpointFate, Fault, FaultDecision, Watch, When, example_config, example_endpoint, example_model,
+};
+use crate::cloud::{CloudErrorKind, ComponentParts, ModelEndpoints as _, ModelSource, RepositoryImage, ServedModel};
 use crate::gitlab::api::testing::MemoryGitLab;
 use crate::gitlab::api::{Release, ReleaseLink};
 
@@ -21,25 +22,6 @@ fn release(text: &str, links: Vec<ReleaseLink>) -> Release {
 
 fn link(name: &str, url: &str) -> ReleaseLink {
     ReleaseLink { name: name.to_owned(), url: url.to_owned() }
-}
-
-/// Between two attempts somebody may have begun to use it.
-#[test_case("delete_config", "configuration"; "configurations")]
-#[test_case("delete_alarms", "alarm"; "alarms")]
-#[test_case("delete_version", "version"; "versions")]
-#[test_case("delete_job", "training_job"; "training jobs")]
-#[tokio::test(start_paused = true)]
-async fn a_throttled_deletion_is_not_repeated(method: &'static str, kind: &str) {
-    let desk = a_project().await;
-    let throttled = || [Fault::new(method, 1, When::Before, CloudErrorKind::Throttled).forever()];
-    let memory = &desk.memory;
-    memory.serving.plan(throttled());
-    memory.registry.plan(throttled());
-    memory.jobs.plan(throttled());
-    let ended = desk.prune(&["--keep", "3"]).await;
-    assert_eq!(ended.kind, Some(Kind::Verdict { code: exit_codes::TRY_LATER }), "{}", ended.error);
-    let calls = memory.serving.count(method) + memory.registry.count(method) + memory.jobs.count(method);
-    assert!(calls > 0 && calls == ended.of(kind, "failed").len(), "{calls} {}", ended.data);
 }
 
 #[test_case(&["v1"] => 1; "a tag of a person")]
@@ -286,4 +268,101 @@ async fn both_packages_of_one_version_go() {
     tokio::time::advance(30 * DAY).await;
     let ended = desk.prune(&[]).await;
     assert_eq!((ended.of("generic_package", "deleted").len(), desk.gitlab.all_packages()), (1, Vec::new()));
+}
+
+/// In one of the containers that are not the first.
+#[tokio::test(start_paused = true)]
+async fn a_version_with_several_containers_keeps_all_their_images() {
+    let desk = a_project().await;
+    desk.memory.registry.change(&version_arn(9), |version| version.images.extend([image(3), digest(4)]));
+    let ended = desk.prune(&["--keep", "1"]).await;
+    let images = desk.memory.account.digests("train");
+    assert!(images.contains(&digest(3)) && images.contains(&digest(4)), "{}", ended.data);
+}
+
+#[tokio::test(start_paused = true)]
+async fn images_of_a_repository_that_other_accounts_may_read_stay() {
+    let desk = a_project().await;
+    desk.memory.account.share("train");
+    let ended = desk.prune(&["--keep", "1"]).await;
+    assert_eq!((ended.kind, ended.rule(&digest(4))), (None, "shared_repository".to_owned()), "{}", ended.data);
+    assert_eq!(ended.of("image", "deleted"), Vec::<String>::new());
+}
+
+#[test_case("is_shared"; "the policy of the repository")]
+#[test_case("images_of_running"; "the jobs that run")]
+#[tokio::test(start_paused = true)]
+async fn images_stay_when_their_users_cannot_be_read(method: &'static str) {
+    let desk = a_project().await;
+    let denied = || [Fault::new(method, 1, When::Before, CloudErrorKind::Denied)];
+    desk.memory.account.plan(denied());
+    desk.memory.jobs.plan(denied());
+    let ended = desk.prune(&["--keep", "1"]).await;
+    assert_eq!((ended.kind, ended.rule(&digest(4))), (Some(Kind::System), "references_unknown".to_owned()));
+    assert_eq!(ended.of("image", "deleted"), Vec::<String>::new());
+}
+
+/// Its variable has a value in jobs of that environment alone.
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_does_not_tell_its_image_keeps_all_images() {
+    let desk = a_project().await;
+    let with = |patch: serde_json::Value| {
+        move |manifest: &mut serde_json::Value| {
+            let mut entry = manifest["environments"]["dev"].clone();
+            entry["patch"] = patch;
+            entry["account"] = "${PRODUCTION_ACCOUNT}".into();
+            manifest["environments"]["production"] = entry;
+        }
+    };
+    desk.manifest(with(serde_json::json!({"model": {"image": "${PRODUCTION_IMAGE}"}})));
+    let ended = desk.prune(&["--keep", "1"]).await;
+    assert_eq!((ended.kind, ended.rule(&digest(4))), (None, "references_unknown".to_owned()), "{}", ended.told);
+    assert!(ended.told.contains("`production`"), "{}", ended.told);
+    assert_eq!(ended.data["unread"], serde_json::json!(["manifest"]));
+    // Other parts of an entry may have variables.
+    desk.manifest(with(serde_json::json!({"model": {"image": image(4)}})));
+    let ended = desk.prune(&["--keep", "1"]).await;
+    assert_eq!((ended.kind, ended.rule(&digest(4))), (None, "referred_to".to_owned()), "{}", ended.told);
+    assert!(!ended.of("image", "deleted").is_empty(), "{}", ended.data);
+}
+
+/// A review endpoint that `endpoint delete` ended costs three calls, whatever its past.
+#[tokio::test(start_paused = true)]
+async fn the_record_of_a_deleted_endpoint_costs_few_calls() {
+    let calls = async |deployments: u32| {
+        let desk = PruneDesk::new();
+        for number in 1..=deployments {
+            desk.add_deployment("review", number);
+        }
+        let key = format!("deployments/review/{deployments:08}.begin.json");
+        let text = String::from_utf8(desk.memory.objects.contents(&key).unwrap()).unwrap();
+        let mut begin: serde_json::Value = serde_json::from_str(&text).unwrap();
+        begin["kind"] = "delete".into();
+        (begin["to_config"], begin["to_model"]) = (serde_json::Value::Null, serde_json::Value::Null);
+        desk.memory.objects.insert(&key, begin.to_string());
+        let ended = desk.prune(&[]).await;
+        assert_eq!(ended.kind, None, "{}", ended.error);
+        desk.memory.objects.calls().len()
+    };
+    assert_eq!(calls(1).await, calls(40).await);
+}
+
+/// They come and go while the endpoint stays as it is.
+#[tokio::test(start_paused = true)]
+async fn inference_components_keep_their_models_and_images() {
+    let desk = a_project().await;
+    desk.memory.serving.create_config(&example_config("shared", &model_name("beer", 1))).await.unwrap();
+    desk.memory.serving.create_endpoint(&example_endpoint("shared", "shared")).await.unwrap();
+    let components = ComponentParts { models: vec![model_name("wine", 1)], images: vec![image(3)] };
+    desk.memory.serving.set_components("shared", components);
+    let ended = desk.prune(&["--keep", "1"]).await;
+    assert_eq!(
+        (ended.kind, ended.rule(&model_name("wine", 1))),
+        (None, "used_by_endpoint".to_owned()),
+        "{}",
+        ended.data
+    );
+    assert_eq!(ended.rule(&digest(3)), "used_by_endpoint", "{}", ended.data);
+    let looks = desk.memory.serving.count("components");
+    assert!(looks > 2, "{looks}");
 }
