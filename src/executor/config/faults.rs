@@ -28,7 +28,7 @@ pub fn all(text: &str) -> Vec<Fault> {
     let Ok(mut table) = text.parse::<toml::Table>() else { return Vec::new() };
     let (mut faults, mut seen): (Vec<Fault>, Vec<String>) = (Vec::new(), Vec::new());
     while faults.len() < MOST {
-        let Err(failure) = operator_file::parse_table(table.clone()) else { break };
+        let Err(failure) = operator_file::parse_table(&table) else { break };
         let names: Vec<_> = failure.message().split('`').skip(1).step_by(2).map(str::to_owned).collect();
         let Some(first) = names.first().cloned() else {
             faults.push(Fault { line: None, failure });

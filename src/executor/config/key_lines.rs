@@ -87,7 +87,7 @@ pub fn values(text: &str) -> Vec<(String, toml::Value, Option<usize>)> {
     let mut found = Vec::new();
     if let Ok(table) = text.parse::<toml::Table>() {
         for (name, value) in &table {
-            collect(text, name.clone(), vec![Step::Key(name.clone())], value, &mut found);
+            collect(text, name.clone(), &[Step::Key(name.clone())], value, &mut found);
         }
     }
     found
@@ -95,21 +95,21 @@ pub fn values(text: &str) -> Vec<(String, toml::Value, Option<usize>)> {
 
 type Found = Vec<(String, toml::Value, Option<usize>)>;
 
-fn collect(text: &str, key: String, path: Vec<Step>, value: &toml::Value, found: &mut Found) {
+fn collect(text: &str, key: String, path: &[Step], value: &toml::Value, found: &mut Found) {
     let below = |step: Step| path.iter().cloned().chain([step]).collect::<Vec<_>>();
     match value {
         toml::Value::Table(table) if !table.is_empty() => {
             for (name, value) in table {
-                collect(text, format!("{key}.{name}"), below(Step::Key(name.clone())), value, found);
+                collect(text, format!("{key}.{name}"), &below(Step::Key(name.clone())), value, found);
             }
         }
         toml::Value::Array(items) if items.iter().any(toml::Value::is_table) => {
             for (index, value) in items.iter().enumerate() {
-                collect(text, format!("{key}[{index}]"), below(Step::Index(index)), value, found);
+                collect(text, format!("{key}[{index}]"), &below(Step::Index(index)), value, found);
             }
         }
         value => {
-            let line = line_of(text, &path);
+            let line = line_of(text, path);
             found.push((key, value.clone(), line));
         }
     }

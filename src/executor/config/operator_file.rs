@@ -28,10 +28,10 @@ pub fn parse(text: &str) -> Result<Settings, Failure> {
 }
 
 /// Checks the file as a table, from which keys may have been taken.
-pub(super) fn parse_table(table: toml::Table) -> Result<Settings, Failure> {
+pub(super) fn parse_table(table: &toml::Table) -> Result<Settings, Failure> {
     let settings: Settings = serde_path_to_error::deserialize(toml::Value::Table(table.clone()))
         .map_err(|error| wrong_shape(&error.path().to_string(), error.inner().message()))?;
-    judge(settings, &table)
+    judge(settings, table)
 }
 
 fn judge(settings: Settings, values: &toml::Table) -> Result<Settings, Failure> {

@@ -1,7 +1,7 @@
 //! Counts what the processes of a runner host do, for Prometheus.
 //!
-//! [`counts`] adds up in this process, [`spool`] brings the sums of all processes together on the disk, [`text`] makes the file that the
-//! node exporter reads. [`catalog`] is the table of the metrics. Nothing is counted until [`begin`] is called.
+//! `counts` adds up in this process, `spool` brings the sums of all processes together on the disk, `text` makes the file that the
+//! node exporter reads. `catalog` is the table of the metrics. Nothing is counted until [`begin`] is called.
 
 mod catalog;
 mod counts;

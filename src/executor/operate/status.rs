@@ -70,7 +70,9 @@ async fn show_all(host: &ViewedHost<'_>, args: &StatusArgs, cancellation: Cancel
         } else {
             let start = if watches { TOP } else { "" };
             host.printer.write_data(format!("{start}{}", jobs.text()).as_bytes())?;
-            jobs.unreadable.iter().for_each(|problem| host.printer.warn(problem));
+            for problem in &jobs.unreadable {
+                host.printer.warn(problem);
+            }
         }
         if !watches || host.printer.is_broken() {
             return Ok(());

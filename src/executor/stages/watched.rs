@@ -127,7 +127,7 @@ fn reason(kind: Kind) -> FailureReason {
 fn note(job: &JobContext, begun: SystemTime) -> JobNote {
     let identity = JobIdentity::of(job);
     JobNote {
-        gitlab: identity.instance.to_string(),
+        gitlab: identity.instance,
         project: job.job_info.project_full_path.clone(),
         job_id: job.id.0,
         job_name: job.job_info.name.clone(),

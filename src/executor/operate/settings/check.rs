@@ -14,7 +14,7 @@ use crate::config::settings::{JOURNALD, Settings};
 use crate::ui::Printer;
 
 #[derive(Debug, Args)]
-pub(super) struct CheckArgs {
+pub struct CheckArgs {
     /// Print one JSON object on stdout in place of the lines
     #[arg(long)]
     json: bool,
@@ -55,7 +55,9 @@ pub(super) fn run(args: &CheckArgs, config: &Path, printer: &Printer) -> anyhow:
             let text = render(&fault.failure.into());
             printer.error(format!("{}{place}: {}", config.display(), text.strip_prefix("error: ").unwrap_or(&text)));
         }
-        warnings.iter().for_each(|warning| printer.warn(warning));
+        for warning in &warnings {
+            printer.warn(warning);
+        }
         if count == 0 {
             printer.line(format!("{} is usable; the stages of the next jobs read it as it is", config.display()));
         }

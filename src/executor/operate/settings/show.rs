@@ -13,7 +13,7 @@ use crate::config::operator_file;
 use crate::ui::Printer;
 
 #[derive(Debug, Args)]
-pub(super) struct ShowArgs {
+pub struct ShowArgs {
     /// Say where each value comes from: a line of the file, a variable of the environment of this command, or the program's default
     #[arg(long)]
     origin: bool,

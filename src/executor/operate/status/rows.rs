@@ -285,3 +285,102 @@ fn cost(settings: &Settings, note: &JobNote, now: SystemTime) -> (Option<f64>, S
 fn amount(cost: f64) -> String {
     format!("about {cost:.2}")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+    use crate::base::clock::HostClock;
+    use crate::session::current_run::CurrentRun;
+    use crate::session::job_note::{NotedBill, NotedStatus, seconds_of};
+    use crate::session::record::Queued;
+
+    fn settings(state_dir: &Path) -> Settings {
+        let text = format!("[storage]\nbucket = \"b\"\n[job]\n[runner]\nstate_dir = \"{}\"\n", state_dir.display());
+        toml::from_str(&text).unwrap()
+    }
+
+    fn status(phase: &str, billed_since: Option<u64>, is_spot: bool) -> NotedStatus {
+        NotedStatus {
+            training_job: "t".to_owned(),
+            phase: phase.to_owned(),
+            since: 900,
+            billed_since,
+            is_spot,
+            instances: vec![("ml.m5.large".to_owned(), 2)],
+        }
+    }
+
+    fn at(second: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(second)
+    }
+
+    #[test]
+    fn the_phase_is_what_the_job_does_now() {
+        let of = |note: &JobNote, record: Option<&SessionRecord>, is_closing| {
+            phase(note, record, is_closing, at(1000), &Stamp::of_day(at(1000)))
+        };
+        let said = |words: &str, seconds| (words.to_owned(), Some(seconds));
+        let mut note = JobNote { stage: "prepare".to_owned(), stage_begun: 960, ..JobNote::default() };
+        let mut record = SessionRecord::default();
+        assert_eq!(of(&note, None, false), said("prepare", 40));
+        assert_eq!(of(&note, Some(&record), false), said("prepare", 40));
+        record.queued = Some(Queued { types: vec!["ml.g5.xlarge".to_owned()], since: Stamp::of_day(at(700)) });
+        assert_eq!(of(&note, Some(&record), false), said("waiting for the quota of ml.g5.xlarge", 300));
+        record.queued = None;
+        record.current = Some(CurrentRun { stage: "build_script".to_owned(), ..CurrentRun::default() });
+        note.stage = "run build_script".to_owned();
+        note.status = Some(status("download", None, false));
+        assert_eq!(of(&note, Some(&record), false), said("download", 100));
+        note.status = Some(status("training", None, false));
+        assert_eq!(of(&note, Some(&record), false), said("script: build_script", 40));
+        note.stage_over = true;
+        assert_eq!(of(&note, Some(&record), false), said("between two stages", 40));
+        assert_eq!(of(&note, Some(&record), true), said("being cleaned up", 40));
+        record.leaving = Some(Stamp::of_day(at(995)));
+        assert_eq!(of(&note, Some(&record), true).1, Some(5));
+    }
+
+    #[test]
+    fn the_cost_is_that_of_the_instances_so_far() {
+        let settings = settings(Path::new("/x"));
+        let of = |note: &JobNote| cost(&settings, note, at(3600));
+        let mut note = JobNote::default();
+        assert_eq!(of(&note), (None, String::new()));
+        note.status = Some(status("waiting for instances", None, false));
+        assert_eq!(of(&note).0, Some(0.0));
+        note.status = Some(status("training", Some(1800), false));
+        let (value, words) = of(&note);
+        assert!((value.unwrap() - 0.115).abs() < 1e-9 && words.starts_with("about $0.1"), "{value:?} {words}");
+        let bill = NotedBill { billable: Some(3600), cost: Some(1.0), ..NotedBill::default() };
+        note.bills.insert("earlier".to_owned(), bill.clone());
+        note.bills.insert("t".to_owned(), bill);
+        assert!((of(&note).0.unwrap() - 1.115).abs() < 1e-9, "the bill of the current job is told by its time");
+        note.status = Some(status("training", Some(1800), true));
+        assert_eq!(of(&note), (None, "known at its end".to_owned()));
+    }
+
+    #[test]
+    fn a_host_is_read_without_a_trace() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = settings(&dir.path().join("state"));
+        assert_eq!(HostJobs::read(&settings, &HostClock).unwrap().text(), "No job runs on this host\n");
+        assert!(!dir.path().join("state").exists());
+        let (state_dir, now) = (&settings.runner.state_dir, seconds_of(HostClock.now()));
+        let id = |number: u32| SessionId::parse(&format!("gitlab-231-{number}-abcdef12")).unwrap();
+        let note = JobNote { job_id: 12, project: "g/\u{1b}[31mp".to_owned(), begun: now, ..JobNote::default() };
+        JobNotes::at(state_dir).begin(&id(12), note);
+        let records = Records::open(state_dir).unwrap();
+        records.save(&id(13), &SessionRecord::default()).unwrap();
+        std::fs::write(state_dir.join("sessions/gitlab-231-14-abcdef12.json"), "{").unwrap();
+        let found = HostJobs::read(&settings, &HostClock).unwrap();
+        assert_eq!(found.jobs.len(), 2);
+        assert!(found.unreadable.len() == 1 && found.unreadable[0].contains("gitlab-231-14"), "{:?}", found.unreadable);
+        let text = found.text();
+        assert!(!text.contains('\u{1b}') && text.contains("12 ") && text.contains("gitlab-231-13-abcdef12"), "{text}");
+        let row = found.jobs.iter().find(|row| row.job == 12).unwrap();
+        assert!(row.is_exactly("12") && row.is_exactly("gitlab-231-12-abcdef12") && !row.is_exactly("1"));
+        assert!(row.begins_with("1") && row.begins_with("gitlab-231-12") && !row.begins_with(""));
+    }
+}
