@@ -119,9 +119,9 @@ mod tests {
     fn all_mistakes_are_told_at_once() {
         let text = "[aws]\nregion = \"eu-west-1a\"\nregoin = \"x\"\n[storage]\nbucket = \"s3://b\"\nprefix = \"/\"\n[job]\n\
                     instance_count = \"two\"\nsecurity_group_ids = [\"sg-1\"]\n[limits]\nlease_seconds = 1\n[metrics]\nfile = \"x\"\n\
-                    [[rules]]\nname = \"\"\n[[rules]]\nname = \"b\"\n[rules.allow]\nmax_cost = 3.0\ninstance_types = []\n";
+                    [[rules]]\nname = \"\"\n[rules.match]\nprojects = [\"x\"]\n[[rules]]\nname = \"b\"\n[rules.allow]\nmax_cost = 3.0\ninstance_types = []\n";
         let lines: Vec<_> = told(text).into_iter().map(|(line, _)| line).collect();
-        let expected = [2, 3, 5, 6, 8, 9, 11, 13, 15, 19, 20];
+        let expected = [2, 3, 5, 6, 8, 9, 11, 13, 15, 21, 22];
         assert_eq!(lines, expected.map(Some), "{:#?}", told(text));
     }
 

@@ -403,7 +403,7 @@ mod tests {
         assert_eq!((note.stage.as_str(), note.version, note.begun), ("prepare", VERSION, 5));
         // A process was killed between the removal of its note and the last step.
         fs::write(dir.path().join("jobs/gitlab-1-9-abcdef12.counted"), "{}").unwrap();
-        notes.conclude(&id(1), UNIX_EPOCH + Duration::from_secs(60));
+        notes.conclude(&id(1), UNIX_EPOCH + Duration::from_mins(1));
         notes.conclude(&id(1), UNIX_EPOCH);
         assert_eq!(fs::read_dir(dir.path().join("jobs")).unwrap().count(), 0);
     }

@@ -131,7 +131,7 @@ fn check_log(text: &str, jobs: usize) {
     let created: Vec<_> = created.iter().filter(|line| line["operation"] == "CreateTrainingJob").collect();
     let has_all =
         |line: &&&Value| line["duration_ms"].is_u64() && line["outcome"] == "ok" && line["request"].is_string();
-    assert!(!created.is_empty() && created.iter().all(|line| has_all(&line)), "{created:?}");
+    assert!(!created.is_empty() && created.iter().all(has_all), "{created:?}");
     assert!(lines.iter().any(|line| line["event"] == "the training job is in another phase"), "no phase is told");
     let ended: Vec<_> = lines.iter().filter(|line| line["event"] == "the job has ended").collect();
     assert_eq!(ended.len(), jobs);

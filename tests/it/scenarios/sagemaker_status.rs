@@ -32,7 +32,7 @@ fn a_job_is_shown_while_it_runs_and_not_any_more_when_it_is_over() {
         (&row["job"], &row["project"], &row["session"]),
         (&4711.into(), &"ml/churn".into(), &session.as_str().into())
     );
-    assert_eq!((&row["stage"], &row["phase"]), (&"run build_script".into(), &"script: build_script".into()), "{shown}");
+    assert_eq!((&row["stage"], &row["phase"]), (&"run build_script".into(), &"script: step_script".into()), "{shown}");
     assert_eq!((&row["instances"], &row["lease"]["is_over"]), (&"ml.m5.large".into(), &false.into()), "{shown}");
     assert!(row["elapsed_seconds"].is_u64() && row["cost"].as_f64().is_some_and(|cost| cost < 1.0), "{shown}");
     assert_eq!(shown["unreadable"], Value::Array(Vec::new()));
