@@ -88,7 +88,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
-        assert!(!render(&sums, 3, false).contains("project"));
+        assert!(!render(&sums, 3, false).contains("project="));
     }
 
     #[test]

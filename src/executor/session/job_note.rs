@@ -229,7 +229,8 @@ impl JobNotes {
         // Without serde's text, which repeats values.
         let note: JobNote = serde_json::from_slice(&text)
             .map_err(|_| anyhow::anyhow!("the note about a job {} cannot be understood", path.display()))?;
-        anyhow::ensure!(note.version <= VERSION, "{} is of a newer program", path.display());
+        let is_known = (1..=VERSION).contains(&note.version);
+        anyhow::ensure!(is_known, "{} has version {}; this program knows {VERSION}", path.display(), note.version);
         Ok(Some(note))
     }
 

@@ -227,8 +227,11 @@ fn phase(
         );
     }
     let is_container = record.current.is_some() && !note.stage_over;
+    // The agent is ready before SageMaker says so.
+    let is_up = record.nodes.rows().any(|node| node.ready);
+    let is_awaited = |phase: &str| phase != "training" && !(is_up && phase == "download");
     match (&note.status, &record.current) {
-        (Some(status), Some(_)) if is_container && status.phase != "training" => {
+        (Some(status), Some(_)) if is_container && is_awaited(&status.phase) => {
             (status.phase.clone(), Some(job_note::since(status.since, now).as_secs()))
         }
         (_, Some(current)) if is_container => of_stage(&format!("script: {}", current.stage)),
