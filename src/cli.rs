@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use executor::config::settings;
 use executor::lifecycle::credentials::CredentialsArgs;
@@ -17,6 +17,8 @@ use executor::lifecycle::release::ReleaseArgs;
 use executor::lifecycle::report::ReportArgs;
 use executor::lifecycle::validate::ValidateArgs;
 use executor::operate::policy::PolicyArgs;
+use executor::operate::settings::ConfigCommand;
+use executor::operate::status::StatusArgs;
 use executor::operate::sweep::SweepArgs;
 use executor::operate::try_job::TryArgs;
 use executor::sandbox::init::SandboxInitArgs;
@@ -39,7 +41,10 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Print the job's directories and session for the runner (called by GitLab Runner)
-    Config,
+    ///
+    /// With `check` and `show`, for people: the operator's file.
+    #[command(args_conflicts_with_subcommands = true)]
+    Config(ConfigArgs),
     /// Check the job and create its training job (called by GitLab Runner)
     Prepare,
     /// Run a script of the job, on the host or in the training job (called by GitLab Runner)
@@ -55,6 +60,8 @@ pub(crate) enum Command {
     Try(TryArgs),
     /// End what jobs left in AWS: training jobs and objects that no `cleanup` reached
     Sweep(SweepArgs),
+    /// Show the jobs of this host, or one of them with its last lines
+    Status(StatusArgs),
     /// Show what the operator's file allows
     Policy(PolicyArgs),
     /// Make the files of a new project: one that trains a model, or one that serves it
@@ -116,4 +123,11 @@ pub(crate) enum Command {
     /// Connect with a host through the sandbox's proxy (called by ssh in a sandbox)
     #[command(hide = true)]
     SandboxTunnel(SandboxTunnelArgs),
+}
+
+/// Without a command it is the call of GitLab Runner.
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<ConfigCommand>,
 }

@@ -11,12 +11,12 @@ use executor::base::failure::ExitCodes;
 use executor::base::privacy;
 use executor::config::env::Environment;
 use executor::lifecycle::{self, CommandInputs};
-use executor::stages::{self, StageInputs, arguments, caller_watch};
+use executor::stages::{self, StageInputs, StageName, arguments, caller_watch};
 use executor::ui::{self, Printer};
 use executor::{agent, operate, sandbox};
 use gitlab::GitLab;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, ConfigArgs};
 use crate::manual;
 
 /// Runs one command to its end.
@@ -32,7 +32,8 @@ pub(crate) fn run(cli: Cli, env: Environment) -> ExitCode {
     }
     let Cli { config, command } = cli;
     let (connect, clock) = (Arc::new(Aws::default()), Arc::new(HostClock) as Arc<dyn Clock>);
-    let stage_inputs = |env, config| StageInputs {
+    let stage_inputs = |name, env, config| StageInputs {
+        name,
         env,
         config,
         printer: printer.clone(),
@@ -47,24 +48,30 @@ pub(crate) fn run(cli: Cli, env: Environment) -> ExitCode {
         printer: printer.clone(),
     };
     match command {
-        Command::Config => {
-            small(stages::bounded(stage_inputs(env, config), async |context| stages::config::run(&context)))
+        Command::Config(ConfigArgs { command: None }) => {
+            let stage = async |context| stages::config::run(&context);
+            small(stages::bounded(stage_inputs(StageName::Config, env, config), stage))
+        }
+        Command::Config(ConfigArgs { command: Some(command) }) => {
+            small(operate::settings::run(command, &config, &env, &printer))
         }
         Command::Prepare => {
             let stage = async |context| caller_watch::guarded(context, stages::prepare::run).await;
-            small(stages::bounded(stage_inputs(env, config), stage))
+            small(stages::bounded(stage_inputs(StageName::Prepare, env, config), stage))
         }
         Command::Run { script, stage } => {
+            let name = StageName::Run(stage.clone());
             let work = async |context| Box::pin(stages::run::run(context, &script, &stage)).await;
             let stage = async |context| caller_watch::guarded(context, work).await;
-            small(stages::bounded(stage_inputs(env, config), stage))
+            small(stages::bounded(stage_inputs(name, env, config), stage))
         }
-        Command::Cleanup => small(stages::bounded(stage_inputs(env, config), stages::cleanup::run)),
+        Command::Cleanup => small(stages::bounded(stage_inputs(StageName::Cleanup, env, config), stages::cleanup::run)),
         Command::SandboxInit(args) => small(sandbox::init::run(args)),
         Command::SandboxTunnel(args) => sandbox::tunnel::run(&args, &env),
         Command::Agent => few_threads(agent::run(&env, &*connect, clock)),
         Command::Manual { folder } => manual::write(&folder, &printer),
         Command::Sweep(args) => small(operate::sweep::run(args, &config, &*connect, clock, &printer)),
+        Command::Status(args) => small(operate::status::run(args, &config, &*connect, clock, &printer)),
         Command::Policy(args) => small(operate::policy::run(args, &config, &printer)),
         Command::Init(args) => small(lifecycle::run(command_inputs(env), args, lifecycle::init::run)),
         Command::Validate(args) => small(lifecycle::run(command_inputs(env), args, lifecycle::validate::run)),

@@ -1,5 +1,5 @@
 //! A line of the program's log for each request to AWS: operation, object, answer, duration, request ID. No header, body or credential, and
-//! no part of a key that is hard to guess: who knows it may read what is there.
+//! no part of a key that is hard to guess: who knows it may read what is there. Counts the requests for the metrics.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -11,6 +11,8 @@ use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
 use aws_smithy_runtime_api::client::orchestrator::Metadata;
 use aws_smithy_types::config_bag::{Storable, StoreReplace};
+use executor::metrics;
+use executor::ui::operator_log::API;
 use serde_json::Value;
 
 /// Members of requests that name an object.
@@ -32,6 +34,8 @@ const NAMES: [&str; 14] = [
 ];
 /// Headers with the ID of a request.
 const REQUEST_IDS: [&str; 2] = ["x-amzn-requestid", "x-amz-request-id"];
+/// Words in the codes of throttled requests.
+const THROTTLED: [&str; 4] = ["Throttl", "TooManyRequests", "SlowDown", "RequestLimitExceeded"];
 /// As many hex digits in a row are not shown.
 const SECRET_DIGITS: usize = 16;
 
@@ -92,7 +96,9 @@ impl Intercept for CallLog {
         _: &RuntimeComponents,
         bag: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        if tracing::enabled!(tracing::Level::DEBUG) {
+        let is_logged =
+            tracing::enabled!(tracing::Level::DEBUG) || tracing::enabled!(target: API, tracing::Level::INFO);
+        if is_logged || metrics::is_on() {
             let number = bag.load::<Attempt>().map_or(0, |attempt| attempt.number) + 1;
             let object = object(context.request());
             bag.interceptor_state().store_put(Attempt { number, begun: Instant::now(), object });
@@ -108,8 +114,9 @@ impl Intercept for CallLog {
     ) -> Result<(), BoxError> {
         // A request that could not be signed has no attempt.
         if let Some(attempt) = bag.load::<Attempt>() {
-            let operation = bag.load::<Metadata>().map(|call| format!("{} {}", call.service(), call.name()));
-            let (operation, object) = (operation.unwrap_or_default(), &attempt.object);
+            let names = bag.load::<Metadata>().map(|call| (call.service(), call.name())).unwrap_or_default();
+            count(names, attempt, context.response());
+            let (operation, object) = (format!("{} {}", names.0, names.1), &attempt.object);
             let call = format!("{operation}{object}: {}", status(context.response()));
             // A panic elsewhere leaves the counts whole.
             let due = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).due(&call, Instant::now());
@@ -122,14 +129,51 @@ impl Intercept for CallLog {
     }
 }
 
+/// Counts the request, and logs its fields: at the level `info` when it changes something outside the bucket, or was not answered as hoped.
+fn count((service, operation): (&str, &str), attempt: &Attempt, response: Option<&HttpResponse>) {
+    let (outcome, seconds) = (outcome(response), attempt.begun.elapsed().as_secs_f64());
+    metrics::add(&metrics::API_CALLS, &[service, operation, outcome], 1.0);
+    metrics::observe(&metrics::API_SECONDS, &[service], seconds);
+    let status = response.map(|response| response.status().as_u16());
+    let (object, request, number) = (attempt.object.trim(), request_id(response), attempt.number);
+    let reads = ["Get", "Head", "List", "Describe", "Filter"].iter().any(|verb| operation.starts_with(verb));
+    let is_usual = matches!(outcome, "ok" | "absent") && (reads || service == "S3");
+    let duration_ms = u64::try_from(attempt.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    if is_usual {
+        tracing::debug!(target: API, service, operation, object, outcome, status, duration_ms, attempt = number, request, "request to AWS");
+    } else {
+        tracing::info!(target: API, service, operation, object, outcome, status, duration_ms, attempt = number, request, "request to AWS");
+    }
+}
+
+/// The class of an answer: a label of the metric.
+fn outcome(response: Option<&HttpResponse>) -> &'static str {
+    let Some(response) = response else { return "no_answer" };
+    let body = response.body().bytes().unwrap_or_default();
+    let says = |word: &str| body.windows(word.len()).any(|part| part == word.as_bytes());
+    match response.status().as_u16() {
+        200..=399 => "ok",
+        404 => "absent",
+        429 | 503 => "throttled",
+        400.. if THROTTLED.iter().any(|word| says(word)) => "throttled",
+        401 | 403 => "denied",
+        400 if says("AccessDenied") => "denied",
+        500.. => "failed",
+        _ => "refused",
+    }
+}
+
+fn request_id(response: Option<&HttpResponse>) -> Option<&str> {
+    response.and_then(|response| REQUEST_IDS.iter().find_map(|name| response.headers().get(*name)))
+}
+
 fn status(response: Option<&HttpResponse>) -> String {
     response.map_or_else(|| "no answer".to_owned(), |response| response.status().as_u16().to_string())
 }
 
 fn answer(response: Option<&HttpResponse>, attempt: &Attempt) -> String {
     let milliseconds = attempt.begun.elapsed().as_millis();
-    let id = response.and_then(|response| REQUEST_IDS.iter().find_map(|name| response.headers().get(*name)));
-    let id = id.map(|id| format!(", request {id}")).unwrap_or_default();
+    let id = request_id(response).map(|id| format!(", request {id}")).unwrap_or_default();
     let retry = if attempt.number > 1 { format!(", attempt {}", attempt.number) } else { String::new() };
     format!(" after {milliseconds} ms{id}{retry}")
 }
@@ -178,6 +222,19 @@ mod tests {
         ] {
             assert_eq!(guessable(&key), shown);
         }
+    }
+
+    #[test]
+    fn answers_have_a_class() {
+        let of = |status: u16, body: &'static str| {
+            let response = HttpResponse::new(status.try_into().unwrap(), body.into());
+            outcome(Some(&response))
+        };
+        assert_eq!(outcome(None), "no_answer");
+        assert_eq!([of(200, ""), of(304, ""), of(404, ""), of(503, "SlowDown")], ["ok", "ok", "absent", "throttled"]);
+        assert_eq!(of(400, r#"{"__type":"ThrottlingException"}"#), "throttled");
+        assert_eq!(of(400, r#"{"__type":"AccessDeniedException"}"#), "denied");
+        assert_eq!([of(403, ""), of(400, ""), of(412, ""), of(500, "")], ["denied", "refused", "refused", "failed"]);
     }
 
     #[test]

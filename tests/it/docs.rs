@@ -5,6 +5,7 @@ mod emulator;
 mod explain;
 mod jobs;
 mod lifecycle;
+mod observability;
 mod policies;
 mod statements;
 mod units;

@@ -5,12 +5,12 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv6Net};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// One entry of `sandbox.allow`: a name, in which `*` stands for any characters, an address or a range of addresses; each with a port or for
 /// all ports.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct DestinationPattern {
     host: HostPattern,
     port: Option<u16>,
@@ -44,6 +44,21 @@ impl TryFrom<String> for DestinationPattern {
 
     fn try_from(text: String) -> Result<Self, NotADestination> {
         parse(&text).ok_or(NotADestination(text))
+    }
+}
+
+impl From<DestinationPattern> for String {
+    fn from(pattern: DestinationPattern) -> Self {
+        let host = match pattern.host {
+            HostPattern::Name(name) => name,
+            HostPattern::Range(range) if is_single(&range) => range.addr().to_string(),
+            HostPattern::Range(range) => range.to_string(),
+        };
+        match pattern.port {
+            Some(port) if host.contains(':') => format!("[{host}]:{port}"),
+            Some(port) => format!("{host}:{port}"),
+            None => host,
+        }
     }
 }
 

@@ -90,6 +90,11 @@ impl Failure {
         &self.message
     }
 
+    /// What to change, a sentence each.
+    pub fn hints(&self) -> &[String] {
+        &self.hints
+    }
+
     /// Adds a hint: the exact key, variable, permission or command to change, in backticks.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

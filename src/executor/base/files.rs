@@ -5,6 +5,9 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+/// Mode of a file for everybody; set in full, where the umask takes its part of others.
+const PUBLIC: u32 = 0o644;
+
 /// When the new content must be on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
@@ -25,6 +28,11 @@ pub fn replace_shared(path: &Path, content: &[u8]) -> io::Result<()> {
     replace_with_mode(path, content, Durability::Eventual, 0o666)
 }
 
+/// As [`replace`] without a wait for the disk; everybody may read the new file, whatever the umask is.
+pub fn replace_public(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace_with_mode(path, content, Durability::Eventual, PUBLIC)
+}
+
 fn replace_with_mode(path: &Path, content: &[u8], durability: Durability, mode: u32) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut prefix = path.file_name().unwrap_or_default().to_owned();
@@ -33,6 +41,9 @@ fn replace_with_mode(path: &Path, content: &[u8], durability: Durability, mode: 
     builder.prefix(&prefix).suffix(".tmp").permissions(Permissions::from_mode(mode));
     let mut file = builder.tempfile_in(folder)?;
     file.write_all(content)?;
+    if mode == PUBLIC {
+        file.as_file().set_permissions(Permissions::from_mode(PUBLIC))?;
+    }
     if durability == Durability::Synced {
         file.as_file().sync_all()?;
     }

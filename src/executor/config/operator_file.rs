@@ -9,11 +9,7 @@ use crate::config::settings::{DEFAULT_PATH, Settings};
 
 /// Reads and checks the file.
 pub fn load(path: &Path) -> anyhow::Result<Settings> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        Failure::system(format!("failed to read the operator's file {}", path.display()))
-            .hint(unreadable(path, error.kind()))
-            .caused_by(error)
-    })?;
+    let text = read(path)?;
     parse(&text).map_err(|failure| {
         Failure::system(format!("the operator's file {} is not usable", path.display())).caused_by(failure).into()
     })
@@ -27,10 +23,33 @@ pub fn parse(text: &str) -> Result<Settings, Failure> {
     let deserializer = toml::Deserializer::parse(text).map_err(|error| wrong_syntax(text, &error))?;
     let settings: Settings = serde_path_to_error::deserialize(deserializer)
         .map_err(|error| wrong_shape(&error.path().to_string(), error.inner().message()))?;
-    check::check(&settings)?;
     let values = toml::from_str(text).map_err(|error| wrong_syntax(text, &error))?;
-    check::check_samples(&values, settings.aws.endpoint_url.is_some())?;
+    judge(settings, &values)
+}
+
+/// Checks the file as a table, from which keys may have been taken.
+pub(super) fn parse_table(table: &toml::Table) -> Result<Settings, Failure> {
+    let settings: Settings = serde_path_to_error::deserialize(toml::Value::Table(table.clone()))
+        .map_err(|error| wrong_shape(&error.path().to_string(), error.inner().message()))?;
+    judge(settings, table)
+}
+
+fn judge(settings: Settings, values: &toml::Table) -> Result<Settings, Failure> {
+    check::check(&settings)?;
+    check::check_samples(values, settings.aws.endpoint_url.is_some())?;
     Ok(settings)
+}
+
+/// Reads the file's text.
+///
+/// # Errors
+/// A failure with a hint that names the file.
+pub fn read(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|error| {
+        Failure::system(format!("failed to read the operator's file {}", path.display()))
+            .hint(unreadable(path, error.kind()))
+            .caused_by(error)
+    })
 }
 
 /// Hint for a file that cannot be read.

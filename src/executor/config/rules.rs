@@ -3,10 +3,11 @@
 //! A rule matches on the trusted payload alone. The file of `[[rules]]` is checked in `check`, and `policy` applies it.
 
 use globset::{GlobBuilder, GlobMatcher};
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// One entry of `[[rules]]`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyRule {
     /// Name that refusals and the audit log give; unique in the file.
@@ -20,17 +21,20 @@ pub struct PolicyRule {
 }
 
 /// Conditions on the payload; all that are given must hold, and of a list one entry.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct JobMatch {
     /// Globs on the project's full path, such as `ml/churn`, `ml/*` (one level), `ml/**` (any depth). Case is ignored.
     #[serde(deserialize_with = "filled")]
+    #[schemars(length(min = 1))]
     pub projects: Vec<String>,
     /// Full paths of groups; their projects at any depth match. Globs; case is ignored.
     #[serde(deserialize_with = "filled")]
+    #[schemars(length(min = 1))]
     pub namespaces: Vec<String>,
     /// Globs on the branch or tag, such as `main`, `release/*`; `refs/merge-requests/**` for merge requests.
     #[serde(deserialize_with = "filled")]
+    #[schemars(length(min = 1))]
     pub refs: Vec<String>,
     /// Whether the ref is protected. A GitLab before 18.3 does not tell, which counts as unprotected.
     pub protected: Option<bool>,
@@ -38,11 +42,12 @@ pub struct JobMatch {
     pub fork: Option<bool>,
     /// Hosts of GitLab instances, as in the clone URL: `gitlab.example.com`, `gitlab.example.com:8443`.
     #[serde(deserialize_with = "filled")]
+    #[schemars(length(min = 1))]
     pub instances: Vec<String>,
 }
 
 /// Bounds of a job's request. A key that is absent leaves the default of `[job]` as the only value.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Allowance {
     /// Globs, such as `ml.g5.*`.
@@ -89,7 +94,7 @@ pub struct Allowance {
 }
 
 /// One entry of `secrets.allow`: which jobs may read which secrets of AWS Secrets Manager.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SecretGrant {
     /// Projects or namespaces are named; merge requests of forks match only with `fork = true`.
@@ -97,11 +102,12 @@ pub struct SecretGrant {
     pub jobs: JobMatch,
     /// Globs on names of secrets, or on their ARNs.
     #[serde(deserialize_with = "filled")]
+    #[schemars(length(min = 1))]
     pub ids: Vec<String>,
 }
 
 /// Whether jobs choose something, all have it, or none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Choice {
     Allow,
@@ -110,7 +116,7 @@ pub enum Choice {
 }
 
 /// Treatment of images that are named by a tag, which may lead to another image tomorrow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ImageTags {
     Allow,

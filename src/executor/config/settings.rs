@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::base::destination::DestinationPattern;
 use crate::cloud::{Access, EndpointKind, Network, VpcRegistry};
@@ -19,7 +20,7 @@ use crate::config::rules::{PolicyRule, SecretGrant};
 pub const DEFAULT_PATH: &str = "/etc/sagemaker-executor/sagemaker-executor.toml";
 
 /// All settings of the file.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     #[serde(default)]
@@ -36,6 +37,10 @@ pub struct Settings {
     pub results: ResultsSettings,
     #[serde(default)]
     pub audit: AuditSettings,
+    #[serde(default)]
+    pub log: LogSettings,
+    #[serde(default)]
+    pub metrics: MetricsSettings,
     /// Which jobs may have what; without rules all jobs get the values of `[job]`.
     #[serde(default)]
     pub rules: Vec<PolicyRule>,
@@ -53,7 +58,7 @@ pub struct Settings {
     pub iam: IamSettings,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AwsSettings {
     pub region: Option<String>,
@@ -69,7 +74,7 @@ pub struct AwsSettings {
     pub creator_role_arn: Option<String>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StorageSettings {
     pub bucket: String,
@@ -78,7 +83,7 @@ pub struct StorageSettings {
     pub kms_key_id: Option<String>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a key of its own")]
 pub struct JobSettings {
@@ -131,7 +136,7 @@ pub struct JobSettings {
 }
 
 /// Way from SageMaker to the registry of the training image.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RepositoryAccess {
     /// ECR, by SageMaker itself.
@@ -141,7 +146,7 @@ pub enum RepositoryAccess {
     Vpc,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RunnerSettings {
     pub builds_dir: PathBuf,
@@ -150,7 +155,7 @@ pub struct RunnerSettings {
     pub shell: String,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsSettings {
     pub lease_seconds: u64,
@@ -160,7 +165,7 @@ pub struct LimitsSettings {
     pub results_max_files: u64,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TraceSettings {
     pub live_copy: bool,
@@ -169,26 +174,59 @@ pub struct TraceSettings {
     pub log_requests_per_second: f64,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ResultsSettings {
     pub keep_outside_links: bool,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AuditSettings {
     /// `audit.log` in `runner.state_dir` when absent.
     pub file: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+/// The program's log for operators; without a file there is none.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogSettings {
+    /// An absolute path, or [`JOURNALD`].
+    pub file: Option<String>,
+    pub level: LogLevel,
+}
+
+/// Value of `log.file` that sends the log to systemd's journal.
+pub const JOURNALD: &str = "journald";
+
+/// The least level of events in the log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+}
+
+/// Counts for Prometheus; without a file nothing is counted.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct MetricsSettings {
+    pub file: Option<PathBuf>,
+    /// The paths of projects are labels of the jobs.
+    pub by_project: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SandboxSettings {
     pub enabled: bool,
     /// The path of the job's builds, in the sandbox and in the container.
     pub builds_dir: PathBuf,
     /// Besides GitLab itself.
+    #[schemars(with = "Vec<String>")]
     pub allow: Vec<DestinationPattern>,
     /// Besides the system's own paths.
     pub readable: Vec<PathBuf>,
@@ -202,7 +240,7 @@ pub struct SandboxSettings {
 }
 
 /// Secrets of AWS Secrets Manager for the containers of jobs.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SecretsSettings {
     /// Jobs get no secret that no entry grants.
@@ -210,7 +248,7 @@ pub struct SecretsSettings {
 }
 
 /// Names that only the policies of `policy iam` hold.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct IamSettings {
     pub host_role_arn: Option<String>,

@@ -1,5 +1,7 @@
 //! Commands that an operator types.
 
 pub mod policy;
+pub mod settings;
+pub mod status;
 pub mod sweep;
 pub mod try_job;

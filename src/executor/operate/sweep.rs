@@ -24,11 +24,13 @@ use crate::cloud::{Access, CloudError, Connect, ObjectStore, ObjectSurvey, Runni
 use crate::config::operator_file;
 use crate::config::settings::Settings;
 use crate::session::close::{self, Patience};
+use crate::session::job_note::{self, JobNote, JobNotes};
 use crate::session::left_over::{self, Witness};
 use crate::session::lost_sessions::{Life, LostSearch, LostSession, Running};
 use crate::session::record::Records;
 use crate::session::stamp::Stamp;
 use crate::session::{Host, Session, SessionId};
+use crate::telemetry;
 use crate::ui::Printer;
 
 use report::{FoundBy, Row, SweepOutcome, SweepReport};
@@ -64,6 +66,7 @@ pub async fn run(
 ) -> ExitCode {
     let sweeping = async |cancellation| {
         let settings = operator_file::load(config)?;
+        telemetry::begin(&settings, &clock);
         let host = Host { settings: &settings, printer, clock };
         let sweep = Sweep { args: &args, settings: &settings, connect, host, report: Mutex::default(), cancellation };
         Box::pin(sweep.run()).await
@@ -271,6 +274,10 @@ impl Sweep<'_> {
 
     fn conclude(self) -> anyhow::Result<()> {
         let (report, printer) = (self.report.into_inner(), self.host.printer);
+        if !self.args.dry_run {
+            forget_notes(&self.host, self.args.older_than.unwrap_or(DAY));
+            report.count();
+        }
         if self.args.json {
             printer.write_data(format!("{}\n", serde_json::to_string(&report)?).as_bytes())?;
         } else if report.sessions.is_empty() && report.errors.is_empty() {
@@ -286,6 +293,19 @@ impl Sweep<'_> {
             (failed, _) => format!("{failed} sessions could not be ended, and the search for more is incomplete"),
         };
         Err(Failure::system(what).hint("run `sagemaker-executor sweep` again once the errors above are mended").into())
+    }
+}
+
+/// Counts jobs of which nothing but a note is left: their runner was killed before `prepare` made a record, and never called `cleanup`.
+fn forget_notes(host: &Host<'_>, older_than: Duration) {
+    let state_dir = &host.settings.runner.state_dir;
+    let (notes, now) = (JobNotes::at(state_dir), host.clock.now());
+    let Ok(recorded) = Records::at(state_dir).sessions() else { return };
+    for id in notes.sessions().unwrap_or_default() {
+        let is_old = |note: &JobNote| job_note::since(note.begun.max(note.stage_begun), now) >= older_than;
+        if recorded.binary_search(&id).is_err() && notes.load(&id).ok().flatten().is_some_and(|note| is_old(&note)) {
+            notes.conclude(&id, now);
+        }
     }
 }
 

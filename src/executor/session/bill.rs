@@ -53,14 +53,6 @@ pub struct EarlierJob {
     pub bill: Bill,
 }
 
-/// All phases of a training job, in order, in the words of the job's log.
-const PHASES: [(InstancePhase, &str); 4] = [
-    (InstancePhase::Provisioning, "waiting for instances"),
-    (InstancePhase::Download, "download"),
-    (InstancePhase::Training, "training"),
-    (InstancePhase::Upload, "upload"),
-];
-
 impl Bill {
     /// The bill at this time; `own` are the operator's prices.
     pub fn of(job: &TrainingJob, now: SystemTime, own: &BTreeMap<String, f64>) -> Self {
@@ -100,6 +92,11 @@ impl Bill {
             phases,
             earlier: Vec::new(),
         }
+    }
+
+    /// When the first instance was up, if one is known to have been.
+    pub fn billed_since(&self) -> Option<SystemTime> {
+        first_billed(&self.phases)
     }
 
     /// With the bills of the session's training jobs before this one; those that cost nothing are left out.
@@ -156,7 +153,8 @@ impl Bill {
 
     /// The phases in one line of the job's log.
     pub fn phase_line(&self) -> String {
-        let known = PHASES.iter().map(|(phase, words)| (words, self.total(*phase))).filter(|(_, seconds)| *seconds > 0);
+        let all = InstancePhase::ALL.into_iter();
+        let known = all.map(|phase| (phase.words(), self.total(phase))).filter(|(_, seconds)| *seconds > 0);
         let words: Vec<_> = known.map(|(words, seconds)| format!("{words} {}", duration(seconds))).collect();
         format!("SageMaker: {}", if words.is_empty() { "less than a second".to_owned() } else { words.join(", ") })
     }

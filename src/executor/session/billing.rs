@@ -12,6 +12,7 @@ use crate::protocol::project::{Selection, Trees};
 use crate::session::Session;
 use crate::session::bill::{Bill, EarlierJob};
 use crate::session::idle::IdleTime;
+use crate::session::job_note;
 use crate::session::job_report::{self, REPORT_FILE, REPORT_START};
 use crate::session::spec;
 use crate::session::state::Creation;
@@ -115,8 +116,11 @@ pub(super) fn log(session: &Session<'_>, job: &TrainingJob) {
     tracing::info!(job = job.name, phases = bill.phase_line(), bill = bill.line(), "the training job has ended");
 }
 
+/// The bill so far, which is noted for the metrics.
 fn of(session: &Session<'_>, job: &TrainingJob) -> Bill {
-    Bill::of(job, session.clock.now(), &session.settings.prices)
+    let bill = Bill::of(job, session.clock.now(), &session.settings.prices);
+    job_note::billed(session, job, &bill);
+    bill
 }
 
 /// Adds the bills of the training jobs before the current one: each had an instance, or may have had one.

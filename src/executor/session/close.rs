@@ -14,6 +14,7 @@ use crate::protocol::keys::SessionPlace;
 use crate::protocol::mailbox::Order;
 use crate::session::event::SessionEvent;
 use crate::session::exchange::{Exchange as _, Kept};
+use crate::session::job_note::JobNotes;
 use crate::session::output::{CopyEnd, Output};
 use crate::session::record::Records;
 use crate::session::stamp::Stamp;
@@ -127,7 +128,7 @@ pub async fn close(mut session: Session<'_>, patience: Patience) -> anyhow::Resu
     if is_known && session.state.is_unused() {
         // `prepare` failed before it requested a job, perhaps for lack of AWS access: nothing to look for in AWS.
         delete_place(&session).await;
-        return forget(&session).map(|()| Closed::Whole);
+        return conclude(&session, forget(&session).map(|()| Closed::Whole));
     }
     if !is_known {
         match find_place(&session).await {
@@ -169,6 +170,14 @@ pub async fn close(mut session: Session<'_>, patience: Patience) -> anyhow::Resu
         }
     };
     drop(lock);
+    conclude(&session, closed)
+}
+
+/// Counts the job when its session is closed.
+fn conclude(session: &Session<'_>, closed: anyhow::Result<Closed>) -> anyhow::Result<Closed> {
+    if closed.is_ok() {
+        JobNotes::at(&session.settings.runner.state_dir).conclude(&session.id, session.clock.now());
+    }
     closed
 }
 

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use crate::base::signals::Cancellation;
 use crate::config::policy;
 use crate::gitlab::{BuildStage, JobContext};
+use crate::metrics;
 use crate::protocol::isolation::KeepTree;
 use crate::protocol::keys;
 use crate::session::billing::EndWait;
@@ -97,9 +98,12 @@ pub async fn launch(session: &mut Session<'_>, inputs: JobInputs<'_>) -> anyhow:
     if session.state.instance_type().is_empty() {
         types = policy::decide(inputs.job, &inputs.env.job_variables()?, session.settings)?.instance_types;
     }
-    if let Launched::Refused(refused) = Box::pin(next_job::create(session, &types, inputs)).await? {
-        queue::begin(session, refused, queue::longest(session, inputs)?)?;
-        queue::wait(session, inputs).await?;
+    match Box::pin(next_job::create(session, &types, inputs)).await? {
+        Launched::Created => metrics::observe(&metrics::QUEUE_SECONDS, &[], 0.0),
+        Launched::Refused(refused) => {
+            queue::begin(session, refused, queue::longest(session, inputs)?)?;
+            queue::wait(session, inputs).await?;
+        }
     }
     session.printer.line(format!("SageMaker training job: {}, on {}", session.job_name(), session.state.shown_type()));
     Ok(())

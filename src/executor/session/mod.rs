@@ -25,8 +25,10 @@ mod inbox;
 pub mod input_check;
 pub mod isolated;
 pub mod job_limit;
+pub mod job_note;
 mod job_report;
 mod kept_results;
+pub mod last_output;
 pub mod lease;
 mod leaving;
 pub mod left_over;
@@ -88,6 +90,7 @@ use crate::base::node::NodeId;
 use crate::cloud::{LogClient, ObjectStore, TrainingJobs};
 use crate::config::settings::Settings;
 use crate::logs::{self, Feed, FeedMode};
+use crate::metrics;
 use crate::protocol::isolation;
 use crate::protocol::keys::{self, SessionKeys};
 use crate::protocol::mailbox::Order;
@@ -145,11 +148,22 @@ impl<'a> Session<'a> {
         host: Host<'a>,
     ) -> anyhow::Result<Option<Self>> {
         Records::open(&host.settings.runner.state_dir)?;
+        Self::look(id, jobs, objects, host)
+    }
+
+    /// The session as its record tells it, for people: nothing is made or written.
+    ///
+    /// # Errors
+    /// A record that cannot be used.
+    pub fn look(
+        id: SessionId,
+        jobs: Arc<dyn TrainingJobs>,
+        objects: Arc<dyn ObjectStore>,
+        host: Host<'a>,
+    ) -> anyhow::Result<Option<Self>> {
         let session = Self::to_close(id, jobs, objects, host);
-        let Some(record) = session.records.load(&session.id)? else {
-            return Ok(None);
-        };
-        Ok(Some(Self { state: record.into(), ..session }))
+        let record = session.records.load(&session.id)?;
+        Ok(record.map(|record| Self { state: record.into(), ..session }))
     }
 
     /// Opens the session of a `prepare`: `new`, unless an earlier call has begun it already. The record is on disk from
@@ -212,6 +226,7 @@ impl<'a> Session<'a> {
 
     /// Prints the summary of the project's transfer, and warns of each path that it left out.
     pub fn print_sent(&self, summary: &Summary) {
+        metrics::add(&metrics::SENT_BYTES, &[], as_value(summary.sent));
         self.print_transfer(format!("Project: {}", summary.sent()), &summary.warnings);
     }
 
@@ -223,6 +238,7 @@ impl<'a> Session<'a> {
 
     /// Notes and prints the summary of the transfer of a node's results, and warns of each path that it left out.
     pub fn print_received(&mut self, node: NodeId, summary: &Summary) {
+        metrics::add(&metrics::RECEIVED_BYTES, &[], as_value(summary.sent));
         let (files, bytes) = self.received_before(node);
         let (files, bytes) = (files + summary.files, bytes + summary.bytes);
         self.state.apply(SessionEvent::ResultsReceived { files, bytes });
@@ -331,6 +347,11 @@ impl<'a> Session<'a> {
         let number = self.exchange().send(&self.state, order).await?;
         self.apply(SessionEvent::OrderStored { number, order })
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a sum of bytes for people")]
+fn as_value(bytes: u64) -> f64 {
+    bytes as f64
 }
 
 /// Scope of CloudWatch's quota: jobs of one account and region, at one endpoint, share it.

@@ -13,6 +13,7 @@ use crate::base::node::{NodeId, Nodes};
 use crate::base::seal::Seal;
 use crate::base::stream::StreamName;
 use crate::cloud::{CloudError, LogEvent};
+use crate::metrics;
 use crate::protocol::mailbox::ExitReport;
 use crate::session::Session;
 use crate::session::cursor::{Cursor, Position};
@@ -274,6 +275,9 @@ impl Output {
     fn print_node(&mut self, printer: &Printer, id: NodeId, now: Duration) -> io::Result<()> {
         let Some(node) = self.nodes.get_mut(id) else { return Ok(()) };
         let bytes = node.decoder.take();
+        if !bytes.is_empty() {
+            metrics::add(&metrics::OUTPUT_BYTES, &[], crate::session::as_value(bytes.len() as u64));
+        }
         if let Some(merge) = &mut self.merge {
             merge.push(id, &bytes, now);
             if node.decoder.is_complete() {

@@ -16,6 +16,19 @@ pub(super) enum InstancePhase {
 }
 
 impl InstancePhase {
+    /// All phases, in order.
+    pub(super) const ALL: [Self; 4] = [Self::Provisioning, Self::Download, Self::Training, Self::Upload];
+
+    /// The words of the job's log.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Self::Provisioning => "waiting for instances",
+            Self::Download => "download",
+            Self::Training => "training",
+            Self::Upload => "upload",
+        }
+    }
+
     /// `None` for the end of a job, and for values newer than this program.
     pub(super) fn of(status: &SecondaryStatus) -> Option<Self> {
         match status {

@@ -12,6 +12,7 @@ use crate::base::failure::Failure;
 use crate::base::plain;
 use crate::cloud::CloudError;
 use crate::config::policy;
+use crate::metrics;
 use crate::session::Session;
 use crate::session::create::{AllRefused, Launched};
 use crate::session::event::SessionEvent;
@@ -56,6 +57,7 @@ pub async fn wait(session: &mut Session<'_>, inputs: JobInputs<'_>) -> anyhow::R
         let launched = Box::pin(next_job::create(session, &queued.types, inputs)).await;
         let refused = match launched.or_else(|error| may_pass(error, &queued))? {
             Launched::Created => {
+                metrics::observe(&metrics::QUEUE_SECONDS, &[], waited.as_secs_f64());
                 session.printer.line(format!(
                     "SageMaker granted {} after {}",
                     session.state.instance_type(),

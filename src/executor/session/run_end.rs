@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::base::human::{human_bytes, human_duration};
 use crate::base::node::Nodes;
+use crate::metrics;
 use crate::session::Session;
 use crate::session::failure_reasons::LossKind;
 use crate::session::machine::Conclusion;
@@ -20,6 +21,10 @@ pub(super) fn tell(session: &Session<'_>, run: u32, nodes: &Nodes<NodeOutput>, c
     }
     let by_now =
         || start.filter(|_| !is_told).map(|start| session.clock.now().duration_since(start).unwrap_or_default());
+    let told = nodes.rows().filter_map(|node| session.clock.now().duration_since(node.exited?).ok()).max();
+    if let (Some(delay), Conclusion::Exited { .. }) = (told, conclusion) {
+        metrics::observe(&metrics::TRACE_DELAY, &[], delay.as_secs_f64());
+    }
     let times = |node: &NodeOutput| NodeTimes { started: node.started, exited: node.exited, ran: node.ran };
     let ran = longest_run(nodes.rows().map(times)).or_else(by_now);
     let end = start.zip(ran).map(|(start, ran)| start + ran);

@@ -1,6 +1,6 @@
 //! Inputs common to all stages, and the session that a stage attaches to.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +30,8 @@ pub struct Context {
     pub env: Environment,
     pub contract: Contract,
     pub settings: Settings,
+    /// The operator's file that the settings are from.
+    pub config: PathBuf,
     pub printer: Printer,
     pub cancellation: Cancellation,
     pub connect: Arc<dyn Connect>,

@@ -18,6 +18,7 @@ pub mod run;
 mod shared_token;
 #[cfg(test)]
 mod tests;
+mod watched;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -36,9 +37,12 @@ use crate::config::operator_file;
 use crate::ui::Printer;
 
 pub use context::Context;
+pub use watched::StageName;
+use watched::Watched;
 
 /// The process-wide inputs of a stage, from `main`.
 pub struct StageInputs {
+    pub name: StageName,
     pub env: Environment,
     /// The operator's file.
     pub config: PathBuf,
@@ -54,7 +58,7 @@ where
     F: FnOnce(Context) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
-    let StageInputs { env, config, printer, connect, clock } = inputs;
+    let StageInputs { name, env, config, printer, connect, clock } = inputs;
     let mut contract = Contract::default();
     let is_try = env.is_try();
     let outcome = async {
@@ -71,14 +75,18 @@ where
         let (contract, printer) = (contract.clone(), printer.clone());
         boundary::guarded(async |cancellation| {
             let asked = cancellation.clone();
-            stage(Context { env, contract, settings, printer, cancellation, connect, clock }).await?;
-            // `try` says itself that it was interrupted.
-            if asked.asked() && !is_try {
-                return Err(
-                    Failure::canceled("the job was canceled, its time is over, or GitLab Runner was stopped").into()
-                );
-            }
-            Ok(())
+            let context = Context { env, contract, settings, config, printer, cancellation, connect, clock };
+            let watched = Watched::begin(&context, name);
+            let result = match stage(context.clone()).await {
+                // `try` says itself that it was interrupted.
+                Ok(()) if asked.asked() && !is_try => {
+                    Err(Failure::canceled("the job was canceled, its time is over, or GitLab Runner was stopped")
+                        .into())
+                }
+                result => result,
+            };
+            watched.end(&context, &result);
+            result
         })
         .await
     };

@@ -12,6 +12,7 @@ use crate::base::failure::Failure;
 use crate::base::names::{self, Reach};
 use crate::config::policy::{self, Decision, ModelOutput};
 use crate::gitlab::{BuildStage, JobContext};
+use crate::metrics;
 use crate::protocol::project::Trees;
 use crate::sandbox;
 use crate::session::create::Launched;
@@ -90,8 +91,11 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     } else {
         let launched = create::launch(&mut session, spec, &types, until, &context.cancellation);
         let (launched, ()) = tokio::join!(launched, warned);
-        if let Launched::Refused(refused) = launched? {
-            queue::begin(&mut session, refused, Duration::from_secs(decision.capacity.queue_timeout))?;
+        match launched? {
+            Launched::Created => metrics::observe(&metrics::QUEUE_SECONDS, &[], 0.0),
+            Launched::Refused(refused) => {
+                queue::begin(&mut session, refused, Duration::from_secs(decision.capacity.queue_timeout))?;
+            }
         }
         announce(&context, &session, &decision);
     }

@@ -113,6 +113,7 @@ impl StageHarness {
                 session: self.job_env.get(crate::config::env::SESSION).cloned(),
             },
             settings: toml::from_str(&settings).unwrap(),
+            config: place("operator.toml"),
             printer: self.printer.clone(),
             cancellation: Cancellation::default(),
             connect: Arc::new(self.memory.clone()),

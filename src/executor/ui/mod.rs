@@ -7,6 +7,7 @@
 //! whoever owns it.
 
 mod captured;
+pub mod operator_log;
 mod printer;
 mod program_log;
 mod progress;

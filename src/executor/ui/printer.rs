@@ -31,6 +31,8 @@ pub struct Printer {
     streams: Arc<Mutex<Streams>>,
     /// stderr is a terminal: bars, and no section marks.
     terminal: bool,
+    /// stdout is a terminal.
+    data_terminal: bool,
 }
 
 #[expect(clippy::struct_excessive_bools, reason = "each is the state of another thing")]
@@ -76,6 +78,7 @@ impl Printer {
             Err(_) => Box::new(io::stdout()),
         };
         let printer = Self::new(out, Box::new(io::stderr()), io::stderr().is_terminal());
+        let printer = Self { data_terminal: io::stdout().is_terminal(), ..printer };
         printer.streams.lock().pipes = (pipe(io::stdout().as_fd()), pipe(io::stderr().as_fd()));
         printer
     }
@@ -95,7 +98,7 @@ impl Printer {
             pipes: (None, None),
             last: Stream::Err,
         };
-        Self { streams: Arc::new(Mutex::new(streams)), terminal }
+        Self { streams: Arc::new(Mutex::new(streams)), terminal, data_terminal: false }
     }
 
     /// A printer that keeps what it is given and marks sections as for GitLab, for tests.
@@ -215,6 +218,11 @@ impl Printer {
     /// People watch a terminal, and not a job log.
     pub fn is_terminal(&self) -> bool {
         self.terminal
+    }
+
+    /// Data that is printed is seen on a terminal at once.
+    pub fn shows_data(&self) -> bool {
+        self.data_terminal
     }
 
     /// The reader of stdout has gone; nobody will see what is printed from now on.

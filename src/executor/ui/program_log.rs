@@ -2,15 +2,21 @@
 
 use std::io::{self, Write};
 
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
+use tracing::subscriber::Interest;
+use tracing_subscriber::filter::dynamic_filter_fn;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, fmt};
 
+use super::operator_log::{self, OperatorLayer};
 use super::printer::Printer;
 use crate::base::failure::Failure;
 
 const DEFAULT: &str = "warn";
 /// Limits of libraries: below a warning they show requests with headers and bodies, in which there are secrets. The warnings of
-/// `aws_config` repeat, as a dump of its types, what an error says that follows.
-const LIBRARIES: [&str; 4] = ["aws_=warn", "aws_config=error", "hyper=warn", "rustls=warn"];
+/// `aws_config` repeat, as a dump of its types, what an error says that follows. Requests to AWS are on stderr as text, not as fields too.
+const LIBRARIES: [&str; 5] = ["aws_=warn", "aws_config=error", "hyper=warn", "rustls=warn", "aws::api=off"];
 
 /// Sends the program's own log to stderr through `printer`. `filter` is the value of `SAGEMAKER_EXECUTOR_LOG`:
 /// `debug`, or `info,executor::trace=debug`; warnings alone when it is absent or empty. The first call of a
@@ -27,14 +33,22 @@ pub fn init_tracing(printer: &Printer, filter: Option<&str>) -> anyhow::Result<(
     })?;
     let filter = LIBRARIES.into_iter().filter_map(|limit| limit.parse().ok()).fold(filter, EnvFilter::add_directive);
     let printer = printer.clone();
-    // A second subscriber is refused, and the first one goes on.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let people = fmt::layer()
         .with_ansi(false)
         .without_time()
         .log_internal_errors(false)
         .with_writer(move || LogWriter(printer.clone()))
-        .try_init();
+        .with_filter(filter);
+    // The operator's file is not read yet, so whether there is a log is asked at each event.
+    let taken =
+        dynamic_filter_fn(|metadata, _| operator_log::takes(metadata))
+            .with_max_level_hint(LevelFilter::DEBUG)
+            .with_callsite_filter(|metadata| {
+                if operator_log::is_own(metadata) { Interest::sometimes() } else { Interest::never() }
+            });
+    let operators = OperatorLayer.with_filter(taken);
+    // A second subscriber is refused, and the first one goes on.
+    let _ = tracing_subscriber::registry().with(people).with(operators).try_init();
     Ok(())
 }
 

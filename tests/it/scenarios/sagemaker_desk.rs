@@ -343,10 +343,12 @@ impl Desk {
         let state: Vec<_> = std::fs::read_dir(self.root().join("state")).into_iter().flatten().flatten().collect();
         let scratch = state.iter().filter(|entry| {
             let of_the_host = ["agent.json", "agent.lock", "audit.log", "create.json", "look.lock", "retention.json"];
-            let folders = ["sessions", "logs", "projects", "rules", "slots"];
+            let folders = ["sessions", "logs", "projects", "rules", "slots", "jobs", "metrics"];
             !of_the_host.iter().chain(&folders).any(|name| entry.file_name() == *name)
         });
         assert_eq!(scratch.count(), 0, "scratch is left: {state:?}");
+        let notes = std::fs::read_dir(self.root().join("state/jobs")).into_iter().flatten().flatten();
+        assert_eq!(notes.count(), 0, "notes about jobs are left");
         let taken = taken_slots(&self.root().join("state"));
         assert!(taken.is_empty(), "directories are reserved still: {taken:?}");
         // What the host's drivers share of the log stays; what belongs to one job does not.

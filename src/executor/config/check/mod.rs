@@ -13,7 +13,7 @@ use self::values::{Checked, SECURITY_GROUPS, SUBNETS, check_ids, in_range, is_re
 use self::wishes::check_wishes;
 use crate::base::arn::Arn;
 use crate::config::forms;
-use crate::config::settings::Settings;
+use crate::config::settings::{JOURNALD, Settings};
 use crate::protocol::agent_env;
 
 /// Placeholder account of AWS's documentation and of the sample file; no customer has it.
@@ -39,6 +39,7 @@ pub(super) fn check(settings: &Settings) -> Checked {
     check_shell(&settings.runner.shell)?;
     check_limits(settings)?;
     check_audit(settings)?;
+    check_log(settings)?;
     check_iam(settings)?;
     check_secrets(settings)?;
     check_rules(settings)
@@ -260,6 +261,23 @@ fn check_audit(settings: &Settings) -> Checked {
         "audit.file",
         "is not an absolute path",
         "set `audit.file` to a path that begins with `/`, or remove it",
+    )
+}
+
+fn check_log(settings: &Settings) -> Checked {
+    let is_right = settings.log.file.as_ref().is_none_or(|file| file == JOURNALD || Path::new(file).is_absolute());
+    need(
+        is_right,
+        "log.file",
+        "is neither an absolute path nor `journald`",
+        "set `log.file` to a path that begins with `/`, or to `journald`, or remove it",
+    )?;
+    let is_right = |file: &PathBuf| file.is_absolute() && file.extension().is_some_and(|ending| ending == "prom");
+    need(
+        settings.metrics.file.as_ref().is_none_or(is_right),
+        "metrics.file",
+        "is not an absolute path that ends in `.prom`; the node exporter reads no other file",
+        "set `metrics.file` as in `/var/lib/node_exporter/textfile/sagemaker-executor.prom`, or remove it",
     )
 }
 

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::base::human::human_duration;
 use crate::base::plain;
+use crate::metrics;
 use crate::session::SessionId;
 use crate::session::close::Closed;
 use crate::session::lost_sessions::{Evidence, LostEnd};
@@ -21,6 +22,21 @@ pub(super) struct SweepReport {
 impl SweepReport {
     pub(super) fn failed(&self) -> usize {
         self.sessions.iter().filter(|row| row.outcome == SweepOutcome::Failed).count()
+    }
+
+    /// Counts the sweep and the sessions that it ended, and writes them into the log.
+    pub(super) fn count(&self) {
+        let is_whole = self.failed() == 0 && self.errors.is_empty();
+        let outcome = if is_whole { "succeeded" } else { "failed" };
+        metrics::add(&metrics::SWEEPS, &[outcome], 1.0);
+        for row in self.sessions.iter().filter(|row| row.outcome != SweepOutcome::Failed) {
+            metrics::add(&metrics::ORPHANS, &[row.found_by.label()], 1.0);
+        }
+        for row in &self.sessions {
+            tracing::info!(session = row.session, found_by = row.found_by.label(), outcome = ?row.outcome, "the sweep found a session");
+        }
+        tracing::info!(outcome, sessions = self.sessions.len(), failed = self.failed(), "the sweep has ended");
+        metrics::flush();
     }
 }
 
@@ -45,6 +61,16 @@ pub(super) enum FoundBy {
     Objects,
     /// The tags of a training job; there is neither a record nor an object.
     Tags,
+}
+
+impl FoundBy {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Record => "record",
+            Self::Objects => "objects",
+            Self::Tags => "tags",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -13,7 +13,7 @@ use crate::session::Session;
 use crate::session::output::NodeOutput;
 use crate::session::phases::{self, Waiting};
 use crate::session::ready::look_back;
-use crate::session::{remote_access, rerun, selected_type, warm_pool};
+use crate::session::{job_note, remote_access, rerun, selected_type, warm_pool};
 
 /// The wait for instances, if one is under way, and the last interruption that was told.
 #[derive(Debug)]
@@ -56,6 +56,7 @@ impl InstanceWait {
         nodes: &Nodes<NodeOutput>,
         job: &TrainingJob,
     ) -> anyhow::Result<()> {
+        job_note::saw(session, job);
         self.note_interruption(session, nodes, job);
         if let Some(waiting) = &mut self.waiting {
             self.selected = selected_type::note(session, job)?.or(self.selected.take());
@@ -130,6 +131,7 @@ impl InstanceWait {
         match found.job {
             Ok(job) => {
                 waited = found.ready.zip(job.created).and_then(|(ready, created)| ready.duration_since(created).ok());
+                job_note::saw(session, &job);
                 self.selected = selected_type::note(session, &job)?.or(self.selected.take());
                 waiting.observe(&job, now);
                 self.told = Some(phases::starts(&job));

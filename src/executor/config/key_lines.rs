@@ -1,0 +1,158 @@
+//! Keys of an operator's file: where one is, by the words that errors have for it, and in which line. Pure.
+
+use toml::de::{DeTable, DeValue};
+
+/// One step from a table or list to what is in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    Key(String),
+    Index(usize),
+}
+
+/// The way to a key: `storage.bucket`, `rules[1].name`, `rules.all projects.match.refs` (by a rule's name), `rules.allow.roles` (of any rule),
+/// `prices.ml.m5.large` (a name with dots). `None`: the file has no such key.
+pub(super) fn locate(table: &toml::Table, key: &str) -> Option<Vec<Step>> {
+    // The longest name first: one name may begin with another.
+    let mut names: Vec<_> = table.keys().filter(|name| key.starts_with(name.as_str())).collect();
+    names.sort_by_key(|name| std::cmp::Reverse(name.len()));
+    names.into_iter().find_map(|name| {
+        let rest = key.strip_prefix(name.as_str())?;
+        let mut path = vec![Step::Key(name.clone())];
+        path.extend(locate_in(table.get(name)?, rest)?);
+        Some(path)
+    })
+}
+
+fn locate_in(value: &toml::Value, rest: &str) -> Option<Vec<Step>> {
+    if rest.is_empty() {
+        return Some(Vec::new());
+    }
+    match value {
+        toml::Value::Table(table) => locate(table, rest.strip_prefix('.')?),
+        toml::Value::Array(items) => {
+            let through = |index: usize, rest: &str| {
+                let mut path = vec![Step::Index(index)];
+                path.extend(locate_in(items.get(index)?, rest)?);
+                Some(path)
+            };
+            if let Some((index, rest)) = rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+                return through(index.parse().ok()?, rest);
+            }
+            let named = |(index, item): (usize, &toml::Value)| {
+                let name = item.get("name")?.as_str()?;
+                through(index, rest.strip_prefix('.')?.strip_prefix(name)?)
+            };
+            let any = || (0..items.len()).find_map(|index| through(index, rest));
+            items.iter().enumerate().find_map(named).or_else(any)
+        }
+        _ => None,
+    }
+}
+
+/// The line of a key, from 1.
+pub(super) fn line_of(text: &str, path: &[Step]) -> Option<usize> {
+    let document = DeTable::parse(text).ok()?;
+    let (mut at, mut start) = (None, 0);
+    let mut table = Some(document.get_ref());
+    for step in path {
+        let value = match step {
+            Step::Key(name) => {
+                let (key, value) = table?.iter().find(|(key, _)| key.get_ref() == name.as_str())?;
+                start = key.span().start;
+                value
+            }
+            Step::Index(index) => {
+                let value = list(at?)?.get(*index)?;
+                start = value.span().start;
+                value
+            }
+        };
+        at = Some(value.get_ref());
+        table = value.get_ref().as_table();
+    }
+    Some(line(text, start))
+}
+
+fn list<'v>(value: &'v DeValue<'v>) -> Option<&'v toml::de::DeArray<'v>> {
+    value.as_array()
+}
+
+/// The line of a byte, from 1.
+pub(super) fn line(text: &str, at: usize) -> usize {
+    text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
+}
+
+/// Every value of a file that is no table, with its key as `config show` writes it and its line, in the order of names.
+pub fn values(text: &str) -> Vec<(String, toml::Value, Option<usize>)> {
+    let mut found = Vec::new();
+    if let Ok(table) = text.parse::<toml::Table>() {
+        for (name, value) in &table {
+            collect(text, name.clone(), &[Step::Key(name.clone())], value, &mut found);
+        }
+    }
+    found
+}
+
+type Found = Vec<(String, toml::Value, Option<usize>)>;
+
+fn collect(text: &str, key: String, path: &[Step], value: &toml::Value, found: &mut Found) {
+    let below = |step: Step| path.iter().cloned().chain([step]).collect::<Vec<_>>();
+    match value {
+        toml::Value::Table(table) if !table.is_empty() => {
+            for (name, value) in table {
+                collect(text, format!("{key}.{name}"), &below(Step::Key(name.clone())), value, found);
+            }
+        }
+        toml::Value::Array(items) if items.iter().any(toml::Value::is_table) => {
+            for (index, value) in items.iter().enumerate() {
+                collect(text, format!("{key}[{index}]"), &below(Step::Index(index)), value, found);
+            }
+        }
+        value => {
+            let line = line_of(text, path);
+            found.push((key, value.clone(), line));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "[storage]\nbucket = \"b\"\n\n[[rules]]\nname = \"a\"\n[[rules]]\nname = \"all of.them\"\n[rules.match]\n\
+                        projects = [\"x\"]\n[rules.allow]\nroles = [\"r\"]\n\n[prices]\n\"ml.m5.large\" = 1.0\n";
+
+    #[test]
+    fn a_key_has_its_line_by_each_of_its_names() {
+        let table: toml::Table = TEXT.parse().unwrap();
+        for (key, line) in [
+            ("storage", Some(1)),
+            ("storage.bucket", Some(2)),
+            ("rules[0].name", Some(5)),
+            ("rules[1].name", Some(7)),
+            ("rules.all of.them.match.projects", Some(9)),
+            ("rules.allow.roles", Some(11)),
+            ("prices.ml.m5.large", Some(14)),
+            ("storage.prefix", None),
+            ("storag", None),
+            ("rules[7].name", None),
+            ("", None),
+        ] {
+            assert_eq!(locate(&table, key).and_then(|path| line_of(TEXT, &path)), line, "{key}");
+        }
+    }
+
+    #[test]
+    fn values_have_their_keys_and_lines() {
+        let keys: Vec<_> = values(TEXT).into_iter().map(|(key, _, line)| (key, line.unwrap())).collect();
+        let expected = [
+            ("prices.ml.m5.large", 14),
+            ("rules[0].name", 5),
+            ("rules[1].allow.roles", 11),
+            ("rules[1].match.projects", 9),
+            ("rules[1].name", 7),
+            ("storage.bucket", 2),
+        ];
+        assert_eq!(keys, expected.map(|(key, line)| (key.to_owned(), line)));
+    }
+}

@@ -1,0 +1,106 @@
+//! The text form of metrics that Prometheus reads. Pure.
+
+use std::fmt::Write as _;
+
+use super::catalog::{BUILD, Form, METRICS, Metric, RUNNING};
+use super::sample::{Sample, Sums};
+
+/// The whole file: each metric with its series; those without one have none. `running` is the number of jobs on this host.
+pub(super) fn render(sums: &Sums, running: usize, shows_projects: bool) -> String {
+    let mut text = String::new();
+    for metric in METRICS {
+        let _ = writeln!(text, "# HELP {} {}", metric.name, metric.help);
+        let form = match metric.form {
+            Form::Counter => "counter",
+            Form::Gauge => "gauge",
+            Form::Histogram(_) => "histogram",
+        };
+        let _ = writeln!(text, "# TYPE {} {form}", metric.name);
+        let hides = |name: &str| name == "project" && !shows_projects;
+        let series = sums.series(metric);
+        for (values, sample) in &series {
+            let labels = metric.labels.iter().zip(values).filter(|(name, _)| !hides(name));
+            write_series(&mut text, metric, &labels.map(|(name, value)| pair(name, value)).collect::<Vec<_>>(), sample);
+        }
+        // A rate over a counter needs its zero; one without labels is known before its first event.
+        if series.is_empty() && metric.labels.is_empty() && metric.form == Form::Counter {
+            write_series(&mut text, metric, &[], &Sample::default());
+        }
+        if metric.name == RUNNING.name {
+            let _ = writeln!(text, "{} {running}", metric.name);
+        }
+        if metric.name == BUILD.name {
+            let _ = writeln!(text, "{}{{{}}} 1", metric.name, pair("version", env!("CARGO_PKG_VERSION")));
+        }
+    }
+    text
+}
+
+fn write_series(text: &mut String, metric: &Metric, labels: &[String], sample: &Sample) {
+    let name = metric.name;
+    let Form::Histogram(bounds) = metric.form else {
+        let _ = writeln!(text, "{name}{} {}", set(labels, None), sample.sum);
+        return;
+    };
+    let mut count = 0;
+    for (at, bound) in bounds.iter().enumerate() {
+        count += sample.buckets.get(at).copied().unwrap_or_default();
+        let _ = writeln!(text, "{name}_bucket{} {count}", set(labels, Some(&bound.to_string())));
+    }
+    let _ = writeln!(text, "{name}_bucket{} {}", set(labels, Some("+Inf")), sample.count.max(count));
+    let _ = writeln!(text, "{name}_sum{} {}", set(labels, None), sample.sum);
+    let _ = writeln!(text, "{name}_count{} {}", set(labels, None), sample.count.max(count));
+}
+
+fn set(labels: &[String], bound: Option<&str>) -> String {
+    let bound = bound.map(|bound| pair("le", bound));
+    let all: Vec<_> = labels.iter().cloned().chain(bound).collect();
+    if all.is_empty() { String::new() } else { format!("{{{}}}", all.join(",")) }
+}
+
+fn pair(name: &str, value: &str) -> String {
+    format!("{name}=\"{}\"", value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::{API_CALLS, JOBS, QUEUE_SECONDS};
+
+    #[test]
+    fn the_form_is_that_of_prometheus() {
+        let mut sums = Sums::default();
+        sums.add(&JOBS, &["failed", "user", "g/\"p\\"], 2.0);
+        sums.observe(&QUEUE_SECONDS, &[], 31.0);
+        sums.add(&API_CALLS, &["S3", "GetObject", "ok"], 0.5);
+        let text = render(&sums, 3, true);
+        for line in [
+            "# TYPE sagemaker_executor_jobs_total counter",
+            r#"sagemaker_executor_jobs_total{result="failed",reason="user",project="g/\"p\\"} 2"#,
+            r#"sagemaker_executor_queue_seconds_bucket{le="30"} 0"#,
+            r#"sagemaker_executor_queue_seconds_bucket{le="60"} 1"#,
+            r#"sagemaker_executor_queue_seconds_bucket{le="+Inf"} 1"#,
+            "sagemaker_executor_queue_seconds_sum 31",
+            "sagemaker_executor_queue_seconds_count 1",
+            r#"sagemaker_executor_api_calls_total{service="S3",operation="GetObject",outcome="ok"} 0.5"#,
+            "sagemaker_executor_output_bytes_total 0",
+            "sagemaker_executor_jobs 3",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+        assert!(!render(&sums, 3, false).contains("project="));
+    }
+
+    #[test]
+    fn names_have_their_unit_and_each_is_there_once() {
+        let mut names: Vec<_> = METRICS.iter().map(|metric| metric.name).collect();
+        for metric in METRICS {
+            let has_total = metric.name.ends_with("_total");
+            assert_eq!(has_total, metric.form == Form::Counter, "{}", metric.name);
+            assert!(metric.name.starts_with("sagemaker_executor_") && metric.help.ends_with('.'), "{}", metric.name);
+        }
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), METRICS.len());
+    }
+}

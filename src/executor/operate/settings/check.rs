@@ -1,0 +1,105 @@
+//! `config check`: every mistake of the operator's file, and what on this host does not go with it.
+
+use std::fs::File;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::base::failure::{Failure, render};
+use crate::config::faults;
+use crate::config::operator_file;
+use crate::config::settings::{JOURNALD, Settings};
+use crate::ui::Printer;
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Print one JSON object on stdout in place of the lines
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was found, as `--json` prints it.
+#[derive(Debug, Serialize)]
+struct Found {
+    file: String,
+    mistakes: Vec<Mistake>,
+    warnings: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Mistake {
+    line: Option<usize>,
+    message: String,
+    hints: Vec<String>,
+}
+
+pub(super) fn run(args: &CheckArgs, config: &Path, printer: &Printer) -> anyhow::Result<()> {
+    let text = operator_file::read(config)?;
+    let found = faults::all(&text);
+    let warnings = if found.is_empty() { warnings(config, &operator_file::parse(&text)?) } else { Vec::new() };
+    let count = found.len();
+    if args.json {
+        let mistake = |fault: faults::Fault| Mistake {
+            line: fault.line,
+            message: fault.failure.message().to_owned(),
+            hints: fault.failure.hints().to_vec(),
+        };
+        let mistakes = found.into_iter().map(mistake).collect();
+        let text = serde_json::to_string(&Found { file: config.display().to_string(), mistakes, warnings })?;
+        printer.write_data(format!("{text}\n").as_bytes())?;
+    } else {
+        for fault in found {
+            let place = fault.line.map(|line| format!(":{line}")).unwrap_or_default();
+            let text = render(&fault.failure.into());
+            printer.error(format!("{}{place}: {}", config.display(), text.strip_prefix("error: ").unwrap_or(&text)));
+        }
+        for warning in &warnings {
+            printer.warn(warning);
+        }
+        if count == 0 {
+            printer.line(format!("{} is usable; the stages of the next jobs read it as it is", config.display()));
+        }
+    }
+    match count {
+        0 => Ok(()),
+        1 => Err(mistakes("one mistake", config)),
+        count => Err(mistakes(&format!("{count} mistakes"), config)),
+    }
+}
+
+fn mistakes(count: &str, config: &Path) -> anyhow::Error {
+    Failure::system(format!("{count} in the operator's file {}", config.display()))
+        .hint("no job starts until they are mended; `docs/CONFIG.md` lists every key with its section and its type")
+        .into()
+}
+
+/// What on this host does not go with the file. The runner's user may differ from the caller.
+fn warnings(config: &Path, settings: &Settings) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if config.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o022 != 0) {
+        warnings.push(format!("others than its owner may write {}; set its mode to 0644 or 0640", config.display()));
+    }
+    let log = settings.log.file.as_deref().filter(|file| *file != JOURNALD).map(|file| ("log.file", Path::new(file)));
+    let audit = settings.audit.file.as_deref().map(|file| ("audit.file", file));
+    for (key, file) in [log, audit].into_iter().flatten() {
+        let is_missing = !file.exists();
+        let opened = if is_missing { can_make(file) } else { File::options().append(true).open(file).map(|_| ()) };
+        if let Err(error) = opened {
+            warnings.push(format!("this user cannot append to `{key}`, {}: {error}", file.display()));
+        }
+    }
+    // It is replaced by a rename.
+    if let Some(file) = &settings.metrics.file
+        && let Err(error) = can_make(file)
+    {
+        warnings.push(format!("this user cannot make files beside `metrics.file`, {}: {error}", file.display()));
+    }
+    warnings
+}
+
+fn can_make(file: &Path) -> std::io::Result<()> {
+    let folder = file.parent().unwrap_or(Path::new("/"));
+    tempfile::Builder::new().prefix(".sagemaker-executor.").suffix(".tmp").tempfile_in(folder).map(|_| ())
+}

@@ -1,0 +1,167 @@
+//! The dashboard, the alert rules, the logrotate file and the schema of the operator's file, against the code.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use executor::config::settings::JOURNALD;
+use executor::metrics::{Form, METRICS};
+use regex::Regex;
+use serde_json::Value;
+
+use super::{read, root, rows};
+use crate::support::waiting::{find_program, tell};
+use crate::templates::yaml;
+
+const DASHBOARD: &str = "runner-config/observability/dashboard.json";
+const ALERTS: &str = "runner-config/observability/alerts.yml";
+/// Broken files that the schema takes: their mistakes are in values that only the program can judge, or in several keys together.
+const MOST_TAKEN: usize = 75;
+
+/// Asserts that a query names metrics that the program exports, with labels that they have. Returns the metrics.
+fn check_query(query: &str, place: &str) -> BTreeSet<&'static str> {
+    let name = Regex::new(r"sagemaker_executor_[a-z_]+[a-z]").unwrap();
+    let mut found = BTreeSet::new();
+    let mut labels: BTreeSet<&str> = ["instance", "le"].into();
+    for named in name.find_iter(query) {
+        let is_it = |metric: &&&executor::metrics::Metric| {
+            let parts = ["_bucket", "_sum", "_count"];
+            let of_parts = matches!(metric.form, Form::Histogram(_))
+                && parts.iter().any(|part| named.as_str() == format!("{}{part}", metric.name));
+            of_parts || metric.name == named.as_str() && !matches!(metric.form, Form::Histogram(_))
+        };
+        let metric =
+            METRICS.iter().find(is_it).unwrap_or_else(|| panic!("{place}: no metric is called {}", named.as_str()));
+        found.insert(metric.name);
+        labels.extend(metric.labels);
+    }
+    assert!(!found.is_empty(), "{place}: {query} names no metric");
+    let used = Regex::new(r#"by \(([a-z_, ]+)\)|([a-z_]+)=~?"|([a-z_]+)!="#).unwrap();
+    for captures in used.captures_iter(query) {
+        let names = captures.iter().skip(1).flatten().flat_map(|part| part.as_str().split(", "));
+        for label in names {
+            let is_foreign = query.contains("node_textfile") && label == "file";
+            assert!(labels.contains(label) || is_foreign, "{place}: no metric of {query} has the label {label}");
+        }
+    }
+    found
+}
+
+#[test]
+fn the_dashboard_has_panels_for_every_metric() {
+    let dashboard: Value = serde_json::from_str(&read(DASHBOARD)).unwrap();
+    assert!(dashboard["schemaVersion"].is_u64() && dashboard["title"].is_string() && dashboard["uid"].is_string());
+    let (mut ids, mut shown) = (BTreeSet::new(), BTreeSet::new());
+    for panel in dashboard["panels"].as_array().unwrap() {
+        let place = panel["title"].as_str().unwrap();
+        assert!(ids.insert(panel["id"].as_u64().unwrap()), "{place}: the id is there twice");
+        assert!(["timeseries", "stat", "table"].contains(&panel["type"].as_str().unwrap()), "{place}");
+        let size = |name: &str| panel["gridPos"][name].as_u64().unwrap();
+        assert!(size("x") + size("w") <= 24 && size("h") > 0, "{place}: {}", panel["gridPos"]);
+        assert!(panel["fieldConfig"]["defaults"]["unit"].is_string() && panel["options"].is_object(), "{place}");
+        let targets = panel["targets"].as_array().unwrap();
+        let references: BTreeSet<_> = targets.iter().map(|target| target["refId"].as_str().unwrap()).collect();
+        assert!(!targets.is_empty() && references.len() == targets.len(), "{place}");
+        for target in targets {
+            assert_eq!(target["datasource"]["uid"], "${datasource}", "{place}");
+            shown.extend(check_query(target["expr"].as_str().unwrap(), place));
+        }
+    }
+    let all: BTreeSet<_> = METRICS.iter().map(|metric| metric.name).collect();
+    assert_eq!(shown, all, "the dashboard shows another set of metrics");
+    let variables = dashboard["templating"]["list"].as_array().unwrap();
+    let names: BTreeSet<_> = variables.iter().map(|variable| variable["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["datasource", "instance"].into());
+}
+
+#[test]
+fn the_alert_rules_name_metrics_of_the_program() {
+    let text = read(ALERTS);
+    let document = yaml::documents(&text, ALERTS).remove(0);
+    let groups = document["groups"].as_array().unwrap();
+    let mut names = BTreeSet::new();
+    for rule in groups.iter().flat_map(|group| group["rules"].as_array().unwrap()) {
+        let name = rule["alert"].as_str().unwrap();
+        assert!(names.insert(name.to_owned()) && name.starts_with("SageMakerExecutor"), "{name}");
+        check_query(rule["expr"].as_str().unwrap(), name);
+        assert!(["warning", "critical"].contains(&rule["labels"]["severity"].as_str().unwrap()), "{name}");
+        let says = |key: &str| rule["annotations"][key].is_string();
+        assert!(says("summary") && says("description"), "{name}");
+    }
+    assert!(names.len() > 5, "{names:?}");
+    match find_program("promtool") {
+        None => tell("SKIPPED: `promtool check rules`: no promtool on PATH"),
+        Some(promtool) => {
+            let checked = Command::new(promtool).args(["check", "rules"]).arg(root().join(ALERTS)).output().unwrap();
+            assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+        }
+    }
+}
+
+#[test]
+fn the_table_of_metrics_is_that_of_the_code() {
+    let page = read("docs/OPERATING.md");
+    let name = Regex::new("`(sagemaker_executor_[a-z_]+)`").unwrap();
+    let mut documented = BTreeSet::new();
+    for row in rows(&page).iter().filter(|row| row[0].starts_with("`sagemaker_executor_")) {
+        for found in name.captures_iter(&row[0]) {
+            documented.insert(found[1].to_owned());
+            let metric =
+                METRICS.iter().find(|metric| metric.name == &found[1]).unwrap_or_else(|| panic!("{}", &found[1]));
+            for label in metric.labels {
+                assert!(row[1].contains(&format!("`{label}`")), "{}: the label {label} is missing", metric.name);
+            }
+        }
+    }
+    assert_eq!(documented, METRICS.iter().map(|metric| metric.name.to_owned()).collect());
+    let logrotate = read("runner-config/observability/logrotate");
+    assert!(!logrotate.contains("copytruncate\n") && !logrotate.contains("postrotate"), "{logrotate}");
+    assert!(page.contains(JOURNALD));
+}
+
+/// Judges a file by the schema of the operator's file.
+fn is_taken(checker: &Path, file: &Path) -> bool {
+    let mut command = Command::new(checker);
+    command.args(["--default-filetype", "toml", "--schemafile"]).arg(root().join("docs/operator.schema.json"));
+    let ended = command.arg(file).output().unwrap();
+    let text = String::from_utf8_lossy(&ended.stdout);
+    assert!(ended.status.success() || text.contains("Schema validation errors"), "{}: {text}", file.display());
+    ended.status.success()
+}
+
+fn files(folder: &str) -> Vec<PathBuf> {
+    let mut files: Vec<_> =
+        std::fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|ending| ending == "toml"));
+    files.sort();
+    files
+}
+
+/// `ALL_SCHEMA=1` judges every broken file; each takes half a second.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the size of the suite, which the project's own modules know nothing of")]
+fn the_schema_takes_sound_files_and_refuses_broken_ones() {
+    let checker = root().join("target/tools/compiler/python/bin/check-jsonschema");
+    if !checker.exists() {
+        return tell("SKIPPED: the schema of the operator's file: no check-jsonschema; run .ci/compiler");
+    }
+    let valid = "tests/fixtures/operator-files/valid";
+    let mut sound = files(valid);
+    sound.push(root().join("runner-config/sagemaker-executor.toml"));
+    for file in sound {
+        assert!(is_taken(&checker, &file), "{}", file.display());
+    }
+    let broken = "tests/fixtures/operator-files/invalid";
+    let refused =
+        ["unknown-key", "unknown-section", "wrong-type", "no-bucket", "rules-unknown-allow-key", "rules-spot-unknown"];
+    for name in refused {
+        let file = root().join(broken).join(format!("{name}.toml"));
+        assert!(!is_taken(&checker, &file), "{name}");
+    }
+    if std::env::var("ALL_SCHEMA").is_ok() {
+        let all = files(broken);
+        let taken: Vec<_> =
+            all.iter().filter(|file| file.file_stem().unwrap() != "no-toml" && is_taken(&checker, file)).collect();
+        assert!(taken.len() <= MOST_TAKEN, "{taken:?}");
+    }
+}
