@@ -3,7 +3,7 @@
 
 mod emulator;
 mod explain;
-mod jobs;
+pub(crate) mod jobs;
 mod lifecycle;
 mod policies;
 mod statements;
