@@ -1,7 +1,9 @@
 //! Compares the documentation and the operator's files with the code: keys, defaults, variables, permissions, commands,
 //! links, the glossary.
 
+mod book;
 mod emulator;
+mod errors;
 mod explain;
 pub(crate) mod jobs;
 mod lifecycle;
