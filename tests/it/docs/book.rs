@@ -61,7 +61,8 @@ fn anchors(page: &str) -> BTreeSet<String> {
     let link = Regex::new(r"\[([^\]]*)\]\([^)]*\)").unwrap();
     let mut seen = BTreeMap::<String, usize>::new();
     let headings = prose(page);
-    let headings = headings.lines().filter_map(|line| line.strip_prefix('#')?.trim_start_matches('#').strip_prefix(' '));
+    let headings =
+        headings.lines().filter_map(|line| line.strip_prefix('#')?.trim_start_matches('#').strip_prefix(' '));
     let anchor = |heading: &str| {
         let words = link.replace_all(heading, "$1").to_lowercase();
         let kept = words.chars().filter(|char| char.is_alphanumeric() || matches!(char, ' ' | '-' | '_'));
@@ -156,8 +157,9 @@ fn calls(page: &str) -> Vec<Vec<String>> {
     let quoted = Regex::new(r"`sagemaker-executor ([a-z-][^`]*)`").unwrap();
     let lines = blocks(page).into_iter().filter(|block| !["", "text"].contains(&block.info.as_str()));
     let lines = lines.map(|block| block.text.replace("\\\n", " "));
-    let in_blocks: Vec<String> =
-        lines.flat_map(|text| start.captures_iter(&text).map(|found| found[1].to_owned()).collect::<Vec<_>>()).collect();
+    let in_blocks: Vec<String> = lines
+        .flat_map(|text| start.captures_iter(&text).map(|found| found[1].to_owned()).collect::<Vec<_>>())
+        .collect();
     let text = prose(&read(page));
     let in_text = quoted.captures_iter(&text).map(|found| found[1].to_owned());
     let calls = in_blocks.into_iter().chain(in_text).map(|call| words(&call));
@@ -174,7 +176,9 @@ fn the_program_knows_each_call_of_the_pages() {
         let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
         // A word in place of a number, a file or a choice.
         let stands_for = |word: &String| word.contains('$');
-        if words.first().is_some_and(|first| first == "--help" || first == "--version") || words[..end].iter().any(stands_for) {
+        if words.first().is_some_and(|first| first == "--help" || first == "--version")
+            || words[..end].iter().any(stands_for)
+        {
             continue;
         }
         let output = Command::new(executor()).args(&words[..end]).arg("--help").env_clear().output().unwrap();
@@ -189,7 +193,8 @@ fn the_program_knows_each_call_of_the_pages() {
 /// A block that begins with `sh run` runs as it stands, in a folder that shows `docs` and `runner-config` of the repository.
 #[test]
 fn the_blocks_that_say_so_run() {
-    let marked: Vec<Block> = all_pages().iter().flat_map(|page| blocks(page)).filter(|block| block.info == "sh run").collect();
+    let marked: Vec<Block> =
+        all_pages().iter().flat_map(|page| blocks(page)).filter(|block| block.info == "sh run").collect();
     assert!(marked.len() >= 4, "{}", marked.len());
     let run = |block: &Block| {
         let folder = tempfile::tempdir().unwrap();
@@ -262,9 +267,13 @@ fn the_limits_are_those_of_the_code() {
 #[test]
 fn the_recording_shows_the_commands_of_its_page() {
     let text = read("docs/first-five-minutes.cast");
-    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect();
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect();
     let header = &lines[0];
-    assert_eq!((header["version"].as_u64(), header["width"].as_u64(), header["height"].as_u64()), (Some(2), Some(100), Some(30)));
+    assert_eq!(
+        (header["version"].as_u64(), header["width"].as_u64(), header["height"].as_u64()),
+        (Some(2), Some(100), Some(30))
+    );
     let times: Vec<f64> = lines[1..].iter().map(|event| event[0].as_f64().unwrap()).collect();
     assert!(times.is_sorted() && times.last().is_some_and(|last| (20.0..300.0).contains(last)), "{:?}", times.last());
     let shown: String = lines[1..].iter().map(|event| event[2].as_str().unwrap()).collect();

@@ -24,7 +24,8 @@ fn plain(text: &str) -> String {
 fn key(text: &str) -> Option<String> {
     let value = Regex::new(r"\{[^}]*\}").unwrap();
     let text = plain(text);
-    let parts = value.split(&text).map(|part| part.trim_matches([' ', ',', ':', ';', '(', ')']).split(' ').collect::<Vec<_>>());
+    let parts =
+        value.split(&text).map(|part| part.trim_matches([' ', ',', ':', ';', '(', ')']).split(' ').collect::<Vec<_>>());
     let longest = parts.max_by_key(Vec::len).filter(|words| words.len() > 1)?;
     Some(longest.into_iter().take(COMPARED).collect::<Vec<_>>().join(" "))
 }
@@ -32,7 +33,10 @@ fn key(text: &str) -> Option<String> {
 #[test]
 fn the_key_of_a_text_is_its_longest_part() {
     assert_eq!(key("`{key}` {why}"), None);
-    assert_eq!(key("the policy {name} has {size} characters, and AWS takes {most}").as_deref(), Some("characters, and AWS takes"));
+    assert_eq!(
+        key("the policy {name} has {size} characters, and AWS takes {most}").as_deref(),
+        Some("characters, and AWS takes")
+    );
     assert_eq!(key("failed to set up TLS").as_deref(), Some("failed to set up"));
 }
 
