@@ -16,7 +16,8 @@ const REPORTED: (&str, &str) =
     ("$SAGEMAKER_MODEL_URI", "s3://example-models/churn/gitlab-231-4711-0123abcd/output/model.tar.gz");
 
 /// The pages for authors of jobs, in the order in which they are read.
-pub(crate) const PAGES: [&str; 7] = [
+pub(crate) const PAGES: [&str; 8] = [
+    "docs/WHY.md",
     "docs/FIRST-JOB.md",
     "docs/JOBS.md",
     "docs/LONG-JOBS.md",
@@ -70,8 +71,12 @@ fn is_allowed(job: &PipelineJob, settings: &Settings) {
 fn the_examples_for_authors_of_jobs_are_allowed() {
     let (page, settings) = (PAGES.map(read).join("\n"), settings());
     let fragments = fragments(&page);
-    let logs = page.matches("```text\n").count();
-    assert_eq!(fragments.len() + logs, page.matches("```").count() / 2, "a block is neither YAML nor a log");
+    let others = page.matches("```text\n").count() + page.matches("```sh\n").count();
+    assert_eq!(
+        fragments.len() + others,
+        page.matches("```").count() / 2,
+        "a block is neither YAML, nor a log, nor commands"
+    );
     for text in fragments.iter().chain([&read("docs/examples/landing-zone.gitlab-ci.yml")]) {
         let jobs = jobs(text);
         assert!(!jobs.is_empty(), "{text}");
