@@ -5,6 +5,7 @@ mod book;
 mod emulator;
 mod errors;
 mod explain;
+mod install;
 pub(crate) mod jobs;
 mod lifecycle;
 mod policies;

@@ -105,13 +105,13 @@ fn each_link_and_anchor_leads_somewhere() {
 }
 
 /// A block of code: the words after its fence, and its lines.
-struct Block {
+pub(super) struct Block {
     page: String,
-    info: String,
-    text: String,
+    pub(super) info: String,
+    pub(super) text: String,
 }
 
-fn blocks(page: &str) -> Vec<Block> {
+pub(super) fn blocks(page: &str) -> Vec<Block> {
     let fence = Regex::new(r"(?ms)^( *)```([^\n]*)\n(.*?)^ *```").unwrap();
     let text = read(page);
     let block = |found: regex::Captures<'_>| Block {
