@@ -1,9 +1,12 @@
 //! Compares the documentation and the operator's files with the code: keys, defaults, variables, permissions, commands,
 //! links, the glossary.
 
+mod book;
 mod emulator;
+mod errors;
 mod explain;
-mod jobs;
+mod install;
+pub(crate) mod jobs;
 mod lifecycle;
 mod observability;
 mod policies;

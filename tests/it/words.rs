@@ -78,7 +78,7 @@ fn each_command_has_its_help_here() {
 }
 
 /// The string literals of Rust code up to the parenthesis that closes the call, as the program has them.
-fn literals(code: &str) -> Vec<String> {
+pub(crate) fn literals(code: &str) -> Vec<String> {
     let (mut found, mut depth, mut rest) = (Vec::new(), 1, code);
     while depth > 0 {
         let Some(at) = rest.find(['(', ')', '"']) else { break };
@@ -115,7 +115,7 @@ fn literals(code: &str) -> Vec<String> {
     found
 }
 
-fn files(folder: &Path, found: &mut Vec<String>) {
+pub(crate) fn files(folder: &Path, found: &mut Vec<String>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() && !path.ends_with("tests") {

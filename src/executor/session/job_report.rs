@@ -1,4 +1,4 @@
-//! The job's report in JSON, for programs. Pure; `docs/JOBS.md` has the form.
+//! The job's report in JSON, for programs. Pure; `docs/COST.md` has the form.
 
 use std::time::SystemTime;
 

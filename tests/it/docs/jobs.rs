@@ -1,4 +1,4 @@
-//! The fragments of `docs/JOBS.md` and the example pipelines hold variables that exist, and the operator's sample allows what they ask for.
+//! The fragments of the pages for authors of jobs and the example pipelines hold variables that exist, and the operator's sample allows what they ask for.
 
 use executor::config::env::Environment;
 use executor::config::job_variables::{JOB_VARIABLES, JobVariable};
@@ -14,6 +14,18 @@ use crate::support::pipeline::{PipelineJob, jobs};
 /// What the report of an earlier job sets.
 const REPORTED: (&str, &str) =
     ("$SAGEMAKER_MODEL_URI", "s3://example-models/churn/gitlab-231-4711-0123abcd/output/model.tar.gz");
+
+/// The pages for authors of jobs, in the order in which they are read.
+pub(crate) const PAGES: [&str; 8] = [
+    "docs/WHY.md",
+    "docs/FIRST-JOB.md",
+    "docs/JOBS.md",
+    "docs/LONG-JOBS.md",
+    "docs/SPOT.md",
+    "docs/DATA.md",
+    "docs/NODES.md",
+    "docs/COST.md",
+];
 
 /// The sample with its rule for training, in a VPC.
 fn settings() -> Settings {
@@ -57,10 +69,14 @@ fn is_allowed(job: &PipelineJob, settings: &Settings) {
 
 #[test]
 fn the_examples_for_authors_of_jobs_are_allowed() {
-    let (page, settings) = (read("docs/JOBS.md"), settings());
+    let (page, settings) = (PAGES.map(read).join("\n"), settings());
     let fragments = fragments(&page);
-    let logs = page.matches("```text\n").count();
-    assert_eq!(fragments.len() + logs, page.matches("```").count() / 2, "a block is neither YAML nor a log");
+    let others = page.matches("```text\n").count() + page.matches("```sh\n").count();
+    assert_eq!(
+        fragments.len() + others,
+        page.matches("```").count() / 2,
+        "a block is neither YAML, nor a log, nor commands"
+    );
     for text in fragments.iter().chain([&read("docs/examples/landing-zone.gitlab-ci.yml")]) {
         let jobs = jobs(text);
         assert!(!jobs.is_empty(), "{text}");
@@ -70,7 +86,7 @@ fn the_examples_for_authors_of_jobs_are_allowed() {
         }
     }
     for variable in JOB_VARIABLES {
-        assert!(page.contains(variable.name.trim_end_matches('*')), "the page lacks {}", variable.name);
+        assert!(page.contains(variable.name.trim_end_matches('*')), "the pages lack {}", variable.name);
     }
     for named in Regex::new(r"\bSAGEMAKER_[A-Z_]+\b").unwrap().find_iter(&page) {
         let is_reported =

@@ -98,7 +98,8 @@ fn other_pipelines_expose_no_pattern() {
         read("src/executor/lifecycle/init/training/gitlab-ci.yml"),
         read("src/executor/lifecycle/init/endpoint/gitlab-ci.yml"),
     ];
-    let pages = [read("docs/LIFECYCLE.md"), read("docs/JOBS.md"), read("README.md")].join("\n");
+    let pages = ["docs/LIFECYCLE.md", "README.md"].iter().chain(&crate::docs::jobs::PAGES);
+    let pages = pages.map(|path| read(path)).collect::<Vec<_>>().join("\n");
     let blocks = pages.split("```yaml\n").skip(1).map(|block| block.split("```").next().unwrap().to_owned());
     texts.extend(blocks);
     let mut exposed = 0;

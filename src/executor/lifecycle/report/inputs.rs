@@ -125,7 +125,7 @@ struct Schema {
     schema: Option<String>,
 }
 
-/// `sagemaker-report.json`; `docs/JOBS.md` has the form.
+/// `sagemaker-report.json`; `docs/COST.md` has the form.
 #[derive(Deserialize)]
 struct JobReport {
     training_job: NamedJob,
