@@ -73,8 +73,11 @@ wanted = ["numpy", "scipy", "sklearn", "scikit_learn", "joblib", "cloudpickle", 
 for entry in sorted(os.listdir(paths["purelib"])):
     if any(entry == name or entry.startswith((name + "-", name + ".")) for name in wanted):
         source = os.path.join(paths["purelib"], entry)
+        target = os.path.join(library, "site-packages", entry)
         if os.path.isdir(source):
-            shutil.copytree(source, os.path.join(library, "site-packages", entry), ignore=shutil.ignore_patterns("__pycache__", "tests"))
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "tests"))
+        else:
+            shutil.copy(source, target)
 os.makedirs(os.path.join(root, "usr/local/bin"))
 program = os.path.join(root, "usr/local/bin", version)
 shutil.copy(os.path.realpath(sys.executable), program)
