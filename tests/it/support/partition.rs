@@ -36,3 +36,28 @@ pub(crate) fn assert_own_names(requests: &[Vec<u8>], is_own: impl Fn(&str) -> bo
     }
     assert!(signed > 5, "requests are signed");
 }
+
+/// Six requests that are signed for a region, with this text.
+#[cfg(test)]
+fn signed_for(region: &str, text: &str) -> Vec<Vec<u8>> {
+    let scope = format!("Credential=AKIA/20261129/{region}/sagemaker/aws4_request, SignedHeaders=host");
+    vec![format!("POST / HTTP/1.1\r\nauthorization: AWS4-HMAC-SHA256 {scope}\r\n\r\n{text}").into_bytes(); 6]
+}
+
+#[test]
+fn names_of_the_own_region_are_found_right() {
+    assert_own_names(&signed_for(REGION, "arn:aws-us-gov:s3:::b 0.dkr.ecr.us-gov-west-1.amazonaws.com"), |_| false);
+    assert_own_names(&signed_for(REGION, "eu-west-1"), |first| first == "POST / HTTP/1.1");
+}
+
+#[test]
+#[should_panic(expected = "ap-southeast-2")]
+fn a_name_of_any_other_region_is_found() {
+    assert_own_names(&signed_for(REGION, "{\"Image\": \"0.dkr.ecr.ap-southeast-2.amazonaws.com\"}"), |_| false);
+}
+
+#[test]
+#[should_panic(expected = "us-gov-east-1")]
+fn a_signature_for_another_region_is_found_in_a_request_of_the_test() {
+    assert_own_names(&signed_for("us-gov-east-1", ""), |_| true);
+}
