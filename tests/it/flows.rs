@@ -13,6 +13,7 @@ mod demonstrations;
 mod event;
 mod example;
 mod examples;
+mod govcloud;
 mod pipeline;
 mod production;
 mod promotion;
@@ -32,17 +33,22 @@ fn play(test: &str, row: fn(&site::Site)) {
 
 /// [`play`] with a project of models of this name.
 fn play_named(test: &str, name: &str, row: fn(&site::Site)) {
+    play_in(test, name, &site::USUAL, row);
+}
+
+/// [`play_named`] in an account of another partition.
+fn play_in(test: &str, name: &str, account: &site::Elsewhere, row: fn(&site::Site)) {
     let runner = Runner::real().unwrap_or_else(|| {
         tell(&format!("SKIPPED: {test} with the real runner, so with its double: no gitlab-runner on PATH"));
         Runner::Double
     });
-    play_with(test, runner, name, row);
+    play_with(test, runner, name, account, row);
 }
 
-fn play_with(test: &str, runner: Runner, name: &str, row: fn(&site::Site)) {
+fn play_with(test: &str, runner: Runner, name: &str, account: &site::Elsewhere, row: fn(&site::Site)) {
     let _place = enter_gate();
     let told = format!("{test} with {runner:?}");
-    let Some(site) = site::Site::new(test, runner, name) else { return };
+    let Some(site) = site::Site::new(test, runner, name, account) else { return };
     let start = std::time::Instant::now();
     row(&site);
     eprintln!("{told} took {:.1?}", start.elapsed());

@@ -1,10 +1,11 @@
-//! Checks the modules of `runner-config/opentofu`: their text, what they make of a mocked provider and of moto, the script that sets a runner
+//! Checks the modules of `runner-config/opentofu`: their text, what they make of a mocked provider and of moto, a job under what they make, the script that sets a runner
 //! host up, and the components whose jobs call kubectl and the AWS CLI.
 
 mod applied;
 mod clients;
 mod host;
 mod modules;
+mod operated;
 mod planned;
 mod real_clients;
 mod terraform;

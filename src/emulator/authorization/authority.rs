@@ -71,13 +71,10 @@ impl Authority {
     ) -> Result<(), String> {
         let verdict = self.decide(caller, needed, resource_policy);
         self.count(caller, needed, verdict.is_ok());
-        if verdict.is_ok() {
-            self.note_statements(caller, needed);
-        }
         verdict
     }
 
-    /// The same decision, which is not counted: the caller did not ask for the action.
+    /// The same decision, which is not counted: the caller did not ask for the action. Statements that allow it are noted.
     pub(crate) fn decide(
         &self,
         caller: &Caller,
@@ -85,7 +82,10 @@ impl Authority {
         resource_policy: Option<&Document>,
     ) -> Result<(), String> {
         match self.ask(caller, needed, resource_policy, evaluate) {
-            Verdict::Allowed => Ok(()),
+            Verdict::Allowed => {
+                self.note_statements(caller, needed);
+                Ok(())
+            }
             Verdict::Denied(denial) => Err(format!(
                 "User: {} is not authorized to perform: {} on resource: {} {}",
                 caller.arn(),

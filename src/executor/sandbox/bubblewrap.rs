@@ -4,7 +4,7 @@ use rustix::fs::{Access, access};
 
 /// The name to look for in the `PATH`.
 pub(super) const BUBBLEWRAP: &str = "bwrap";
-/// A copy of it, which only root and the group of GitLab Runner may execute, and which an AppArmor profile lets make user namespaces:
+/// A copy of it, which only root and the group of GitLab Runner may execute, and which a profile lets make user namespaces:
 /// `runner-config/package/apparmor`. The profile is not for the program that all users have.
 const COPY: &str = "/usr/lib/sagemaker-executor/bwrap";
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::event::Event;
 use super::schedule::JobState;
-use super::site::{NAME, Site};
+use super::site::{NAME, Site, USUAL};
 use super::training::{commit, scaffold, sha256, trained_with, worsened};
 use super::{play, play_with, show};
 use crate::support::world::Runner;
@@ -118,5 +118,5 @@ fn a_draft_may_fail_its_lints_and_waits_for_a_click() {
 /// The double runs pipelines also where GitLab Runner is on `PATH`.
 #[test]
 fn a_worse_model_stops_at_the_gate_of_the_runner_double() {
-    play_with("a_worse_model_stops_at_the_gate_of_the_runner_double", Runner::Double, NAME, a_worse_model);
+    play_with("a_worse_model_stops_at_the_gate_of_the_runner_double", Runner::Double, NAME, &USUAL, a_worse_model);
 }

@@ -1,5 +1,7 @@
 //! The demonstration `candidate-to-stable`: a project of both scaffolds with the flow that has all jobs.
 
+use serde_json::json;
+
 use super::event::Event;
 use super::example::{changed, project};
 use super::schedule::JobState;
@@ -90,6 +92,11 @@ fn candidate_to_stable(site: &Site) {
     let versions = site.versions(NAME);
     assert!(versions.len() == 1 && versions[0]["ModelPackageArn"] == version, "{versions:?}: {pruned}");
     assert_eq!(site.endpoints(), [staging.as_str()]);
+    // The release still has its package, and the endpoint its model.
+    assert_eq!((site.api.files().len(), site.api.releases().len()), (1, 1));
+    let described = json!({"EndpointName": staging});
+    let endpoint = site.emulator().call("SageMaker.DescribeEndpoint", &described);
+    assert_eq!(endpoint["EndpointStatus"], "InService", "{endpoint}");
     show::table(
         "what exists",
         &[

@@ -14,9 +14,10 @@ use crate::support::waiting::find_program;
 use crate::templates::examples::has_inputs_that_exist;
 
 /// Each example with the projects that its README makes.
-const PROJECTS: [(&str, &[&str]); 4] = [
+const PROJECTS: [(&str, &[&str]); 5] = [
     ("candidate-to-stable", &["wine"]),
     ("codebuild", &["demand"]),
+    ("govcloud", &["churn"]),
     ("promotion", &["wine", "wine-production"]),
     ("retail", &["retail"]),
 ];

@@ -45,18 +45,8 @@ struct Shop<'a> {
 }
 
 impl<'a> Shop<'a> {
-    /// Makes the repositories and the base of the images. A variable of the project would win over what a job builds.
     fn new(site: &'a Site) -> Self {
-        let python = with_scikit_learn().expect("the site has it");
-        let folder = tempfile::tempdir().unwrap();
-        let base = push_python_base(site.emulator(), folder.path(), &python);
-        for use_of in ["training", "serving"] {
-            create_repository(site.emulator(), &format!("{NAME}-{use_of}"), "IMMUTABLE");
-        }
-        let mut variables = site.variables.clone();
-        variables.retain(|known| !["TRAINING_IMAGE", "SERVING_IMAGE"].contains(&known.variable.key.as_str()));
-        variables.push(ProjectVariable { variable: Variable::new("BASE_IMAGE", &base), scope: "*" });
-        Self { site, variables }
+        Self { site, variables: variables_for_builds(site, NAME, &["training", "serving"]) }
     }
 
     fn pipeline(&self, event: &Event, sha: &str) -> Pipeline<'_> {
@@ -64,6 +54,21 @@ impl<'a> Shop<'a> {
         let project = Project { name: MAIN_PROJECT, repository, variables: &self.variables, environments };
         self.site.pipeline_of(project, event, sha)
     }
+}
+
+/// Makes the repositories and the base of the images that pipelines build for these uses; the project's variables with it. A variable of the
+/// project would win over what a job builds.
+pub(super) fn variables_for_builds(site: &Site, name: &str, uses: &[&str]) -> Vec<ProjectVariable> {
+    let python = with_scikit_learn().expect("the site has it");
+    let folder = tempfile::tempdir().unwrap();
+    let base = (site.of_region)(&push_python_base(site.emulator(), folder.path(), &python));
+    let mut variables = site.variables.clone();
+    for use_of in uses {
+        create_repository(site.emulator(), &format!("{name}-{use_of}"), "IMMUTABLE");
+        variables.retain(|known| known.variable.key != format!("{}_IMAGE", use_of.to_uppercase()));
+    }
+    variables.push(ProjectVariable { variable: Variable::new("BASE_IMAGE", &base), scope: "*" });
+    variables
 }
 
 /// The first version is released; then each of the other three leaves it in service.
@@ -154,7 +159,7 @@ fn broken(shop: &Shop<'_>, change: &[(String, String)], code: i64) -> String {
     let known = site.versions(NAME).len();
     let sha = commit(site, "main", change);
     let mut pipeline = shop.pipeline(&Event::Push { branch: "main" }, &sha);
-    let answers = while_asked(site, || {
+    let answers = while_asked(site, ENDPOINT, || {
         pipeline.run();
     });
     show::pipeline(&pipeline);
@@ -190,13 +195,13 @@ fn stopped_before_release(pipeline: &Pipeline<'_>) {
 
 /// Answers that clients got.
 #[derive(Debug, Default)]
-struct Answers {
-    right: usize,
-    other: usize,
+pub(super) struct Answers {
+    pub(super) right: usize,
+    pub(super) other: usize,
 }
 
-/// Lets clients ask the endpoint until the work is done.
-fn while_asked(site: &Site, work: impl FnOnce()) -> Answers {
+/// Lets clients ask an endpoint about [`CUSTOMERS`] until the work is done.
+pub(super) fn while_asked(site: &Site, endpoint: &str, work: impl FnOnce()) -> Answers {
     let over = AtomicBool::new(false);
     let emulator = site.emulator();
     let ask = || {
@@ -204,7 +209,7 @@ fn while_asked(site: &Site, work: impl FnOnce()) -> Answers {
         let mut customers = CUSTOMERS.iter().cycle();
         while !over.load(Ordering::Relaxed) {
             let (customer, class) = customers.next().expect("a cycle has no end");
-            let (status, body) = emulator.invoke(ENDPOINT, "text/csv", customer);
+            let (status, body) = emulator.invoke(endpoint, "text/csv", customer);
             if status == 200 && predicted(&body) == json!([class]) {
                 answers.right += 1;
             } else {

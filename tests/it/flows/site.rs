@@ -59,6 +59,21 @@ const BUILD_ROLE: &str = "example-build";
 const BUILD_POLICY: &str = include_str!("../../../runner-config/iam/lifecycle/codebuild-role.json");
 const BUILD_TRUST: &str = include_str!("../../../runner-config/iam/lifecycle/codebuild-role-trust.json");
 
+/// The account of a site, where it is no usual one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Elsewhere {
+    /// Changes a text with names of the partition `aws` for the account's own.
+    pub(super) of_region: fn(&str) -> String,
+    /// Changes the operator's file.
+    pub(super) operator_file: fn(&str) -> String,
+    /// `--deployment-wait-scale` of the emulator.
+    pub(super) wait_scale: &'static str,
+}
+
+/// The partition `aws`, and an operator's file that allows everything.
+pub(super) const USUAL: Elsewhere =
+    Elsewhere { of_region: str::to_owned, operator_file: str::to_owned, wait_scale: "0.01" };
+
 /// The name of the scaffold, and so of its group of models.
 pub(super) const NAME: &str = "wine";
 /// The program in the jobs' image: AWS is the emulator there. No variable may say so, because jobs have id tokens.
@@ -118,6 +133,8 @@ pub(crate) struct Site {
     pub(super) compiler: Compiler,
     pub(super) key: TokenKey,
     pub(super) variables: Vec<ProjectVariable>,
+    /// As [`Elsewhere::of_region`].
+    pub(super) of_region: fn(&str) -> String,
     pub(super) environments: RefCell<BTreeMap<String, SiteEnvironment>>,
     /// The repository of the components.
     pub(super) components: PathBuf,
@@ -126,8 +143,10 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// A site whose project of models has this name. `None` where a program is missing; a line says so.
-    pub(crate) fn new(test: &str, runner: Runner, name: &str) -> Option<Self> {
+    /// A site whose project of models has this name, and whose account is this one. `None` where a program is missing; a line says so.
+    ///
+    /// In an account that is not [`USUAL`] the requests of jobs are kept: [`World::proxy`] has them.
+    pub(crate) fn new(test: &str, runner: Runner, name: &str, account: &Elsewhere) -> Option<Self> {
         let compiler = Compiler::find(test)?;
         let (Some(python), true, Some(_)) = (with_scikit_learn(), can_run_containers(), find_program(id_tokens::NEEDS))
         else {
@@ -140,10 +159,12 @@ impl Site {
         }
         let folder = tempfile::tempdir().unwrap();
         let key = TokenKey::new(folder.path());
-        let driver = driver(folder.path(), &python, &key, name);
-        let world = World::new(runner, driver, Settings::default());
+        let is_usual = (account.of_region)(USUAL_REGION) == USUAL_REGION;
+        let driver = driver(folder.path(), &python, &key, name, account);
+        let world = World::new(runner, driver, Settings { kept_requests: !is_usual, ..Settings::default() });
         let emulator = world.emulator.as_ref().expect("the driver needs AWS");
-        let program = COMMAND.replace("PROGRAM", &executor().to_string_lossy()).replace("ADDRESS", &emulator.endpoint);
+        let address = world.proxy.as_ref().map_or(&emulator.endpoint, |proxy| &proxy.url);
+        let program = COMMAND.replace("PROGRAM", &executor().to_string_lossy()).replace("ADDRESS", address);
         write_program(&world.dirs.bin().join("sagemaker-executor"), &program);
         let repository = world.repository(PROJECT_PATH);
         let components = publish_components(&world);
@@ -153,7 +174,8 @@ impl Site {
             repository,
             compiler,
             key,
-            variables: variables(),
+            variables: variables(account.of_region),
+            of_region: account.of_region,
             environments: RefCell::default(),
             components,
             next_pipeline: RefCell::new(88_120),
@@ -245,7 +267,7 @@ fn has_tools(python: &Path) -> bool {
 }
 
 /// The driver with the images of the project in its emulator, and the roles of its jobs and endpoints in the account.
-fn driver(folder: &Path, python: &Path, key: &TokenKey, name: &str) -> Driver {
+fn driver(folder: &Path, python: &Path, key: &TokenKey, name: &str, account: &Elsewhere) -> Driver {
     let python = python.display();
     // This machine's root, with a program of its own before the others.
     let overlay = |name: &str, files: &[(&str, &str)]| {
@@ -274,19 +296,33 @@ fn driver(folder: &Path, python: &Path, key: &TokenKey, name: &str) -> Driver {
             ["--image-findings", &findings],
             ["--ecr", &format!("serve@{DIGEST}=linux/amd64")],
             ["--quota", "endpoint:ml.m5.large=8"],
-            ["--deployment-wait-scale", "0.01"],
+            ["--deployment-wait-scale", account.wait_scale],
             ["--alarm-period-scale", "0.01"],
         ]
         .concat(),
         "",
     );
     driver.roles = roles(name);
+    move_to(account, &mut driver);
     driver
+}
+
+/// Gives the driver and its emulator the names of the account.
+fn move_to(account: &Elsewhere, driver: &mut Driver) {
+    let Elsewhere { of_region, operator_file, .. } = account;
+    driver.operator_config = operator_file(&of_region(&driver.operator_config));
+    driver.roles = serde_json::from_str(&of_region(&json!(driver.roles).to_string())).unwrap();
+    for argument in driver.emulator.iter_mut().flatten() {
+        *argument = of_region(argument);
+    }
 }
 
 /// The findings of a scan in an image that the project builds for its endpoint.
 const FINDINGS: &str = r#"{"findings": [{"name": "CVE-2026-0001", "severity": "HIGH",
     "attributes": [{"key": "package_name", "value": "libexample"}, {"key": "package_version", "value": "1.0"}]}], "duration_ms": 100}"#;
+
+/// The region of the usual account.
+const USUAL_REGION: &str = "us-east-1";
 
 /// The digest of all images that no job builds.
 pub(super) const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -354,7 +390,7 @@ fn roles(name: &str) -> Vec<Value> {
 }
 
 /// The project's settings, as the README of the scaffolds names them.
-fn variables() -> Vec<ProjectVariable> {
+fn variables(of_region: fn(&str) -> String) -> Vec<ProjectVariable> {
     let role = format!("arn:aws:iam::000000000000:role/{LIFECYCLE_ROLE}");
     let everywhere = [
         ("LIFECYCLE_IMAGE", image("lifecycle")),
@@ -370,7 +406,7 @@ fn variables() -> Vec<ProjectVariable> {
         ("SERVING_IMAGE", serving.0.as_str()),
         ("AWS_ROLE_ARN", role.as_str()),
         ("ENDPOINT_ROLE_ARN", serving.1.as_str()),
-        ("AWS_REGION", "us-east-1"),
+        ("AWS_REGION", USUAL_REGION),
         ("AWS_ACCOUNT_ID", "000000000000"),
         ("MODEL_BUCKET", BUCKET),
     ];
@@ -387,7 +423,12 @@ fn variables() -> Vec<ProjectVariable> {
         _ => known,
     });
     let token = Variable::new("GITLAB_TOKEN", ACCESS_TOKEN).masked();
-    everywhere.chain(scoped).chain([ProjectVariable { variable: token, scope: "*" }]).collect()
+    let all = everywhere.chain(scoped).chain([ProjectVariable { variable: token, scope: "*" }]);
+    let moved = |mut known: ProjectVariable| {
+        known.variable.value = of_region(&known.variable.value);
+        known
+    };
+    all.map(moved).collect()
 }
 
 /// Puts the components into a repository of this GitLab, under a tag.

@@ -177,8 +177,11 @@ fn a_build_that_fails_or_is_stopped_leaves_no_image() {
     }
 
     put(&project, "ci/build.yml", &OWN_BUILDSPEC.replace("COMMAND", "true"));
+    desk.manifest(&json!({"buildspec": "ci/build.yml", "timeout_minutes": 20}));
     let empty = desk.build("1");
     assert_eq!(empty.code, 1, "{}", empty.stderr);
+    assert!(empty.stderr.contains("Changed the CodeBuild project example-fraud-1"), "{}", empty.stderr);
+    assert_eq!(desk.emulator.requests("UpdateProject"), 1);
     assert!(empty.stderr.contains("pushed no image"), "{}", empty.stderr);
 
     put(&project, "ci/build.yml", &OWN_BUILDSPEC.replace("COMMAND", "sleep 600"));

@@ -23,6 +23,8 @@ pub(crate) struct Driver {
     pub(crate) emulator: Option<Vec<String>>,
     /// Further roles of the emulator's account.
     pub(crate) roles: Vec<Value>,
+    /// Policies by file name in the place of those that `policy iam` makes.
+    pub(crate) policies: Option<Value>,
     /// Content of the operator's file; its path is `{operator_config}`.
     pub(crate) operator_config: String,
     /// Changes the settings of every scenario: more grace or a later deadline for a driver that needs it.
@@ -50,6 +52,7 @@ pub(crate) fn reference() -> Driver {
         env: Vec::new(),
         emulator: None,
         roles: Vec::new(),
+        policies: None,
         operator_config: "builds_dir={builds_dir}\ncache_dir={cache_dir}\n".to_owned(),
         adjust: |_| {},
     }
@@ -79,6 +82,7 @@ pub(crate) fn sagemaker_with(emulator: &[&str], tail: &str) -> Driver {
         adjust: leave_time_to_prepare,
         emulator: Some(emulator.iter().map(|arg| (*arg).to_owned()).collect()),
         roles: Vec::new(),
+        policies: None,
         operator_config: format!(
             "{ALLOW_ALL}[aws]\nregion = \"us-east-1\"\nendpoint_url = \"{{emulator}}\"\n[storage]\nbucket = \"{}\"\n\
              [job]\nrole_arn = \"arn:aws:iam::000000000000:role/train\"\nimage = \"host\"\n\

@@ -20,9 +20,9 @@ pub(crate) const CREATOR_ROLE: &str = "creator";
 const ACCOUNT: &str = "account.json";
 
 /// Starts an emulator in a folder of `root`, with the roles and policies that `policy iam` makes from the operator's file, and
-/// gives the driver the runner host's key. The account has the driver's further roles, too.
+/// gives the driver the runner host's key. The account has the driver's further roles, too. A driver may bring other policies.
 pub(crate) fn start_emulator(root: &Path, driver: &Driver, operator_file: &str, args: &[String]) -> Emulator {
-    let policies = policies(root, &driver.program, operator_file);
+    let policies = driver.policies.clone().unwrap_or_else(|| policies(root, &driver.program, operator_file));
     let file = root.join(ACCOUNT);
     let is_elsewhere = operator_file.contains(partition::REGION);
     let mut account = account(&policies, if is_elsewhere { "aws-us-gov" } else { "aws" });

@@ -285,6 +285,7 @@ fn no_pipeline_of_the_examples_is_refused() {
     let frozen = vec![set("CI_COMMIT_BRANCH", "main"), set("CI_DEPLOY_FREEZE", "true")];
     for (example, kinds) in [
         ("candidate-to-stable/.gitlab-ci.yml", &frozen),
+        ("govcloud/.gitlab-ci.yml", &frozen),
         ("retail/.gitlab-ci.yml", &frozen),
         ("promotion/training.gitlab-ci.yml", &training),
         ("promotion/production.gitlab-ci.yml", &frozen),

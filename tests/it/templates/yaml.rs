@@ -27,6 +27,8 @@ fn value(yaml: &Yaml<'_>, of: &str) -> Value {
             };
             Value::Object(entries.iter().map(entry).collect::<Map<_, _>>())
         }
+        // GitLab puts a keyword of another job here; the list names both.
+        Yaml::Tagged(tag, item) if tag.suffix == "reference" => value(item, of),
         other => panic!("{of}: {other:?} is not read here"),
     }
 }

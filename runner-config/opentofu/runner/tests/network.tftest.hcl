@@ -88,6 +88,21 @@ run "subnet_without_a_way_to_s3" {
   expect_failures = [data.aws_vpc_endpoint.s3]
 }
 
+run "endpoint_without_private_names" {
+  command = plan
+
+  variables {
+    network = { vpc_id = "vpc-0123456789abcdef0", host_subnet_ids = ["subnet-0123456789abcdef1"], training_subnet_ids = ["subnet-0123456789abcdef2"], endpoints = false }
+  }
+
+  override_data {
+    target = data.aws_vpc_endpoint.interfaces["kms"]
+    values = { id = "vpce-0123456789abcdef1", private_dns_enabled = false, security_group_ids = ["sg-0123456789abcdef1"] }
+  }
+
+  expect_failures = [data.aws_vpc_endpoint.interfaces["kms"]]
+}
+
 run "token_in_an_input" {
   command = plan
 

@@ -1,4 +1,5 @@
 # All modules with a provider that only pretends, in a commercial region: `terraform test` (1.7 or later), `tofu test` (1.8 or later).
+# Mocks take no variables: the suite of the project runs this file again with the names of GovCloud in it.
 
 mock_provider "aws" {
   mock_data "aws_partition" {
@@ -105,7 +106,7 @@ variables {
   tags            = { Project = "wine" }
 }
 
-run "commercial" {
+run "all_modules" {
   assert {
     condition     = strcontains(output.operator_file, "region = \"eu-west-1\"") && strcontains(output.operator_file, "creator_role_arn = \"arn:aws:iam::111122223333:role/ml-runner-creator\"")
     error_message = "The operator's file does not name the region and the creator's role."
