@@ -7,9 +7,9 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use aws_sdk_sagemaker::operation::describe_model_package::DescribeModelPackageOutput;
 use aws_sdk_sagemaker::types::{
-    InferenceSpecification, MetadataProperties, MetricsSource, ModelApprovalStatus, ModelMetrics,
-    ModelPackageContainerDefinition, ModelPackageSortBy, ModelPackageStatus, ModelPackageStatusDetails,
-    ModelPackageSummary, ModelQuality, ProductionVariantInstanceType, SortOrder, Tag,
+    AdditionalInferenceSpecificationDefinition, InferenceSpecification, MetadataProperties, MetricsSource,
+    ModelApprovalStatus, ModelMetrics, ModelPackageContainerDefinition, ModelPackageSortBy, ModelPackageStatus,
+    ModelPackageStatusDetails, ModelPackageSummary, ModelQuality, ProductionVariantInstanceType, SortOrder, Tag,
 };
 use executor::cloud::{
     Approval, CloudError, CloudErrorKind, GroupSpec, ModelRegistry, ModelVersion, ModelVersionPage, RegistrationState,
@@ -265,7 +265,8 @@ fn version(arn: &str, reply: DescribeModelPackageOutput) -> ModelVersion {
 /// Images of all containers, by name and by digest.
 fn images(reply: &DescribeModelPackageOutput) -> Vec<String> {
     let of_serving = reply.inference_specification().map(InferenceSpecification::containers).unwrap_or_default();
-    let additional = reply.additional_inference_specifications().iter().flat_map(|one| one.containers());
+    let additional = reply.additional_inference_specifications();
+    let additional = additional.iter().flat_map(AdditionalInferenceSpecificationDefinition::containers);
     let names = |container: &ModelPackageContainerDefinition| {
         [container.image().map(str::to_owned), container.image_digest().map(str::to_owned)]
     };
