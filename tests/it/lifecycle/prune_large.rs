@@ -253,12 +253,12 @@ fn killed_runs_leave_nothing_that_the_next_one_does_not_finish() {
     let proxy = Proxy::start(&desk.emulator.endpoint);
     let seed = number("PRUNE_SEED").unwrap_or(1);
     let mut random = Random(u64::try_from(seed).unwrap());
-    let mut held = 0;
+    let mut killed = 0;
     for _ in 0..kills {
-        let (request, hold) = (1 + random.below(KILLED_WITHIN), random.one(&[Hold::Before, Hold::After]));
-        held += usize::from(desk.kill(&proxy, request, hold));
+        let (request, point) = (1 + random.below(KILLED_WITHIN), random.one(&[Hold::Before, Hold::After]));
+        killed += usize::from(desk.kill(&proxy, request, point));
     }
-    assert_eq!(held, kills, "each run is killed within its work");
+    assert_eq!(killed, kills, "each run is killed within its work");
     let (ended, data) = desk.prune();
     assert_eq!((ended.code, &data["failed"]), (0, &json!(0)), "{}{}", ended.stdout, ended.stderr);
     assert_eq!(desk.there(), desk.expected());
