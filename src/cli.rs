@@ -18,7 +18,7 @@ use executor::lifecycle::report::ReportArgs;
 use executor::lifecycle::validate::ValidateArgs;
 use executor::operate::policy::PolicyArgs;
 use executor::operate::settings::ConfigCommand;
-use executor::operate::status::StatusArgs;
+use executor::operate::status::HostStatusArgs;
 use executor::operate::sweep::SweepArgs;
 use executor::operate::try_job::TryArgs;
 use executor::sandbox::init::SandboxInitArgs;
@@ -61,7 +61,7 @@ pub(crate) enum Command {
     /// End what jobs left in AWS: training jobs and objects that no `cleanup` reached
     Sweep(SweepArgs),
     /// Show the jobs of this host, or one of them with its last lines
-    Status(StatusArgs),
+    Status(HostStatusArgs),
     /// Show what the operator's file allows
     Policy(PolicyArgs),
     /// Make the files of a new project: one that trains a model, or one that serves it

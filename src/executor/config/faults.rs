@@ -5,7 +5,7 @@
 use toml::de::DeTable;
 
 use crate::base::failure::Failure;
-use crate::config::key_lines::{Step, line, line_of, locate};
+use crate::config::key_lines::{KeyStep, line, line_of, locate};
 use crate::config::operator_file;
 
 /// Most mistakes of one file that are told.
@@ -13,25 +13,25 @@ const MOST: usize = 100;
 
 /// One mistake.
 #[derive(Debug)]
-pub struct Fault {
+pub struct FileMistake {
     /// From 1. `None`: the key is missing, or no single line is wrong.
     pub line: Option<usize>,
     pub failure: Failure,
 }
 
 /// The mistakes of a file, in the order of its lines; those without a line come last.
-pub fn all(text: &str) -> Vec<Fault> {
+pub fn all(text: &str) -> Vec<FileMistake> {
     let (_, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         return errors.iter().take(MOST).map(|error| not_toml(text, error)).collect();
     }
     let Ok(mut table) = text.parse::<toml::Table>() else { return Vec::new() };
-    let (mut faults, mut seen): (Vec<Fault>, Vec<String>) = (Vec::new(), Vec::new());
+    let (mut faults, mut seen): (Vec<FileMistake>, Vec<String>) = (Vec::new(), Vec::new());
     while faults.len() < MOST {
         let Err(failure) = operator_file::parse_table(&table) else { break };
         let names: Vec<_> = failure.message().split('`').skip(1).step_by(2).map(str::to_owned).collect();
         let Some(first) = names.first().cloned() else {
-            faults.push(Fault { line: None, failure });
+            faults.push(FileMistake { line: None, failure });
             break;
         };
         let path = names.iter().find_map(|name| locate(&table, name));
@@ -39,7 +39,7 @@ pub fn all(text: &str) -> Vec<Fault> {
         if seen.contains(&first) {
             break;
         }
-        faults.push(Fault { line: path.as_ref().and_then(|path| line_of(text, path)), failure });
+        faults.push(FileMistake { line: path.as_ref().and_then(|path| line_of(text, path)), failure });
         let is_changed = match &path {
             Some(path) => take_out(&mut table, path),
             None => put_in(&mut table, &first),
@@ -53,31 +53,31 @@ pub fn all(text: &str) -> Vec<Fault> {
     faults
 }
 
-fn not_toml(text: &str, error: &toml::de::Error) -> Fault {
+fn not_toml(text: &str, error: &toml::de::Error) -> FileMistake {
     let failure = Failure::system(format!("this is not TOML: {}", error.message()))
         .hint("write text in double quotes, numbers without, and each key once in its section");
-    Fault { line: Some(error.span().map_or(1, |span| line(text, span.start))), failure }
+    FileMistake { line: Some(error.span().map_or(1, |span| line(text, span.start))), failure }
 }
 
 /// Takes a value out; one that every file must have becomes another. `false`: nothing was changed.
-fn take_out(table: &mut toml::Table, path: &[Step]) -> bool {
-    let Some((Step::Key(last), above)) = path.split_last() else { return false };
-    let is = |at: usize, name: &str| path.get(at) == Some(&Step::Key(name.to_owned()));
+fn take_out(table: &mut toml::Table, path: &[KeyStep]) -> bool {
+    let Some((KeyStep::Key(last), above)) = path.split_last() else { return false };
+    let is = |at: usize, name: &str| path.get(at) == Some(&KeyStep::Key(name.to_owned()));
     if path.len() == 1 && (is(0, "storage") || is(0, "job")) {
         return put_in(table, last);
     }
     let stand_in = match above {
         [_] if is(0, "storage") && last == "bucket" => Some("a-bucket".to_owned()),
-        [_, Step::Index(index)] if is(0, "rules") && last == "name" => Some(format!("rule {index}")),
+        [_, KeyStep::Index(index)] if is(0, "rules") && last == "name" => Some(format!("rule {index}")),
         _ => None,
     };
     let mut at = table;
     let mut steps = above.iter();
     while let Some(step) = steps.next() {
-        let Step::Key(name) = step else { return false };
+        let KeyStep::Key(name) = step else { return false };
         at = match (at.get_mut(name), steps.clone().next()) {
             (Some(toml::Value::Table(below)), _) => below,
-            (Some(toml::Value::Array(items)), Some(Step::Index(index))) => {
+            (Some(toml::Value::Array(items)), Some(KeyStep::Index(index))) => {
                 steps.next();
                 match items.get_mut(*index) {
                     Some(toml::Value::Table(below)) => below,

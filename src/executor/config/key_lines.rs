@@ -4,26 +4,26 @@ use toml::de::{DeTable, DeValue};
 
 /// One step from a table or list to what is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum KeyStep {
     Key(String),
     Index(usize),
 }
 
 /// The way to a key: `storage.bucket`, `rules[1].name`, `rules.all projects.match.refs` (by a rule's name), `rules.allow.roles` (of any rule),
 /// `prices.ml.m5.large` (a name with dots). `None`: the file has no such key.
-pub(super) fn locate(table: &toml::Table, key: &str) -> Option<Vec<Step>> {
+pub(super) fn locate(table: &toml::Table, key: &str) -> Option<Vec<KeyStep>> {
     // The longest name first: one name may begin with another.
     let mut names: Vec<_> = table.keys().filter(|name| key.starts_with(name.as_str())).collect();
     names.sort_by_key(|name| std::cmp::Reverse(name.len()));
     names.into_iter().find_map(|name| {
         let rest = key.strip_prefix(name.as_str())?;
-        let mut path = vec![Step::Key(name.clone())];
+        let mut path = vec![KeyStep::Key(name.clone())];
         path.extend(locate_in(table.get(name)?, rest)?);
         Some(path)
     })
 }
 
-fn locate_in(value: &toml::Value, rest: &str) -> Option<Vec<Step>> {
+fn locate_in(value: &toml::Value, rest: &str) -> Option<Vec<KeyStep>> {
     if rest.is_empty() {
         return Some(Vec::new());
     }
@@ -31,7 +31,7 @@ fn locate_in(value: &toml::Value, rest: &str) -> Option<Vec<Step>> {
         toml::Value::Table(table) => locate(table, rest.strip_prefix('.')?),
         toml::Value::Array(items) => {
             let through = |index: usize, rest: &str| {
-                let mut path = vec![Step::Index(index)];
+                let mut path = vec![KeyStep::Index(index)];
                 path.extend(locate_in(items.get(index)?, rest)?);
                 Some(path)
             };
@@ -50,18 +50,18 @@ fn locate_in(value: &toml::Value, rest: &str) -> Option<Vec<Step>> {
 }
 
 /// The line of a key, from 1.
-pub(super) fn line_of(text: &str, path: &[Step]) -> Option<usize> {
+pub(super) fn line_of(text: &str, path: &[KeyStep]) -> Option<usize> {
     let document = DeTable::parse(text).ok()?;
     let (mut at, mut start) = (None, 0);
     let mut table = Some(document.get_ref());
     for step in path {
         let value = match step {
-            Step::Key(name) => {
+            KeyStep::Key(name) => {
                 let (key, value) = table?.iter().find(|(key, _)| key.get_ref() == name.as_str())?;
                 start = key.span().start;
                 value
             }
-            Step::Index(index) => {
+            KeyStep::Index(index) => {
                 let value = list(at?)?.get(*index)?;
                 start = value.span().start;
                 value
@@ -87,7 +87,7 @@ pub fn values(text: &str) -> Vec<(String, toml::Value, Option<usize>)> {
     let mut found = Vec::new();
     if let Ok(table) = text.parse::<toml::Table>() {
         for (name, value) in &table {
-            collect(text, name.clone(), &[Step::Key(name.clone())], value, &mut found);
+            collect(text, name.clone(), &[KeyStep::Key(name.clone())], value, &mut found);
         }
     }
     found
@@ -95,17 +95,17 @@ pub fn values(text: &str) -> Vec<(String, toml::Value, Option<usize>)> {
 
 type Found = Vec<(String, toml::Value, Option<usize>)>;
 
-fn collect(text: &str, key: String, path: &[Step], value: &toml::Value, found: &mut Found) {
-    let below = |step: Step| path.iter().cloned().chain([step]).collect::<Vec<_>>();
+fn collect(text: &str, key: String, path: &[KeyStep], value: &toml::Value, found: &mut Found) {
+    let below = |step: KeyStep| path.iter().cloned().chain([step]).collect::<Vec<_>>();
     match value {
         toml::Value::Table(table) if !table.is_empty() => {
             for (name, value) in table {
-                collect(text, format!("{key}.{name}"), &below(Step::Key(name.clone())), value, found);
+                collect(text, format!("{key}.{name}"), &below(KeyStep::Key(name.clone())), value, found);
             }
         }
         toml::Value::Array(items) if items.iter().any(toml::Value::is_table) => {
             for (index, value) in items.iter().enumerate() {
-                collect(text, format!("{key}[{index}]"), &below(Step::Index(index)), value, found);
+                collect(text, format!("{key}[{index}]"), &below(KeyStep::Index(index)), value, found);
             }
         }
         value => {

@@ -2,7 +2,7 @@
 
 /// The form of a metric's values.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Form {
+pub enum MetricForm {
     /// A sum that only grows.
     Counter,
     /// A value of the moment when the file was written.
@@ -16,7 +16,7 @@ pub enum Form {
 pub struct Metric {
     pub name: &'static str,
     pub help: &'static str,
-    pub form: Form,
+    pub form: MetricForm,
     /// Names of its labels, in the order in which their values are given.
     pub labels: &'static [&'static str],
 }
@@ -31,110 +31,110 @@ const REQUESTS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.
 pub const JOBS: Metric = Metric {
     name: "sagemaker_executor_jobs_total",
     help: "Attempts of jobs that ended, by result and class of failure.",
-    form: Form::Counter,
+    form: MetricForm::Counter,
     labels: &["result", "reason", "project"],
 };
 pub const JOB_SECONDS: Metric = Metric {
     name: "sagemaker_executor_job_duration_seconds",
     help: "Time from the begin of prepare to the end of cleanup.",
-    form: Form::Histogram(WAITS),
+    form: MetricForm::Histogram(WAITS),
     labels: &[],
 };
 pub const STAGES: Metric = Metric {
     name: "sagemaker_executor_stages_total",
     help: "Stages of jobs that ended, by outcome.",
-    form: Form::Counter,
+    form: MetricForm::Counter,
     labels: &["stage", "outcome"],
 };
 pub const QUEUE_SECONDS: Metric = Metric {
     name: "sagemaker_executor_queue_seconds",
     help: "Time that jobs waited for the quota of the account, 0 for those that did not wait.",
-    form: Form::Histogram(WAITS),
+    form: MetricForm::Histogram(WAITS),
     labels: &[],
 };
 pub const PROVISIONING_SECONDS: Metric = Metric {
     name: "sagemaker_executor_provisioning_seconds",
     help: "Time in which training jobs waited for instances.",
-    form: Form::Histogram(WAITS),
+    form: MetricForm::Histogram(WAITS),
     labels: &[],
 };
 pub const TRACE_DELAY: Metric = Metric {
     name: "sagemaker_executor_trace_delay_seconds",
     help: "Time from the news that a script has ended to the last byte of its output in the job log.",
-    form: Form::Histogram(DELAYS),
+    form: MetricForm::Histogram(DELAYS),
     labels: &[],
 };
 pub const OUTPUT_BYTES: Metric = Metric {
     name: "sagemaker_executor_output_bytes_total",
     help: "Bytes of the output of scripts in job logs.",
-    form: Form::Counter,
+    form: MetricForm::Counter,
     labels: &[],
 };
 pub const SENT_BYTES: Metric = Metric {
     name: "sagemaker_executor_sent_bytes_total",
     help: "Bytes of projects that were sent to the bucket.",
-    form: Form::Counter,
+    form: MetricForm::Counter,
     labels: &[],
 };
 pub const RECEIVED_BYTES: Metric = Metric {
     name: "sagemaker_executor_received_bytes_total",
     help: "Bytes of results that were read from the bucket.",
-    form: Form::Counter,
+    form: MetricForm::Counter,
     labels: &[],
 };
 pub const BILLED_SECONDS: Metric = Metric {
     name: "sagemaker_executor_billed_seconds_total",
     help: "Seconds of instances that SageMaker bills for jobs that ended.",
-    form: Form::Counter,
+    form: MetricForm::Counter,
     labels: &["instance_type"],
 };
 pub const COST: Metric = Metric {
     name: "sagemaker_executor_cost_total",
     help: "Cost of jobs that ended: US dollars by the list prices, else the currency of the operator's prices.",
-    form: Form::Counter,
+    form: MetricForm::Counter,
     labels: &["source"],
 };
 pub const API_CALLS: Metric = Metric {
     name: "sagemaker_executor_api_calls_total",
     help: "Requests to AWS, repeated ones too, by outcome.",
-    form: Form::Counter,
+    form: MetricForm::Counter,
     labels: &["service", "operation", "outcome"],
 };
 pub const API_SECONDS: Metric = Metric {
     name: "sagemaker_executor_api_call_duration_seconds",
     help: "Time from a request to AWS to its answer.",
-    form: Form::Histogram(REQUESTS),
+    form: MetricForm::Histogram(REQUESTS),
     labels: &["service"],
 };
 pub const SWEEPS: Metric = Metric {
     name: "sagemaker_executor_sweeps_total",
     help: "Sweeps, by outcome.",
-    form: Form::Counter,
+    form: MetricForm::Counter,
     labels: &["outcome"],
 };
 pub const ORPHANS: Metric = Metric {
     name: "sagemaker_executor_orphans_ended_total",
     help: "Sessions without a runner that a sweep ended, by the evidence that showed them.",
-    form: Form::Counter,
+    form: MetricForm::Counter,
     labels: &["found_by"],
 };
 /// Written when the file is: notes of jobs on this host.
 pub(super) const RUNNING: Metric = Metric {
     name: "sagemaker_executor_jobs",
     help: "Jobs on this host that have not ended.",
-    form: Form::Gauge,
+    form: MetricForm::Gauge,
     labels: &[],
 };
 pub(super) const UNREADABLE: Metric = Metric {
     name: "sagemaker_executor_unreadable_counts_total",
     help: "Files of counts that could not be read, as after a power failure; their counts are lost.",
-    form: Form::Counter,
+    form: MetricForm::Counter,
     labels: &[],
 };
 pub(super) const BUILD: Metric = Metric {
     name: "sagemaker_executor_build_info",
     help: "The version of the program that wrote this file.",
-    form: Form::Gauge,
+    form: MetricForm::Gauge,
     labels: &["version"],
 };
 

@@ -7,14 +7,14 @@ use parking_lot::Mutex;
 
 use super::catalog::Metric;
 use super::sample::Sums;
-use super::spool::{self, Place};
+use super::spool::{self, CountsPlace};
 
 /// Time between two writes; Prometheus mostly reads the file as often.
 const WRITTEN_EVERY: Duration = Duration::from_secs(15);
 
 /// Counts that are not on the disk yet.
 struct Counts {
-    place: Place,
+    place: CountsPlace,
     sums: Sums,
     written: Instant,
 }
@@ -23,7 +23,7 @@ struct Counts {
 static COUNTS: Mutex<Option<Counts>> = Mutex::new(None);
 
 /// Counts from now on. The first call of a process decides where.
-pub fn begin(place: Place) {
+pub fn begin(place: CountsPlace) {
     COUNTS.lock().get_or_insert_with(|| Counts { place, sums: Sums::default(), written: Instant::now() });
 }
 
@@ -70,7 +70,7 @@ pub fn flush() {
     write(due);
 }
 
-fn take(counts: &mut Counts) -> (Place, Sums) {
+fn take(counts: &mut Counts) -> (CountsPlace, Sums) {
     counts.written = Instant::now();
     (counts.place.clone(), std::mem::take(&mut counts.sums))
 }
@@ -88,7 +88,7 @@ pub fn adopt(file: &Path, name: &str) -> std::io::Result<()> {
 }
 
 /// Without the lock: the disk may be slow. Metrics that cannot be written fail no job.
-fn write((place, sums): (Place, Sums)) {
+fn write((place, sums): (CountsPlace, Sums)) {
     if let Err(error) = spool::put(&place, &sums).and_then(|()| spool::fold(&place)) {
         tracing::info!(%error, file = %place.file.display(), "failed to write the metrics");
     }

@@ -10,9 +10,9 @@ mod spool;
 mod text;
 
 pub use catalog::{
-    API_CALLS, API_SECONDS, BILLED_SECONDS, COST, Form, JOB_SECONDS, JOBS, METRICS, Metric, ORPHANS, OUTPUT_BYTES,
-    PROVISIONING_SECONDS, QUEUE_SECONDS, RECEIVED_BYTES, SENT_BYTES, STAGES, SWEEPS, TRACE_DELAY,
+    API_CALLS, API_SECONDS, BILLED_SECONDS, COST, JOB_SECONDS, JOBS, METRICS, Metric, MetricForm, ORPHANS,
+    OUTPUT_BYTES, PROVISIONING_SECONDS, QUEUE_SECONDS, RECEIVED_BYTES, SENT_BYTES, STAGES, SWEEPS, TRACE_DELAY,
 };
 pub use counts::{add, adopt, begin, flush, is_on, observe, shows_projects};
 pub use sample::Sums;
-pub use spool::Place;
+pub use spool::CountsPlace;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::catalog::{Form, Metric};
+use super::catalog::{Metric, MetricForm};
 
 /// Most series of one metric; further ones are counted as [`OTHER`], so that no job makes the file grow without end.
 const MOST_SERIES: usize = 1000;
@@ -17,7 +17,7 @@ const BETWEEN: char = '\u{1f}';
 
 /// The values of one series.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Sample {
+pub(super) struct SeriesSums {
     /// The counter, or the sum of a histogram's values.
     pub(super) sum: f64,
     /// Number of a histogram's values, and of those in each bucket alone.
@@ -27,7 +27,7 @@ pub(super) struct Sample {
     pub(super) buckets: Vec<u64>,
 }
 
-impl Sample {
+impl SeriesSums {
     fn merge(&mut self, other: &Self) {
         self.sum += other.sum;
         self.count = self.count.saturating_add(other.count);
@@ -43,7 +43,7 @@ impl Sample {
 
 /// Sums by metric and by values of its labels.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Sums(BTreeMap<String, BTreeMap<String, Sample>>);
+pub struct Sums(BTreeMap<String, BTreeMap<String, SeriesSums>>);
 
 impl Sums {
     pub fn is_empty(&self) -> bool {
@@ -59,7 +59,7 @@ impl Sums {
 
     /// Adds one value to a histogram.
     pub fn observe(&mut self, metric: &Metric, labels: &[&str], value: f64) {
-        let Form::Histogram(bounds) = metric.form else { return };
+        let MetricForm::Histogram(bounds) = metric.form else { return };
         if !value.is_finite() {
             return;
         }
@@ -84,13 +84,13 @@ impl Sums {
     }
 
     /// The series of a metric, with the values of its labels.
-    pub(super) fn series(&self, metric: &Metric) -> Vec<(Vec<&str>, &Sample)> {
+    pub(super) fn series(&self, metric: &Metric) -> Vec<(Vec<&str>, &SeriesSums)> {
         let series = self.0.get(metric.name).into_iter().flatten();
         let with_labels = series.map(|(key, sample)| (values(key), sample));
         with_labels.filter(|(labels, _)| labels.len() == metric.labels.len()).collect()
     }
 
-    fn entry(&mut self, name: &str, key: &str) -> &mut Sample {
+    fn entry(&mut self, name: &str, key: &str) -> &mut SeriesSums {
         let series = self.0.entry(name.to_owned()).or_default();
         let is_full = series.len() >= MOST_SERIES && !series.contains_key(key);
         let key =

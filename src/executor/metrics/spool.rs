@@ -26,7 +26,7 @@ const LOOKS: usize = 20;
 
 /// Where the counts are, and the file that they go to.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct CountsPlace {
     /// `metrics` in `runner.state_dir`.
     pub folder: PathBuf,
     /// The file for Prometheus.
@@ -37,7 +37,7 @@ pub struct Place {
     pub by_project: bool,
 }
 
-impl Place {
+impl CountsPlace {
     pub(super) fn new_files(&self) -> PathBuf {
         self.folder.join("new")
     }
@@ -52,7 +52,7 @@ struct Totals {
 }
 
 /// Stores the counts of this process. Does nothing without any.
-pub(super) fn put(place: &Place, sums: &Sums) -> io::Result<()> {
+pub(super) fn put(place: &CountsPlace, sums: &Sums) -> io::Result<()> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     if sums.is_empty() {
         return Ok(());
@@ -64,7 +64,7 @@ pub(super) fn put(place: &Place, sums: &Sums) -> io::Result<()> {
 }
 
 /// Stores counts that another file holds, under a name that nothing else has: the file moves as it is.
-pub(super) fn adopt(place: &Place, file: &Path, name: &str) -> io::Result<()> {
+pub(super) fn adopt(place: &CountsPlace, file: &Path, name: &str) -> io::Result<()> {
     make(&place.new_files())?;
     fs::rename(file, place.new_files().join(format!("{name}.json")))
 }
@@ -74,7 +74,7 @@ fn make(folder: &Path) -> io::Result<()> {
 }
 
 /// Adds what is new to the totals and writes the file, unless another process does.
-pub(super) fn fold(place: &Place) -> io::Result<()> {
+pub(super) fn fold(place: &CountsPlace) -> io::Result<()> {
     make(&place.folder)?;
     for _ in 0..LOOKS {
         let lock = File::options().create(true).append(true).open(place.folder.join("lock"))?;
@@ -91,7 +91,7 @@ pub(super) fn fold(place: &Place) -> io::Result<()> {
     Ok(())
 }
 
-fn fold_locked(place: &Place) -> io::Result<()> {
+fn fold_locked(place: &CountsPlace) -> io::Result<()> {
     let path = place.folder.join("totals.json");
     let mut totals = read_totals(&path)?;
     let names = names(place)?;
@@ -133,7 +133,7 @@ fn read_sums(path: &Path) -> Option<Sums> {
 }
 
 /// The files of counts that wait, in order.
-fn names(place: &Place) -> io::Result<Vec<String>> {
+fn names(place: &CountsPlace) -> io::Result<Vec<String>> {
     let entries = match fs::read_dir(place.new_files()) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -158,8 +158,8 @@ mod tests {
     use super::*;
     use crate::metrics::JOBS;
 
-    fn place(dir: &Path) -> Place {
-        Place { folder: dir.join("metrics"), file: dir.join("x.prom"), jobs: dir.join("jobs"), by_project: false }
+    fn place(dir: &Path) -> CountsPlace {
+        CountsPlace { folder: dir.join("metrics"), file: dir.join("x.prom"), jobs: dir.join("jobs"), by_project: false }
     }
 
     fn one() -> Sums {
@@ -168,7 +168,7 @@ mod tests {
         sums
     }
 
-    fn jobs(place: &Place) -> String {
+    fn jobs(place: &CountsPlace) -> String {
         let text = fs::read_to_string(&place.file).unwrap();
         let line = text.lines().find(|line| line.starts_with("sagemaker_executor_jobs_total")).unwrap_or_default();
         line.rsplit(' ').next().unwrap_or_default().to_owned()

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::catalog::{BUILD, Form, METRICS, Metric, RUNNING};
-use super::sample::{Sample, Sums};
+use super::catalog::{BUILD, METRICS, Metric, MetricForm, RUNNING};
+use super::sample::{SeriesSums, Sums};
 
 /// The whole file: each metric with its series; those without one have none. `running` is the number of jobs on this host.
 pub(super) fn render(sums: &Sums, running: usize, shows_projects: bool) -> String {
@@ -11,9 +11,9 @@ pub(super) fn render(sums: &Sums, running: usize, shows_projects: bool) -> Strin
     for metric in METRICS {
         let _ = writeln!(text, "# HELP {} {}", metric.name, metric.help);
         let form = match metric.form {
-            Form::Counter => "counter",
-            Form::Gauge => "gauge",
-            Form::Histogram(_) => "histogram",
+            MetricForm::Counter => "counter",
+            MetricForm::Gauge => "gauge",
+            MetricForm::Histogram(_) => "histogram",
         };
         let _ = writeln!(text, "# TYPE {} {form}", metric.name);
         let hides = |name: &str| name == "project" && !shows_projects;
@@ -23,8 +23,8 @@ pub(super) fn render(sums: &Sums, running: usize, shows_projects: bool) -> Strin
             write_series(&mut text, metric, &labels.map(|(name, value)| pair(name, value)).collect::<Vec<_>>(), sample);
         }
         // A rate over a counter needs its zero; one without labels is known before its first event.
-        if series.is_empty() && metric.labels.is_empty() && metric.form == Form::Counter {
-            write_series(&mut text, metric, &[], &Sample::default());
+        if series.is_empty() && metric.labels.is_empty() && metric.form == MetricForm::Counter {
+            write_series(&mut text, metric, &[], &SeriesSums::default());
         }
         if metric.name == RUNNING.name {
             let _ = writeln!(text, "{} {running}", metric.name);
@@ -36,9 +36,9 @@ pub(super) fn render(sums: &Sums, running: usize, shows_projects: bool) -> Strin
     text
 }
 
-fn write_series(text: &mut String, metric: &Metric, labels: &[String], sample: &Sample) {
+fn write_series(text: &mut String, metric: &Metric, labels: &[String], sample: &SeriesSums) {
     let name = metric.name;
-    let Form::Histogram(bounds) = metric.form else {
+    let MetricForm::Histogram(bounds) = metric.form else {
         let _ = writeln!(text, "{name}{} {}", set(labels, None), sample.sum);
         return;
     };
@@ -96,7 +96,7 @@ mod tests {
         let mut names: Vec<_> = METRICS.iter().map(|metric| metric.name).collect();
         for metric in METRICS {
             let has_total = metric.name.ends_with("_total");
-            assert_eq!(has_total, metric.form == Form::Counter, "{}", metric.name);
+            assert_eq!(has_total, metric.form == MetricForm::Counter, "{}", metric.name);
             assert!(metric.name.starts_with("sagemaker_executor_") && metric.help.ends_with('.'), "{}", metric.name);
         }
         names.sort_unstable();

@@ -28,7 +28,7 @@ const REFRESH: Duration = Duration::from_secs(2);
 const TOP: &str = "\x1b[H\x1b[J";
 
 #[derive(Debug, Args)]
-pub struct StatusArgs {
+pub struct HostStatusArgs {
     /// One job: its number in GitLab, its session, or a beginning of one of them that no other job has
     job: Option<String>,
     /// Print one table and end, on a terminal too, where the table is otherwise drawn every two seconds until Ctrl-C
@@ -43,7 +43,7 @@ pub struct StatusArgs {
 }
 
 pub async fn run(
-    args: StatusArgs,
+    args: HostStatusArgs,
     config: &Path,
     connect: &dyn Connect,
     clock: Arc<dyn Clock>,
@@ -60,7 +60,7 @@ pub async fn run(
     boundary::command(printer, work).await
 }
 
-async fn show_all(host: &ViewedHost<'_>, args: &StatusArgs, cancellation: Cancellation) -> anyhow::Result<()> {
+async fn show_all(host: &ViewedHost<'_>, args: &HostStatusArgs, cancellation: Cancellation) -> anyhow::Result<()> {
     let watches = host.printer.shows_data() && !args.once && !args.json;
     loop {
         let jobs = host.jobs()?;

@@ -33,14 +33,14 @@ const JOURNAL: &str = "/run/systemd/journal/socket";
 
 /// Where the log goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LogPlace {
+pub enum LogTarget {
     File(PathBuf),
     Journal,
 }
 
 #[derive(Debug)]
 struct OperatorLog {
-    place: LogPlace,
+    place: LogTarget,
     level: Level,
     clock: Arc<dyn Clock>,
     /// Fields of every line: the job and the stage.
@@ -51,7 +51,7 @@ struct OperatorLog {
 static LOG: OnceLock<OperatorLog> = OnceLock::new();
 
 /// Logs from now on. The first call of a process counts.
-pub fn begin(place: LogPlace, level: Level, clock: Arc<dyn Clock>) {
+pub fn begin(place: LogTarget, level: Level, clock: Arc<dyn Clock>) {
     let _ = LOG.set(OperatorLog { place, level, clock, context: Mutex::default() });
 }
 
@@ -87,8 +87,8 @@ impl<S: Subscriber> Layer<S> for OperatorLayer {
         let line = log.line(level, event.metadata().target(), fields);
         // Nobody could be told.
         let _ = match &log.place {
-            LogPlace::File(path) => append(path, &line),
-            LogPlace::Journal => send(Path::new(JOURNAL), level, &line),
+            LogTarget::File(path) => append(path, &line),
+            LogTarget::Journal => send(Path::new(JOURNAL), level, &line),
         };
     }
 }
@@ -203,7 +203,7 @@ mod tests {
 
     fn line() -> Vec<(String, Value)> {
         let log = OperatorLog {
-            place: LogPlace::Journal,
+            place: LogTarget::Journal,
             level: Level::INFO,
             clock: Arc::new(HostClock),
             context: Mutex::new(vec![("job", 7.into()), ("stage", "prepare".into())]),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use executor::config::settings::JOURNALD;
-use executor::metrics::{Form, METRICS};
+use executor::metrics::{METRICS, MetricForm};
 use regex::Regex;
 use serde_json::Value;
 
@@ -26,9 +26,9 @@ fn check_query(query: &str, place: &str) -> BTreeSet<&'static str> {
     for named in name.find_iter(query) {
         let is_it = |metric: &&&executor::metrics::Metric| {
             let parts = ["_bucket", "_sum", "_count"];
-            let of_parts = matches!(metric.form, Form::Histogram(_))
+            let of_parts = matches!(metric.form, MetricForm::Histogram(_))
                 && parts.iter().any(|part| named.as_str() == format!("{}{part}", metric.name));
-            of_parts || metric.name == named.as_str() && !matches!(metric.form, Form::Histogram(_))
+            of_parts || metric.name == named.as_str() && !matches!(metric.form, MetricForm::Histogram(_))
         };
         let metric =
             METRICS.iter().find(is_it).unwrap_or_else(|| panic!("{place}: no metric is called {}", named.as_str()));

@@ -37,7 +37,7 @@ fn a_job_is_shown_while_it_runs_and_not_any_more_when_it_is_over() {
     assert!(row["elapsed_seconds"].is_u64() && row["cost"].as_f64().is_some_and(|cost| cost < 1.0), "{shown}");
     assert_eq!(shown["unreadable"], Value::Array(Vec::new()));
     let table = desk.call(&["status"]).passed().out();
-    assert!(table.starts_with("JOB") && table.lines().nth(1).unwrap().contains("4711"), "{table}");
+    assert!(table.trim_start().starts_with("JOB") && table.lines().nth(1).unwrap().contains("4711"), "{table}");
     let last: Vec<_> = session.rsplit('-').collect();
     for words in [session.as_str(), "4711", "47", session.trim_end_matches(last[0])] {
         let one = desk.call(&["status", words, "--lines", "2"]).passed().out();

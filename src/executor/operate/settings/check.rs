@@ -41,7 +41,7 @@ pub(super) fn run(args: &CheckArgs, config: &Path, printer: &Printer) -> anyhow:
     let warnings = if found.is_empty() { warnings(config, &operator_file::parse(&text)?) } else { Vec::new() };
     let count = found.len();
     if args.json {
-        let mistake = |fault: faults::Fault| Mistake {
+        let mistake = |fault: faults::FileMistake| Mistake {
             line: fault.line,
             message: fault.failure.message().to_owned(),
             hints: fault.failure.hints().to_vec(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::rows::{Lease, Row};
+use super::rows::{JobRow, LeaseState};
 use super::viewed_host::ViewedHost;
 use crate::base::human::human_duration;
 use crate::base::plain;
@@ -17,7 +17,7 @@ use crate::session::{Host, Session, SessionId};
 #[derive(Debug, Serialize)]
 struct Details<'a> {
     #[serde(flatten)]
-    row: &'a Row,
+    row: &'a JobRow,
     last_lines: Option<Vec<String>>,
     /// Why there are none.
     no_lines: Option<String>,
@@ -58,7 +58,7 @@ pub(super) async fn show(viewed: &ViewedHost<'_>, words: &str, lines: usize, jso
     Ok(())
 }
 
-fn facts(row: &Row) -> Vec<(&'static str, String)> {
+fn facts(row: &JobRow) -> Vec<(&'static str, String)> {
     let elapsed = row.elapsed_seconds.map(|seconds| human_duration(Duration::from_secs(seconds)));
     let number = |number: u64| if number == 0 { String::new() } else { number.to_string() };
     vec![
@@ -73,13 +73,13 @@ fn facts(row: &Row) -> Vec<(&'static str, String)> {
         ("Training job", row.training_job.clone().unwrap_or_default()),
         ("Instances", row.instances.clone()),
         ("Cost so far", row.cost_words.clone()),
-        ("Lease", row.lease.as_ref().map(Lease::words).unwrap_or_default()),
+        ("LeaseState", row.lease.as_ref().map(LeaseState::words).unwrap_or_default()),
         ("Failed in", row.failure.clone().unwrap_or_default()),
     ]
 }
 
 /// Reads the end of the output; `Err` tells why there is none.
-async fn last_lines(viewed: &ViewedHost<'_>, row: &Row, most: usize) -> Result<LastOutput, String> {
+async fn last_lines(viewed: &ViewedHost<'_>, row: &JobRow, most: usize) -> Result<LastOutput, String> {
     let id = SessionId::parse(&row.session).ok_or("the session has no usable name")?;
     let access = viewed.settings.access();
     let text = |error: anyhow::Error| plain::lines(&format!("{error:#}")).into_owned();

@@ -25,14 +25,14 @@ const CELL: usize = 60;
 /// All jobs that have not ended.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct HostJobs {
-    pub(super) jobs: Vec<Row>,
+    pub(super) jobs: Vec<JobRow>,
     /// Notes and records that cannot be used, each with the reason.
     pub(super) unreadable: Vec<String>,
 }
 
 /// One job. Times are seconds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub(super) struct Row {
+pub(super) struct JobRow {
     pub(super) session: String,
     pub(super) job: u64,
     pub(super) job_name: String,
@@ -50,13 +50,13 @@ pub(super) struct Row {
     /// So far, of this job's instances, as its bill will count them. `None`: nothing is known of the price, or of spot instances.
     pub(super) cost: Option<f64>,
     pub(super) cost_words: String,
-    pub(super) lease: Option<Lease>,
+    pub(super) lease: Option<LeaseState>,
     pub(super) failure: Option<String>,
 }
 
 /// The sign of life by which the agents know that this host works.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct Lease {
+pub(super) struct LeaseState {
     pub(super) renewed_seconds_ago: u64,
     pub(super) is_over: bool,
 }
@@ -103,7 +103,7 @@ impl HostJobs {
     }
 }
 
-impl Row {
+impl JobRow {
     fn cells(&self) -> [String; 7] {
         let or_dash = |text: String| if text.is_empty() { "–".to_owned() } else { plain::line(&text, CELL) };
         [
@@ -113,7 +113,7 @@ impl Row {
             or_dash(self.elapsed_seconds.map(duration).unwrap_or_default()),
             or_dash(self.instances.clone()),
             or_dash(self.cost_words.clone()),
-            or_dash(self.lease.as_ref().map(Lease::words).unwrap_or_default()),
+            or_dash(self.lease.as_ref().map(LeaseState::words).unwrap_or_default()),
         ]
     }
 
@@ -133,7 +133,7 @@ impl Row {
     }
 }
 
-impl Lease {
+impl LeaseState {
     pub(super) fn words(&self) -> String {
         let ago = duration(self.renewed_seconds_ago);
         if self.is_over { format!("over, renewed {ago} ago") } else { format!("renewed {ago} ago") }
@@ -175,13 +175,13 @@ fn row(
     id: &SessionId,
     note: &JobNote,
     record: Option<&SessionRecord>,
-) -> Row {
+) -> JobRow {
     let (now, stamp) = (clock.now(), Stamp::of(clock));
     let since = |moment: u64| (moment > 0).then(|| job_note::since(moment, now).as_secs());
     let (phase, phase_seconds) = phase(note, record, records.is_closing(id), now, &stamp);
     let (cost, cost_words) = cost(settings, note, now);
     let lease = records.renewed(id).map(|at| at.age(&stamp));
-    Row {
+    JobRow {
         session: id.to_string(),
         job: note.job_id,
         job_name: note.job_name.clone(),
@@ -196,7 +196,7 @@ fn row(
         training_job: note.status.as_ref().map(|status| status.training_job.clone()),
         cost,
         cost_words,
-        lease: lease.map(|age| Lease { renewed_seconds_ago: age.as_secs(), is_over: age > settings.lease() }),
+        lease: lease.map(|age| LeaseState { renewed_seconds_ago: age.as_secs(), is_over: age > settings.lease() }),
         failure: note.failure.as_ref().map(|failure| format!("{} ({})", failure.stage, failure.reason.word())),
     }
 }

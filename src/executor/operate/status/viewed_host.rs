@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::rows::{HostJobs, Row};
+use super::rows::{HostJobs, JobRow};
 use crate::base::clock::Clock;
 use crate::base::failure::Failure;
 use crate::cloud::Connect;
@@ -22,9 +22,9 @@ impl ViewedHost<'_> {
     }
 
     /// The one job that these words mean.
-    pub(super) fn find(&self, words: &str) -> anyhow::Result<Row> {
+    pub(super) fn find(&self, words: &str) -> anyhow::Result<JobRow> {
         let jobs = self.jobs()?.jobs;
-        let mut found: Vec<Row> = jobs.iter().filter(|row| row.is_exactly(words)).cloned().collect();
+        let mut found: Vec<JobRow> = jobs.iter().filter(|row| row.is_exactly(words)).cloned().collect();
         if found.is_empty() {
             found = jobs.into_iter().filter(|row| row.begins_with(words)).collect();
         }
