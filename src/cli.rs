@@ -16,6 +16,7 @@ use executor::lifecycle::prune::PruneArgs;
 use executor::lifecycle::release::ReleaseArgs;
 use executor::lifecycle::report::ReportArgs;
 use executor::lifecycle::validate::ValidateArgs;
+use executor::operate::doctor::DoctorArgs;
 use executor::operate::policy::PolicyArgs;
 use executor::operate::sweep::SweepArgs;
 use executor::operate::try_job::TryArgs;
@@ -55,6 +56,10 @@ pub(crate) enum Command {
     Try(TryArgs),
     /// End what jobs left in AWS: training jobs and objects that no `cleanup` reached
     Sweep(SweepArgs),
+    /// Check this host, the operator's file and the account, and say what to change
+    ///
+    /// It reads alone, unless `--job` is given. Run it as the user of the runner's service.
+    Doctor(DoctorArgs),
     /// Show what the operator's file allows
     Policy(PolicyArgs),
     /// Make the files of a new project: one that trains a model, or one that serves it

@@ -63,6 +63,7 @@ pub(crate) fn run(cli: Cli, env: Environment) -> ExitCode {
         Command::SandboxTunnel(args) => sandbox::tunnel::run(&args, &env),
         Command::Agent => few_threads(agent::run(&env, &*connect, clock)),
         Command::Sweep(args) => small(operate::sweep::run(args, &config, &*connect, clock, &printer)),
+        Command::Doctor(args) => small(operate::doctor::run(args, &config, &env, (&*connect, &*clock), &printer)),
         Command::Policy(args) => small(operate::policy::run(args, &config, &printer)),
         Command::Init(args) => small(lifecycle::run(command_inputs(env), args, lifecycle::init::run)),
         Command::Validate(args) => small(lifecycle::run(command_inputs(env), args, lifecycle::validate::run)),

@@ -1,5 +1,6 @@
 //! Commands that an operator types.
 
+pub mod doctor;
 pub mod policy;
 pub mod sweep;
 pub mod try_job;
