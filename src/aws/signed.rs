@@ -7,15 +7,19 @@ use std::time::{Duration, SystemTime};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::ProvideCredentials as _;
 use aws_sdk_s3::config::http::{HttpRequest, HttpResponse};
+use aws_sdk_secretsmanager::config::endpoint::{DefaultResolver, Params, ResolveEndpoint as _};
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
 use aws_smithy_runtime::client::orchestrator::operation::Operation;
 use aws_smithy_types::body::SdkBody;
-use executor::cloud::{CloudError, CloudErrorKind};
+use executor::base::arn::partition;
+use executor::cloud::{CloudError, CloudErrorKind, EndpointKind};
 
 use super::clients::{Clients, timeouts};
 use super::errors::AwsCall;
 
+/// Name in the addresses of the service whose forms [`endpoint`] takes.
+const KNOWN: &str = "secretsmanager";
 /// Time limit of one attempt.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Attempts at a call whose error may pass.
@@ -72,7 +76,11 @@ async fn post_once(clients: &Clients, call: &AwsCall, request: &SignedRequest) -
     let region = config.region().ok_or_else(|| unusable("no AWS region is known"))?.to_string();
     let endpoint = match config.endpoint_url() {
         Some(url) => url.trim_end_matches('/').to_owned(),
-        None => endpoint(request.service, &region, config.use_fips().unwrap_or_default()),
+        None => {
+            let (fips, dual_stack) = (config.use_fips(), config.use_dual_stack());
+            let kind = EndpointKind { fips: fips.unwrap_or_default(), dual_stack: dual_stack.unwrap_or_default() };
+            endpoint(request.service, &region, kind).await.map_err(|error| unusable(&error.to_string()))?
+        }
     };
     let provider = config.credentials_provider().ok_or_else(|| unusable("no AWS credentials were found"))?;
     let credentials = provider.provide_credentials().await;
@@ -163,34 +171,31 @@ fn signed(
     Ok(SignedHttp { headers, body: request.body.clone() })
 }
 
-/// The service's address in a region. The endpoints with FIPS are those of the documentation of EC2 and KMS: in the regions of `GovCloud` the
-/// usual one of EC2 is validated itself.
-fn endpoint(service: &str, region: &str, fips: bool) -> String {
-    let domain = match region {
-        region if region.starts_with("cn-") => "amazonaws.com.cn",
-        region if region.starts_with("us-isob-") => "sc2s.sgov.gov",
-        region if region.starts_with("us-iso-") => "c2s.ic.gov",
-        _ => "amazonaws.com",
-    };
-    let is_validated = service == "ec2" && region.starts_with("us-gov-");
-    let fips = if fips && !is_validated { "-fips" } else { "" };
-    format!("https://{service}{fips}.{region}.{domain}")
+/// The service's address in a region, in the form of that of Secrets Manager, which the SDK knows: these services have the same forms. In the
+/// regions of `GovCloud` the usual address of EC2 is validated by FIPS 140 itself, and there is no other.
+async fn endpoint(service: &str, region: &str, kind: EndpointKind) -> anyhow::Result<String> {
+    let is_validated = service == "ec2" && partition(region) == "aws-us-gov";
+    let params = Params::builder().region(region).use_dual_stack(kind.dual_stack).use_fips(kind.fips && !is_validated);
+    let known = DefaultResolver::new().resolve_endpoint(&params.build()?).await;
+    let known = known.map_err(|error| anyhow::anyhow!("the region {region} has no address of AWS: {error}"))?;
+    Ok(known.url().replacen(KNOWN, service, 1))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn each_partition_has_its_endpoints() {
-        for (service, region, fips, expected) in [
-            ("ec2", "eu-west-1", false, "https://ec2.eu-west-1.amazonaws.com"),
-            ("kms", "us-east-1", true, "https://kms-fips.us-east-1.amazonaws.com"),
-            ("ec2", "us-gov-west-1", true, "https://ec2.us-gov-west-1.amazonaws.com"),
-            ("kms", "us-gov-west-1", true, "https://kms-fips.us-gov-west-1.amazonaws.com"),
-            ("ec2", "cn-north-1", false, "https://ec2.cn-north-1.amazonaws.com.cn"),
+    #[tokio::test]
+    async fn each_partition_has_its_endpoints() {
+        for (service, region, fips, dual_stack, expected) in [
+            ("ec2", "eu-west-1", false, false, "https://ec2.eu-west-1.amazonaws.com"),
+            ("ec2", "eu-west-1", false, true, "https://ec2.eu-west-1.api.aws"),
+            ("kms", "us-east-1", true, false, "https://kms-fips.us-east-1.amazonaws.com"),
+            ("ec2", "us-gov-west-1", true, false, "https://ec2.us-gov-west-1.amazonaws.com"),
+            ("kms", "us-gov-west-1", true, false, "https://kms-fips.us-gov-west-1.amazonaws.com"),
+            ("ec2", "cn-north-1", false, false, "https://ec2.cn-north-1.amazonaws.com.cn"),
         ] {
-            assert_eq!(endpoint(service, region, fips), expected);
+            assert_eq!(endpoint(service, region, EndpointKind { fips, dual_stack }).await.unwrap(), expected);
         }
     }
 }

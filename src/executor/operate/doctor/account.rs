@@ -27,23 +27,31 @@ pub(super) struct CallerSight {
     pub(super) region: String,
 }
 
-/// A call that failed, as a finding: a permission that `doctor` lacks is no mistake of the installation.
+/// A call that failed, as a finding. What `doctor` itself may not do, or could not ask, is no mistake of the installation.
 pub(super) fn of_error(id: &'static str, subject: &str, error: &CloudError) -> DoctorFinding {
-    if error.kind == CloudErrorKind::Denied {
-        let text =
-            format!("these credentials may not {}; allow them `{}` for this check", error.operation, error.action);
-        return DoctorFinding::skipped(id, subject, text);
+    match error.kind {
+        CloudErrorKind::Denied => {
+            let (operation, action) = (&error.operation, error.action);
+            let text = format!("these credentials may not {operation}; allow them `{action}` for this check");
+            DoctorFinding::skipped(id, subject, text)
+        }
+        CloudErrorKind::Unauthenticated => refused(id, subject, error),
+        CloudErrorKind::Invalid | CloudErrorKind::NotFound => {
+            let change = "correct the key of the operator's file that names it, by the message of AWS";
+            DoctorFinding::failure(id, subject, error.to_string(), change)
+        }
+        _ => DoctorFinding::skipped(id, subject, error.to_string()),
     }
-    let text = error.to_string();
-    if error.kind.may_pass() {
-        return DoctorFinding::skipped(id, subject, text);
-    }
-    let change = if error.kind == CloudErrorKind::Unauthenticated {
-        "give the host an instance profile with the role of the runner hosts, or renew the keys in the environment of the runner's service"
+}
+
+/// A call without which no other can be made: its error fails the installation, whatever it is.
+fn refused(id: &'static str, subject: &str, error: &CloudError) -> DoctorFinding {
+    let change = if error.kind.may_pass() {
+        "look at the host's way to AWS: routes, proxy, security groups, `aws.ca_bundle`; in a VPC, endpoints for STS, S3 and SageMaker"
     } else {
-        "the message of AWS says what it refuses"
+        "give the host an instance profile with the role of the runner hosts, or renew the keys in the environment of the runner's service"
     };
-    DoctorFinding::failure(id, subject, text, change)
+    DoctorFinding::failure(id, subject, error.to_string(), change)
 }
 
 /// Finds the caller; without one no other check of AWS can be made.
@@ -57,7 +65,7 @@ pub(super) async fn caller(installation: &Installation<'_>) -> (Option<CallerSig
     };
     let arn = match identity.arn().await {
         Ok(arn) => arn,
-        Err(error) => return (None, vec![of_error("aws.credentials", "", &error)]),
+        Err(error) => return (None, vec![refused("aws.credentials", "", &error)]),
     };
     let credentials = identity.credentials().await;
     let region = installation.settings.aws.region.clone();

@@ -41,28 +41,28 @@ pub const CHECKS: &[&str] = &[
     "runner.program",
     "runner.version",
     "runner.user",
+    "operator.file",
+    "operator.mode",
+    "operator.role",
     "host.shell",
     "host.git",
     "host.bubblewrap",
     "host.sandbox",
     "host.metadata",
     "host.sweep_timer",
-    "operator.file",
-    "operator.mode",
-    "operator.role",
     "host.state_dir",
     "host.builds_dir",
     "host.cache_dir",
     "host.space",
     "host.inodes",
     "host.proxy",
+    "host.clock",
     "aws.credentials",
     "aws.expiry",
     "aws.account",
     "aws.partition",
     "aws.host_role",
     "aws.actions",
-    "host.clock",
     "bucket.exists",
     "bucket.region",
     "bucket.encryption",
@@ -196,7 +196,9 @@ pub(super) struct DoctorReport {
 }
 
 impl DoctorReport {
-    pub(super) fn of(findings: Vec<DoctorFinding>) -> Self {
+    pub(super) fn of(mut findings: Vec<DoctorFinding>) -> Self {
+        // Those of one check stay in their order.
+        findings.sort_by_key(|finding| CHECKS.iter().position(|id| *id == finding.id));
         let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
         let (failures, warnings) = (count(CheckVerdict::Failure), count(CheckVerdict::Warning));
         Self { failures, warnings, findings, not_checked: NOT_CHECKED }
@@ -220,13 +222,14 @@ impl DoctorReport {
         }
         let passed = self.findings.iter().filter(|finding| finding.verdict == CheckVerdict::Ok).count();
         let skipped = self.findings.len() - passed - self.failures - self.warnings;
-        let _ = write!(
-            text,
-            "{} failures, {} warnings, {passed} checks passed, {skipped} skipped",
-            self.failures, self.warnings
-        );
+        let (failures, warnings) = (counted(self.failures, "failure"), counted(self.warnings, "warning"));
+        let _ = write!(text, "{failures}, {warnings}, {} passed, {skipped} skipped", counted(passed, "check"));
         text
     }
+}
+
+fn counted(number: usize, word: &str) -> String {
+    if number == 1 { format!("1 {word}") } else { format!("{number} {word}s") }
 }
 
 fn write_finding(text: &mut String, finding: &DoctorFinding) {
@@ -282,9 +285,7 @@ mod tests {
         assert_eq!((report.failures, report.warnings), (1, 0));
         let text = report.text();
         assert!(text.contains("FAILURE  host.git  git: is not; there\n           change: install `git`\n"), "{text}");
-        assert!(
-            text.contains("row `host.git`") && text.ends_with("1 failures, 0 warnings, 1 checks passed, 1 skipped")
-        );
+        assert!(text.contains("row `host.git`") && text.ends_with("1 failure, 0 warnings, 1 check passed, 1 skipped"));
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!(json["findings"][0]["verdict"], "ok");
         assert_eq!(json["findings"][2].get("change"), None);

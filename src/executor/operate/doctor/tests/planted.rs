@@ -119,6 +119,9 @@ planted! {
     "credentials that AWS refuses", "aws.credentials", Failure, ["instance profile"], |world| {
         world.memory.account.plan([Fault::new("arn", 1, When::Before, CloudErrorKind::Unauthenticated)]);
     };
+    "no way to AWS", "aws.credentials", Failure, ["routes", "endpoints for STS"], |world| {
+        world.memory.account.plan([Fault::new("arn", 1, When::Before, CloudErrorKind::Transient)]);
+    };
     "keys of a session", "aws.expiry", Warning, ["session", "instance profile"], |world| world.memory.account.change_settings(|settings| settings.credentials.is_session = true);
     "roles of another account", "aws.account", Failure, ["111122223333", "210987654321"], |world| {
         let other = "arn:aws:iam::111122223333:role/train";
