@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
+use executor::config::env::Environment;
 use executor::operate::doctor::CHECKS;
 use regex::Regex;
 use serde_json::{Value, json};
@@ -222,6 +223,27 @@ fn a_sound_host_has_no_finding_and_a_spoilt_account_is_told() {
         failures["bucket.region"].contains("eu-west-1") && failures["bucket.region"].contains("aws.region"),
         "{failures:?}"
     );
+}
+
+/// One training job, in the form for `DOCTOR=all` alone. Its cost is told, and nothing of it stays but the agent.
+#[test]
+fn a_job_runs_and_its_cost_is_told() {
+    if Environment::of_process().get("DOCTOR") != Some("all") {
+        return skipped("doctor --job", "played with DOCTOR=all");
+    }
+    if !can_run_containers() {
+        return skipped("doctor --job", "bubblewrap makes no container");
+    }
+    let site = Site::new();
+    let emulator = site.emulator(&[]);
+    let priced =
+        |text: String| text.replace("host_role_arn", "# host_role_arn") + "[prices]\n\"ml.m5.large\" = 0.128\n";
+    site.write_operator_file(&emulator.endpoint, priced);
+    let (code, report, log) = site.doctor(&emulator.of_administrator(), &["--job"]);
+    assert_eq!((code, ids(&report, "failure")), (0, set(&[])), "{log}");
+    let told = of_verdict(&report, "ok");
+    assert!(told["job.run"].contains("Billed") && told["job.run"].contains("0.01"), "{told:?}");
+    assert_eq!(emulator.session_objects(), Vec::<String>::new());
 }
 
 /// The role of the runner hosts, with a statement left out of its policy, and a role that SageMaker may not assume. Without the right to

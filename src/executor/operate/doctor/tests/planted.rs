@@ -149,12 +149,12 @@ planted! {
     "no lifecycle rules", "bucket.lifecycle", Warning, ["sessions/", "bucket-lifecycle.json"], |world| world.memory.account.change_settings(|settings| settings.expiring_prefixes.clear());
     "no policy of the bucket", "bucket.policy", Warning, ["agent", "bucket-policy.json"], |world| world.memory.account.change_settings(|settings| settings.bucket_policy = None);
     "key that is disabled", "kms.key", Failure, ["`Disabled`", "storage.kms_key_id"], |world| {
-        world.in_operator("[storage]\n", "[storage]\nkms_key_id = \"k\"\n");
+        world.in_operator("[storage]\n", "[storage]\nkms_key_id = \"1234abcd-12ab-34cd-56ef-1234567890ab\"\n");
         let key = KeySight { arn: "arn:aws:kms:eu-west-1:210987654321:key/k".to_owned(), state: "Disabled".to_owned(), is_symmetric: true };
-        world.memory.account.change_settings(|settings| drop(settings.keys.insert("k".to_owned(), key)));
+        world.memory.account.change_settings(|settings| drop(settings.keys.insert("1234abcd-12ab-34cd-56ef-1234567890ab".to_owned(), key)));
     };
     "key of another region", "kms.key", Failure, ["us-east-1", "eu-west-1"], |world| {
-        world.in_operator("[job]\n", "[job]\nvolume_kms_key_id = \"arn:aws:kms:us-east-1:210987654321:key/k\"\n");
+        world.in_operator("[job]\n", "[job]\nvolume_kms_key_id = \"arn:aws:kms:us-east-1:210987654321:key/1234abcd-12ab-34cd-56ef-1234567890ab\"\n");
     };
     // Roles.
     "role that is not there", "role.exists", Failure, ["role/absent", "job.role_arn"], |world| world.in_operator(JOB_ROLE, "arn:aws:iam::210987654321:role/absent");
