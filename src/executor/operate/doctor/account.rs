@@ -134,8 +134,10 @@ pub(super) fn place(settings: &Settings, caller: &CallerSight, roles: &[String])
         ),
     });
     let (of_region, of_caller) = (partition(&caller.region), Arn::parse(arn).map_or("", |arn| arn.partition));
-    let stray = roles.iter().find(|role| Arn::parse(role).is_some_and(|role| role.partition != of_region));
-    findings.push(if of_region != of_caller {
+    // The operator's file is refused when its roles are of another partition than its region.
+    findings.push(if of_region == of_caller {
+        DoctorFinding::ok("aws.partition", arn, format!("is of the partition {of_region}"))
+    } else {
         let text = format!("is of the partition {of_caller}, which has no region {}", caller.region);
         DoctorFinding::failure(
             "aws.partition",
@@ -143,11 +145,6 @@ pub(super) fn place(settings: &Settings, caller: &CallerSight, roles: &[String])
             text,
             "correct `aws.region`, or take credentials of that partition",
         )
-    } else if let Some(role) = stray {
-        let text = format!("{role} is of another partition than the region {} ({of_region})", caller.region);
-        DoctorFinding::failure("aws.partition", arn, text, format!("write the ARN as `arn:{of_region}:iam::...`"))
-    } else {
-        DoctorFinding::ok("aws.partition", arn, format!("is of the partition {of_region}"))
     });
     if let Some(role) = &settings.iam.host_role_arn {
         findings.push(if caller.principal.as_ref() == Some(role) {

@@ -20,9 +20,17 @@ pub(super) async fn check(installation: &Installation<'_>, caller: &CallerSight)
         findings.extend(of_creator(&*roles, creator, caller).await);
     }
     for role in installation.job_roles() {
-        findings.extend(of_job(&*roles, &role, creator).await);
-        let passes = creator.or(caller.principal.as_deref());
-        if let Some(passes) = passes {
+        let found = match find(&*roles, &role, "`job.role_arn` or `allow.roles`").await {
+            Ok(found) => found,
+            Err(finding) => {
+                let waiting = ["role.trust", "role.pass"].map(|id| DoctorFinding::waiting(id, "role.exists"));
+                findings.push(finding);
+                findings.extend(waiting);
+                continue;
+            }
+        };
+        findings.extend(of_job(&found, creator));
+        if let Some(passes) = creator.or(caller.principal.as_deref()) {
             findings.push(pass(&*roles, &role, passes).await);
         }
     }
@@ -73,11 +81,8 @@ async fn of_creator(roles: &dyn AccountRoles, arn: &str, caller: &CallerSight) -
     }]
 }
 
-async fn of_job(roles: &dyn AccountRoles, arn: &str, creator: Option<&str>) -> Vec<DoctorFinding> {
-    let role = match find(roles, arn, "`job.role_arn` or `allow.roles`").await {
-        Ok(role) => role,
-        Err(finding) => return vec![finding, DoctorFinding::waiting("role.trust", "role.exists")],
-    };
+fn of_job(role: &AccountRole, creator: Option<&str>) -> Vec<DoctorFinding> {
+    let arn = &role.arn;
     let mut findings = vec![DoctorFinding::ok("role.exists", arn, "is there")];
     let change = "apply `training-job-trust.json` of `sagemaker-executor policy iam` as the trust policy of the role";
     findings.push(match role_trust::of_service(&role.trust, SAGEMAKER, ASSUME) {

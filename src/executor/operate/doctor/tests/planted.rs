@@ -128,10 +128,8 @@ planted! {
         world.in_operator(JOB_ROLE, other);
         world.memory.account.set_role(other, TRUST);
     };
-    "role of another partition", "aws.partition", Failure, ["arn:aws:iam::"], |world| {
-        let other = "arn:aws-cn:iam::210987654321:role/train";
-        world.in_operator(JOB_ROLE, other);
-        world.memory.account.set_role(other, TRUST);
+    "credentials of another partition", "aws.partition", Failure, ["aws-us-gov", "eu-west-1"], |world| {
+        world.memory.account.set_caller("arn:aws-us-gov:sts::210987654321:assumed-role/host/i-0123");
     };
     "credentials of another role", "aws.host_role", Warning, ["iam.host_role_arn", "runner's service"], |world| world.in_operator(HOST_ROLE, "arn:aws:iam::210987654321:role/hosts");
     "missing permission", "aws.actions", Failure, ["sagemaker:StopTrainingJob on arn:aws:sagemaker", "add the statement"], |world| {
