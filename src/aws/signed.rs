@@ -74,13 +74,13 @@ async fn post_once(clients: &Clients, call: &AwsCall, request: &SignedRequest) -
     let config = clients.config();
     let unusable = |text: &str| call.error(CloudErrorKind::Other, text.to_owned());
     let region = config.region().ok_or_else(|| unusable("no AWS region is known"))?.to_string();
-    let endpoint = match config.endpoint_url() {
-        Some(url) => url.trim_end_matches('/').to_owned(),
-        None => {
-            let (fips, dual_stack) = (config.use_fips(), config.use_dual_stack());
-            let kind = EndpointKind { fips: fips.unwrap_or_default(), dual_stack: dual_stack.unwrap_or_default() };
-            endpoint(request.service, &region, kind).await.map_err(|error| unusable(&error.to_string()))?
-        }
+    let given = config.endpoint_url().map(|url| url.trim_end_matches('/').to_owned());
+    let endpoint = if let Some(url) = given {
+        url
+    } else {
+        let (fips, dual_stack) = (config.use_fips(), config.use_dual_stack());
+        let kind = EndpointKind { fips: fips.unwrap_or_default(), dual_stack: dual_stack.unwrap_or_default() };
+        endpoint(request.service, &region, kind).await.map_err(|error| unusable(&error.to_string()))?
     };
     let provider = config.credentials_provider().ok_or_else(|| unusable("no AWS credentials were found"))?;
     let credentials = provider.provide_credentials().await;
