@@ -16,6 +16,7 @@ use executor::lifecycle::prune::PruneArgs;
 use executor::lifecycle::release::ReleaseArgs;
 use executor::lifecycle::report::ReportArgs;
 use executor::lifecycle::validate::ValidateArgs;
+use executor::operate::doctor::DoctorArgs;
 use executor::operate::policy::PolicyArgs;
 use executor::operate::settings::ConfigCommand;
 use executor::operate::status::HostStatusArgs;
@@ -62,6 +63,10 @@ pub(crate) enum Command {
     Sweep(SweepArgs),
     /// Show the jobs of this host, or one of them with its last lines
     Status(HostStatusArgs),
+    /// Check this host, the operator's file and the account, and say what to change
+    ///
+    /// It reads alone, unless `--job` is given. Run it as the user of the runner's service.
+    Doctor(DoctorArgs),
     /// Show what the operator's file allows
     Policy(PolicyArgs),
     /// Make the files of a new project: one that trains a model, or one that serves it

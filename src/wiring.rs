@@ -72,6 +72,7 @@ pub(crate) fn run(cli: Cli, env: Environment) -> ExitCode {
         Command::Manual { folder } => manual::write(&folder, &printer),
         Command::Sweep(args) => small(operate::sweep::run(args, &config, &*connect, clock, &printer)),
         Command::Status(args) => small(operate::status::run(args, &config, &*connect, clock, &printer)),
+        Command::Doctor(args) => small(operate::doctor::run(args, &config, &env, (&*connect, &*clock), &printer)),
         Command::Policy(args) => small(operate::policy::run(args, &config, &printer)),
         Command::Init(args) => small(lifecycle::run(command_inputs(env), args, lifecycle::init::run)),
         Command::Validate(args) => small(lifecycle::run(command_inputs(env), args, lifecycle::validate::run)),

@@ -14,7 +14,7 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, ConfigLoader, Region, SdkConfig};
 use aws_sdk_s3::config::{SharedCredentialsProvider, SharedHttpClient};
 use executor::base::failure::Failure;
-use executor::cloud::{Access, EndpointKind, SettingsFile};
+use executor::cloud::{Access, CloudError, CloudErrorKind, EndpointKind, SettingsFile};
 
 use super::calls::CallLog;
 use super::errors::AwsCall;
@@ -101,6 +101,17 @@ impl Clients {
     /// The context of a call for its errors: see [`AwsCall::new`].
     pub(super) fn call(&self, verb: &str, resource: impl Into<String>, action: &'static str) -> AwsCall {
         AwsCall::new(verb, resource, action).of(self.settings).renewing(&self.renewal)
+    }
+
+    /// Region, endpoint and credentials, for requests without a client.
+    pub(super) fn config(&self) -> &SdkConfig {
+        &self.config
+    }
+
+    /// The error of a call for which no credentials were found.
+    pub(super) fn no_credentials(&self, call: &AwsCall) -> CloudError {
+        let change = Names::of(self.settings).absent_credentials;
+        call.error(CloudErrorKind::Unauthenticated, format!("no AWS credentials were found; {change}"))
     }
 
     pub(super) fn sagemaker(&self) -> &aws_sdk_sagemaker::Client {
@@ -294,7 +305,7 @@ fn no_region(access: &Access) -> Failure {
     }
 }
 
-fn behavior() -> BehaviorVersion {
+pub(super) fn behavior() -> BehaviorVersion {
     BehaviorVersion::v2026_01_12()
 }
 

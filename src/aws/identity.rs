@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use executor::cloud::{CallerIdentity, CloudError, CloudErrorKind};
+use aws_credential_types::provider::ProvideCredentials as _;
+use executor::cloud::{CallerIdentity, CloudError, CloudErrorKind, CredentialSight};
 
 use super::clients::Clients;
 
@@ -24,5 +25,17 @@ impl CallerIdentity for AwsIdentity {
         let call = self.clients.call("get", "the identity of the caller", "sts:GetCallerIdentity");
         let reply = self.clients.sts().get_caller_identity().send().await.map_err(|error| call.failed(&error))?;
         reply.arn.ok_or_else(|| call.error(CloudErrorKind::Other, "the reply holds no ARN"))
+    }
+
+    async fn credentials(&self) -> Result<CredentialSight, CloudError> {
+        let call = self.clients.call("read", "the credentials", "sts:GetCallerIdentity");
+        let config = self.clients.config();
+        let provider = config.credentials_provider().ok_or_else(|| self.clients.no_credentials(&call))?;
+        let found = provider.provide_credentials().await.map_err(|_| self.clients.no_credentials(&call))?;
+        Ok(CredentialSight {
+            expires: found.expiry(),
+            is_session: found.session_token().is_some(),
+            region: config.region().map(ToString::to_string).unwrap_or_default(),
+        })
     }
 }

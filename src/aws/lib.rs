@@ -4,10 +4,12 @@
 //! driver processes are short and most need S3 alone. `errors` classifies errors; callers decide how to react.
 
 mod alarms;
+mod bucket_configuration;
 mod builds;
 mod calls;
 mod clients;
 mod creator;
+mod encryption_keys;
 mod endpoint_logs;
 mod endpoints;
 mod errors;
@@ -18,7 +20,9 @@ mod inference;
 mod input_data;
 mod jobs;
 mod logs;
+mod networks;
 mod objects;
+mod permissions;
 mod quotas;
 mod registry;
 mod renewal;
@@ -26,6 +30,7 @@ mod roles;
 mod scaling;
 mod secrets;
 mod settings;
+mod signed;
 mod source_objects;
 #[cfg(test)]
 mod stub;
@@ -35,14 +40,16 @@ mod tags;
 mod token_refusal;
 mod trust;
 mod web_identity;
+mod xml;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use executor::cloud::{
-    Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, EndedJobs, EndpointLogs, EndpointScaling,
-    ImageBuilds, ImageRegistry, ImageScans, Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry,
-    ObjectStore, ObjectSurvey, RepositoryImages, SecretStore, SourceObjects, TaggedImages, TrainingJobs,
+    Access, AccountNetworks, AccountQuotas, AccountRoles, BucketConfiguration, CallerIdentity, Connect, EncryptionKeys,
+    EndedJobs, EndpointLogs, EndpointScaling, ImageBuilds, ImageRegistry, ImageScans, Inference, InputData, JobLogs,
+    MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore, ObjectSurvey, Permissions, RepositoryImages, SecretStore,
+    SourceObjects, TaggedImages, TrainingJobs,
 };
 use tokio::sync::Mutex;
 
@@ -117,6 +124,22 @@ impl Connect for Aws {
 
     async fn roles(&self, access: &Access) -> anyhow::Result<Arc<dyn AccountRoles>> {
         Ok(Arc::new(roles::AwsRoles::new(self.shared(access).await?)))
+    }
+
+    async fn bucket_configuration(&self, access: &Access) -> anyhow::Result<Arc<dyn BucketConfiguration>> {
+        Ok(Arc::new(bucket_configuration::AwsBucketConfiguration::new(self.shared(access).await?, access)))
+    }
+
+    async fn networks(&self, access: &Access) -> anyhow::Result<Arc<dyn AccountNetworks>> {
+        Ok(Arc::new(networks::AwsNetworks::new(self.shared(access).await?)))
+    }
+
+    async fn encryption_keys(&self, access: &Access) -> anyhow::Result<Arc<dyn EncryptionKeys>> {
+        Ok(Arc::new(encryption_keys::AwsEncryptionKeys::new(self.shared(access).await?)))
+    }
+
+    async fn permissions(&self, access: &Access) -> anyhow::Result<Arc<dyn Permissions>> {
+        Ok(Arc::new(permissions::AwsPermissions::new(self.shared(access).await?)))
     }
 
     async fn secrets(&self, access: &Access) -> anyhow::Result<Arc<dyn SecretStore>> {

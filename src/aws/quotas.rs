@@ -1,5 +1,6 @@
 //! Quotas of SageMaker, over the SDK.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -33,5 +34,18 @@ impl AccountQuotas for AwsQuotas {
             }
         }
         Ok(None)
+    }
+
+    async fn all(&self) -> Result<BTreeMap<String, f64>, CloudError> {
+        let call = self.clients.call("list", "the quotas of SageMaker", "servicequotas:ListServiceQuotas");
+        let request = self.clients.quotas().list_service_quotas().service_code("sagemaker").max_results(100);
+        let mut pages = request.into_paginator().send();
+        let mut all = BTreeMap::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| call.failed(&error))?;
+            let quotas = page.quotas.unwrap_or_default().into_iter();
+            all.extend(quotas.filter_map(|quota| Some((quota.quota_name?, quota.value?))));
+        }
+        Ok(all)
     }
 }

@@ -117,6 +117,13 @@ pub struct EmulatorArgs {
     /// Let FOLDER stand for this EFS or FSx file system, for channels of jobs; may be repeated
     #[arg(long = "file-system", value_name = "ID=FOLDER", value_parser = parse_file_system)]
     pub file_systems: Vec<(String, PathBuf)>,
+    /// Subnets, security groups, route tables and endpoints of VPCs, as JSON: `Subnets`, `SecurityGroups`, `RouteTables`, `VpcEndpoints`, each
+    /// as `aws ec2 describe-...` prints it
+    #[arg(long, value_name = "FILE")]
+    pub network: Option<PathBuf>,
+    /// A key of KMS and its state, such as `Enabled`; may be repeated
+    #[arg(long = "kms-key", value_name = "ARN=STATE", value_parser = parse_key)]
+    pub kms_keys: Vec<(String, String)>,
     /// Fault plan to begin with, as JSON; `PUT /_emulator/faults` replaces it
     #[arg(long, value_name = "FILE")]
     pub faults: Option<PathBuf>,
@@ -146,6 +153,7 @@ impl TryFrom<EmulatorArgs> for EmulatorConfig {
         let faults = args.faults.as_deref().map(read_plan).transpose()?.unwrap_or_default();
         let iam = args.iam.iter().map(|file| read_account(file)).collect::<anyhow::Result<_>>()?;
         let profiles = profiles(&args);
+        let network = args.network.as_deref().map(read_network).transpose()?.unwrap_or_default();
         let mut quirks = Quirks { batch_delay: args.log_delay, ingestion_lag: args.log_lag, ..Quirks::default() };
         for name in &args.without {
             quirks.turn_off(name);
@@ -187,6 +195,8 @@ impl TryFrom<EmulatorArgs> for EmulatorConfig {
             quotas: quotas.into_iter().collect(),
             instance_quotas: instance_quotas.into_iter().map(|(name, count)| (name, whole(count))).collect(),
             file_systems: args.file_systems.into_iter().collect(),
+            network,
+            kms_keys: args.kms_keys.into_iter().collect(),
             faults,
             share_channels: args.share_channels,
             seed: args.seed,
@@ -205,6 +215,17 @@ fn read_account(path: &Path) -> anyhow::Result<serde_json::Value> {
         std::fs::read(path).with_context(|| format!("failed to read the users and roles {}", path.display()))?;
     serde_json::from_slice(&content)
         .with_context(|| format!("failed to read the users and roles {}: not JSON", path.display()))
+}
+
+fn read_network(path: &Path) -> anyhow::Result<serde_json::Value> {
+    let content = std::fs::read(path).with_context(|| format!("failed to read the networks {}", path.display()))?;
+    serde_json::from_slice(&content)
+        .with_context(|| format!("failed to read the networks {}: not JSON", path.display()))
+}
+
+fn parse_key(text: &str) -> Result<(String, String), String> {
+    let (arn, state) = text.rsplit_once('=').ok_or("give ARN=STATE")?;
+    Ok((arn.to_owned(), state.to_owned()))
 }
 
 fn read_keys(path: &Path) -> anyhow::Result<ProviderKeys> {

@@ -83,6 +83,10 @@ pub struct EmulatorConfig {
     pub instance_quotas: BTreeMap<String, u64>,
     /// Folders that stand for EFS and `FSx` file systems, by their id.
     pub file_systems: BTreeMap<String, PathBuf>,
+    /// Networks of the account, with the lists and members that the AWS CLI prints for EC2.
+    pub network: serde_json::Value,
+    /// States of KMS keys, by their ARN.
+    pub kms_keys: BTreeMap<String, String>,
     pub faults: FaultPlan,
     /// Whether large files of channels are links to one copy for all containers.
     pub share_channels: bool,

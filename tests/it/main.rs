@@ -4,6 +4,7 @@
 mod conformance;
 mod container;
 mod docs;
+mod doctor;
 mod flows;
 mod fuzz;
 mod infrastructure;

@@ -20,6 +20,7 @@ const COMMANDS: &[&str] = &[
     "credentials export",
     "credentials publish-issuer",
     "credentials trust-policy",
+    "doctor",
     "emulator",
     "endpoint",
     "endpoint delete",

@@ -202,6 +202,10 @@ pub(crate) fn s3_action(operation: &str, of_version: bool) -> &str {
         "ListMultipartUploads" => "ListBucketMultipartUploads",
         "GetBucketLifecycleConfiguration" => "GetLifecycleConfiguration",
         "PutBucketLifecycleConfiguration" | "DeleteBucketLifecycle" => "PutLifecycleConfiguration",
+        "GetBucketEncryption" => "GetEncryptionConfiguration",
+        "PutBucketEncryption" => "PutEncryptionConfiguration",
+        "GetPublicAccessBlock" => "GetBucketPublicAccessBlock",
+        "PutPublicAccessBlock" => "PutBucketPublicAccessBlock",
         _ => operation,
     }
 }

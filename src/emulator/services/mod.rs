@@ -3,10 +3,12 @@
 mod autoscaling;
 mod cloudwatch;
 mod codebuild;
+mod ec2;
 mod ecr;
 mod endpoints;
 mod form;
 mod iam;
+mod kms;
 mod logs;
 mod quotas;
 mod registry;
@@ -25,9 +27,11 @@ use s3s::Body;
 use self::autoscaling::ApplicationAutoscaling;
 use self::cloudwatch::{CloudWatch, CloudWatchWire, WireFormat, cbor_operation};
 use self::codebuild::CodeBuild;
+use self::ec2::Ec2;
 use self::ecr::{Distribution, ImageStore, distribution_operation};
 use self::endpoints::{Endpoints, Runtime, runtime_operation};
 use self::iam::Iam;
+use self::kms::Kms;
 use self::logs::Logs;
 use self::quotas::ServiceQuotas;
 use self::registry::Registry;
@@ -49,6 +53,7 @@ pub(crate) struct Services {
     s3: Arc<dyn Service>,
     sts: Arc<dyn Service>,
     iam: Arc<dyn Service>,
+    ec2: Arc<dyn Service>,
     cloudwatch_cbor: Arc<dyn Service>,
     cloudwatch_query: Arc<dyn Service>,
     runtime: Arc<dyn Service>,
@@ -86,10 +91,12 @@ impl Services {
                 Arc::new(Arc::new(autoscaling)),
                 Arc::new(Arc::clone(&secrets)),
                 Arc::new(Arc::new(builds)),
+                Arc::new(Kms(Arc::clone(shared))),
             ],
             s3: Arc::new(S3::new(shared, Arc::clone(&store))),
             sts: Arc::new(Sts { shared: Arc::clone(shared), store: Arc::clone(&store) }),
             iam: Arc::new(Iam(Arc::clone(shared))),
+            ec2: Arc::new(Ec2(Arc::clone(shared))),
             cloudwatch_cbor: Arc::new(wire(WireFormat::Cbor)),
             cloudwatch_query: Arc::new(wire(WireFormat::Query)),
             runtime: Arc::new(Runtime(endpoints)),
@@ -117,10 +124,12 @@ impl Services {
         if path == "/" && (presigned || method == Method::POST && form) {
             // All of them have the query protocol, and no operation has the name of one of another.
             let of_cloudwatch = CloudWatch::OPERATIONS.iter().map(|(name, _)| *name);
-            let known: Vec<_> = iam::OPERATIONS.iter().chain(sts::OPERATIONS).copied().chain(of_cloudwatch).collect();
+            let others = iam::OPERATIONS.iter().chain(sts::OPERATIONS).chain(ec2::OPERATIONS);
+            let known: Vec<_> = others.copied().chain(of_cloudwatch).collect();
             let operation = form::operation(request, &known, "UnknownStsOperation").await?;
             let service = match operation.as_str() {
                 name if iam::OPERATIONS.contains(&name) => &self.iam,
+                name if ec2::OPERATIONS.contains(&name) => &self.ec2,
                 name if Model::cloudwatch().operations.contains_key(name) => &self.cloudwatch_query,
                 _ => &self.sts,
             };

@@ -31,6 +31,10 @@ pub(crate) struct BucketSettings {
     pub(crate) location: Option<String>,
     /// The policy as it was sent.
     pub(crate) policy: Option<String>,
+    /// The default encryption; keys of S3 without one.
+    pub(crate) encryption: Option<serde_json::Value>,
+    /// The four switches against public access; all are on without it.
+    pub(crate) public_access: Option<serde_json::Value>,
 }
 
 /// A version of an object, or a delete marker.

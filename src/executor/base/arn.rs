@@ -1,4 +1,15 @@
-//! ARNs of AWS resources.
+//! ARNs of AWS resources, and the partitions in them.
+
+/// Partitions by the first part of their regions' names.
+const PARTITIONS: [(&str, &str); 7] = [
+    ("cn-", "aws-cn"),
+    ("us-gov-", "aws-us-gov"),
+    ("us-iso-", "aws-iso"),
+    ("us-isob-", "aws-iso-b"),
+    ("eu-isoe-", "aws-iso-e"),
+    ("us-isof-", "aws-iso-f"),
+    ("eusc-", "aws-eusc"),
+];
 
 /// `arn:<partition>:<service>:<region>:<account>:<resource>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +43,11 @@ impl<'a> Arn<'a> {
         };
         Some(format!("https://{}.{domain}", self.region))
     }
+}
+
+/// The partition of a region: the second part of the ARNs in it.
+pub fn partition(region: &str) -> &'static str {
+    PARTITIONS.iter().find(|(start, _)| region.starts_with(start)).map_or("aws", |(_, partition)| partition)
 }
 
 #[cfg(test)]

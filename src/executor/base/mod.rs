@@ -16,6 +16,7 @@ pub mod plain;
 pub mod privacy;
 pub mod process;
 pub mod removal;
+pub mod role_trust;
 pub mod seal;
 pub mod series;
 pub mod signals;

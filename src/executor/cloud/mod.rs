@@ -6,8 +6,10 @@
 
 mod access;
 mod alarms;
+mod bucket_configuration;
 mod builds;
 mod connect;
+mod encryption_keys;
 mod ended_jobs;
 mod endpoint_logs;
 mod endpoints;
@@ -19,7 +21,9 @@ mod inference;
 mod input_data;
 mod jobs;
 mod logs;
+mod networks;
 mod objects;
+mod permissions;
 mod quotas;
 mod registry;
 mod repository_images;
@@ -34,11 +38,13 @@ pub mod testing;
 
 pub use access::{Access, EndpointKind, SettingsFile, TokenClaims, WebIdentity};
 pub use alarms::{AlarmMetric, AlarmSight, AlarmState, EndpointAlarm, MetricAlarms};
+pub use bucket_configuration::{BucketConfiguration, BucketEncryption};
 pub use builds::{
     BuildLog, BuildLogPage, BuildNetwork, BuildPhase, BuildProject, BuildRequest, BuildSight, BuildState,
     BuildVariable, ImageBuilds,
 };
 pub use connect::Connect;
+pub use encryption_keys::{EncryptionKeys, KeySight};
 pub use ended_jobs::{EndedJob, EndedJobs};
 pub use endpoint_logs::EndpointLogs;
 pub use endpoints::{
@@ -47,7 +53,7 @@ pub use endpoints::{
     TrafficShift, VariantCapacity, VariantSight,
 };
 pub use error::{CloudError, CloudErrorKind, Parameter};
-pub use identity::CallerIdentity;
+pub use identity::{CallerIdentity, CredentialSight};
 pub use image_scans::{ImageScans, ScanFinding, ScanSight};
 pub use images::ImageRegistry;
 pub use inference::{AsynchronousPlaces, AsynchronousRequest, Inference, InferenceReply, InferenceRequest};
@@ -58,7 +64,9 @@ pub use jobs::{
     Transition, VpcRegistry, is_accelerated,
 };
 pub use logs::{FILTER_STREAMS, FilterPage, JobLogs, LogClient, LogEvent, StreamPage};
+pub use networks::{AccountNetworks, RouteTableSight, SecurityGroupSight, SubnetSight, VpcEndpointSight};
 pub use objects::{Content, Listed, MOST_BYTES, ObjectStore, Retention, Sha256Hash, StoredHash, VersionExpiration};
+pub use permissions::{PermissionQuestion, Permissions};
 pub use quotas::AccountQuotas;
 pub use registry::{
     Approval, GroupSpec, ModelRegistry, ModelVersion, ModelVersionPage, RegistrationState, StoredMetrics,

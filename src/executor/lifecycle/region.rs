@@ -1,24 +1,10 @@
 //! Regions, their partitions, and registries of images in them. Pure.
 
-/// Partitions by the first part of their regions' names.
-const PARTITIONS: [(&str, &str); 7] = [
-    ("cn-", "aws-cn"),
-    ("us-gov-", "aws-us-gov"),
-    ("us-iso-", "aws-iso"),
-    ("us-isob-", "aws-iso-b"),
-    ("eu-isoe-", "aws-iso-e"),
-    ("us-isof-", "aws-iso-f"),
-    ("eusc-", "aws-eusc"),
-];
+pub(crate) use crate::base::arn::partition;
 
 /// A region of each partition that has a public console.
 const HOMES: [(&str, &str); 4] =
     [("aws", "us-east-1"), ("aws-us-gov", "us-gov-west-1"), ("aws-cn", "cn-north-1"), ("aws-eusc", "eusc-de-east-1")];
-
-/// The partition of a region: the second part of the ARNs in it.
-pub(crate) fn partition(region: &str) -> &'static str {
-    PARTITIONS.iter().find(|(start, _)| region.starts_with(start)).map_or("aws", |(_, partition)| partition)
-}
 
 /// A region of a partition, for requests that any region of it answers.
 pub(crate) fn any_of(partition: &str) -> Option<&'static str> {

@@ -1,5 +1,6 @@
 //! Commands that an operator types.
 
+pub mod doctor;
 pub mod policy;
 pub mod settings;
 pub mod status;

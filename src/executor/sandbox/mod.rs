@@ -21,6 +21,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use parking_lot::Mutex;
@@ -208,6 +209,39 @@ pub async fn check(path: &str) -> anyhow::Result<()> {
     }
     let text = String::from_utf8_lossy(&output.stderr);
     Err(not_made(text.lines().next().unwrap_or("it printed no reason")).into())
+}
+
+/// Address and port of the metadata service of instances.
+const METADATA: &str = "169.254.169.254/80";
+const ANSWERED_WITHIN: Duration = Duration::from_secs(3);
+
+/// Tries whether a program in the sandbox connects with the metadata service of an instance, which gives out the host's credentials.
+///
+/// # Errors
+/// The sandbox or its shell could not be started, or the shell says something else than that there is no way.
+pub async fn reaches_metadata(path: &str) -> anyhow::Result<bool> {
+    let view = View {
+        links: system_links(),
+        init: own_program()?,
+        is_root: is_root(),
+        proc: proc_entries(),
+        ..View::default()
+    };
+    let connect = format!("exec 3<>/dev/tcp/{METADATA}");
+    let mut command = Command::new(BUBBLEWRAP);
+    command.args(view::arguments(&view)).args(["bash", "-c", &connect]).stdin(Stdio::null()).kill_on_drop(true);
+    let output = command.env_clear().envs([("PATH", path), ("LC_ALL", "C")]).output();
+    let output =
+        tokio::time::timeout(ANSWERED_WITHIN, output).await.context("the connection had no answer within 3 s")?;
+    let output = output.map_err(not_started)?;
+    if output.status.success() {
+        return Ok(true);
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    if text.contains("unreachable") {
+        return Ok(false);
+    }
+    Err(anyhow::anyhow!("the shell in the sandbox ended otherwise: {}", text.lines().next().unwrap_or_default()))
 }
 
 const OFF: &str = "`sandbox.enabled = false` in the operator's file runs the host stages without it, and jobs can then run commands as the runner's user";

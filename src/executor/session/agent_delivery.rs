@@ -47,29 +47,73 @@ pub async fn deliver_until(
         .await
 }
 
+/// How the bucket holds the agent of this program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoredAgent {
+    /// As this program would write it.
+    Whole,
+    /// The first job of this version writes it.
+    Absent,
+    /// Someone else wrote this object.
+    Foreign { uri: String },
+}
+
+/// Compares the agent in the bucket with this program, and changes nothing.
+pub async fn look(objects: &dyn ObjectStore, settings: &Settings) -> anyhow::Result<StoredAgent> {
+    let parts = AgentParts::of(settings, false)?;
+    let files = parts.files();
+    let compared = compare(objects, &files).await?;
+    if let Some((file, _)) = files.iter().zip(&compared).find(|(_, stored)| **stored == Comparison::Foreign) {
+        return Ok(StoredAgent::Foreign { uri: objects.uri(&file.key) });
+    }
+    Ok(if compared.contains(&Comparison::Absent) { StoredAgent::Absent } else { StoredAgent::Whole })
+}
+
+/// The link itself: it stays readable after an upgrade replaced the file.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+
+/// Contents of the agent's files, and the place in the bucket that follows from them.
+struct AgentParts {
+    start: String,
+    bundle: Vec<u8>,
+    sha256: Sha256Hash,
+    prefix: String,
+}
+
+impl AgentParts {
+    /// With `is_noted`, later calls take the hashes of the executable from a note in the state directory.
+    fn of(settings: &Settings, is_noted: bool) -> anyhow::Result<Self> {
+        let bundle = ca_bundle(settings)?;
+        let start = bootstrap::start_script();
+        let own = binary_hashes(Path::new(OWN_PROGRAM), &settings.runner.state_dir, is_noted)?;
+        let mut hash = blake3::Hasher::new();
+        for part in [own.hash.as_bytes(), start.as_bytes(), &bundle] {
+            hash.update(&(part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        let prefix = keys::agent(&hash.finalize().to_hex()[..32]);
+        Ok(Self { start, bundle, sha256: own.sha256, prefix })
+    }
+
+    fn files(&self) -> [AgentFile<'_>; 3] {
+        let key = |name: &str| keys::agent_file(&self.prefix, name);
+        let binary = Content::File(Path::new(OWN_PROGRAM));
+        [
+            AgentFile { key: key(bootstrap::BINARY), content: binary, hash: self.sha256 },
+            AgentFile::of_bytes(key(bootstrap::START), self.start.as_bytes()),
+            AgentFile::of_bytes(key(bootstrap::CA_BUNDLE), &self.bundle),
+        ]
+    }
+}
+
 async fn deliver(
     objects: &dyn ObjectStore,
     settings: &Settings,
     printer: &Printer,
     until: Instant,
 ) -> anyhow::Result<String> {
-    // The link itself: it stays readable after an upgrade replaced the file.
-    let binary = Path::new("/proc/self/exe");
-    let bundle = ca_bundle(settings)?;
-    let start = bootstrap::start_script();
-    let own = binary_hashes(binary, &settings.runner.state_dir)?;
-    let mut hash = blake3::Hasher::new();
-    for part in [own.hash.as_bytes(), start.as_bytes(), &bundle] {
-        hash.update(&(part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    let prefix = keys::agent(&hash.finalize().to_hex()[..32]);
-    let key = |name: &str| keys::agent_file(&prefix, name);
-    let files = [
-        AgentFile { key: key(bootstrap::BINARY), content: Content::File(binary), hash: own.sha256 },
-        AgentFile::of_bytes(key(bootstrap::START), start.as_bytes()),
-        AgentFile::of_bytes(key(bootstrap::CA_BUNDLE), &bundle),
-    ];
+    let parts = AgentParts::of(settings, true)?;
+    let (files, prefix) = (parts.files(), parts.prefix.clone());
     if compare(objects, &files).await?.iter().all(|stored| *stored == Comparison::Own) {
         return Ok(prefix);
     }
@@ -198,7 +242,7 @@ struct HashNote {
     sha256: Sha256Hash,
 }
 
-fn binary_hashes(binary: &Path, state_dir: &Path) -> anyhow::Result<HashNote> {
+fn binary_hashes(binary: &Path, state_dir: &Path, is_noted: bool) -> anyhow::Result<HashNote> {
     let note_path = state_dir.join("agent.json");
     let mut file = fs::File::open(binary).with_context(|| format!("failed to open {}", binary.display()))?;
     let meta = file.metadata()?;
@@ -229,7 +273,7 @@ fn binary_hashes(binary: &Path, state_dir: &Path) -> anyhow::Result<HashNote> {
         sha256: sha256.finalize().into(),
     };
     // Only a cache: without it the next job hashes again.
-    if let Ok(text) = serde_json::to_vec(&note) {
+    if is_noted && let Ok(text) = serde_json::to_vec(&note) {
         drop(files::replace(&note_path, &text, Durability::Eventual));
     }
     Ok(note)

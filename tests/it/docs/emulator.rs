@@ -59,14 +59,16 @@ fn the_operations_are_those_of_the_code() {
     assert_eq!(documented("Service Quotas"), of_model("service-quotas"));
     assert_eq!(documented("STS"), of_query("src/emulator/services/sts/mod.rs"));
     assert_eq!(documented("IAM"), of_query("src/emulator/services/iam.rs"));
+    assert_eq!(documented("EC2"), of_query("src/emulator/services/ec2.rs"));
+    assert_eq!(documented("KMS"), of_query("src/emulator/services/kms.rs"));
 }
 
 /// The operations of a service of the query protocol.
 fn of_query(file: &str) -> BTreeSet<String> {
     let source = read(file);
-    let (_, names) = source.split_once("const OPERATIONS: &[&str] = &[").expect("the operations are listed");
+    let (_, names) = source.split_once("const OPERATIONS: &[&str] =").expect("the operations are listed");
     let name = Regex::new("\"(\\w+)\"").unwrap();
-    name.captures_iter(names.split(']').next().unwrap()).map(|found| found[1].to_owned()).collect()
+    name.captures_iter(names.split("];").next().unwrap()).map(|found| found[1].to_owned()).collect()
 }
 
 #[test]

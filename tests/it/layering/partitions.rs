@@ -9,7 +9,7 @@ use crate::docs::{read, root};
 
 /// Texts that may stand there: names of services, which are the same in all partitions (principals, namespaces of XML, the audience of id
 /// tokens), and examples with an account that nobody has.
-const NAMES: &str = r"^(?:(?:sagemaker|sts|iam|monitoring|ecr|codebuild|secretsmanager)|sagemaker\.application-autoscaling)\.amazonaws\.com$";
+const NAMES: &str = r"^(?:(?:sagemaker|sts|iam|ec2|monitoring|ecr|codebuild|secretsmanager)|sagemaker\.application-autoscaling)\.amazonaws\.com$";
 const EXAMPLES: [&str; 5] = ["<account>", "ACCOUNT", "123456789012", "000000000000", "arn:aws:s3:::example-"];
 
 /// Files that know domains of partitions, and why.

@@ -103,6 +103,12 @@ impl Emulator {
         assert!((200..300).contains(&status), "{status} {text}");
     }
 
+    /// Puts a setting of the bucket, which the name in the query is for.
+    pub(crate) fn put_bucket_setting(&self, name: &str, body: &str) {
+        let (status, text) = self.request("PUT", &format!("/{BUCKET}?{name}="), "s3", &[], body);
+        assert!((200..300).contains(&status), "{status} {text}");
+    }
+
     /// Switches the bucket's versioning on.
     pub(crate) fn keep_versions(&self) {
         let body = "<VersioningConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Status>Enabled</Status>\

@@ -152,7 +152,7 @@ pub(crate) fn push_empty(emulator: &Emulator, repository: &str, tag: &str) -> St
     let configuration =
         json!({"architecture": "amd64", "os": "linux", "created": tag, "rootfs": {"type": "layers", "diff_ids": []}});
     let configuration = configuration.to_string();
-    let hash: String = Sha256::digest(&configuration).iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = Sha256::digest(&configuration).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
     let data = ecr(emulator, "GetAuthorizationToken", &json!({}))["authorizationData"][0].take();
     let host = data["proxyEndpoint"].as_str().unwrap().trim_start_matches("http://").to_owned();
     let (token, length) = (data["authorizationToken"].as_str().unwrap(), configuration.len());

@@ -10,6 +10,7 @@ mod listing;
 mod names;
 mod operations;
 mod policies;
+mod protection;
 mod versions;
 
 use std::sync::Arc;

@@ -130,6 +130,36 @@ impl S3 for S3Operations {
         Ok(S3Response::with_status(dto::DeleteBucketPolicyOutput {}, hyper::StatusCode::NO_CONTENT))
     }
 
+    async fn get_bucket_encryption(
+        &self,
+        req: S3Request<dto::GetBucketEncryptionInput>,
+    ) -> S3Result<S3Response<dto::GetBucketEncryptionOutput>> {
+        self.encryption(&req.input.bucket).map(S3Response::new)
+    }
+
+    async fn put_bucket_encryption(
+        &self,
+        req: S3Request<dto::PutBucketEncryptionInput>,
+    ) -> S3Result<S3Response<dto::PutBucketEncryptionOutput>> {
+        self.put_encryption(&req.input)?;
+        Ok(S3Response::new(dto::PutBucketEncryptionOutput {}))
+    }
+
+    async fn get_public_access_block(
+        &self,
+        req: S3Request<dto::GetPublicAccessBlockInput>,
+    ) -> S3Result<S3Response<dto::GetPublicAccessBlockOutput>> {
+        self.public_access(&req.input.bucket).map(S3Response::new)
+    }
+
+    async fn put_public_access_block(
+        &self,
+        req: S3Request<dto::PutPublicAccessBlockInput>,
+    ) -> S3Result<S3Response<dto::PutPublicAccessBlockOutput>> {
+        self.set_public_access(&req.input.bucket, &req.input.public_access_block_configuration)?;
+        Ok(S3Response::new(dto::PutPublicAccessBlockOutput {}))
+    }
+
     async fn delete_bucket(
         &self,
         req: S3Request<dto::DeleteBucketInput>,

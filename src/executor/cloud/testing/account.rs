@@ -6,8 +6,9 @@ use async_trait::async_trait;
 
 use super::faults::Fake;
 use crate::cloud::{
-    AccountQuotas, AccountRole, AccountRoles, CallerIdentity, CloudError, ImageRegistry, RepositoryImage,
-    RepositoryImages,
+    AccountQuotas, AccountRole, AccountRoles, BucketEncryption, CallerIdentity, CloudError, CredentialSight,
+    ImageRegistry, KeySight, RepositoryImage, RepositoryImages, RouteTableSight, SecurityGroupSight, SubnetSight,
+    VpcEndpointSight,
 };
 
 /// An account in maps.
@@ -26,6 +27,43 @@ pub struct AccountState {
     /// ARNs of roles that callers may pass.
     passed: Vec<String>,
     quotas: BTreeMap<String, f64>,
+    pub(super) settings: AccountSettings,
+}
+
+/// Settings that an operator makes once, in the form of an account in which all is well.
+#[derive(Debug, Clone)]
+pub struct AccountSettings {
+    pub credentials: CredentialSight,
+    pub encryption: BucketEncryption,
+    pub blocks_public_access: bool,
+    pub bucket_policy: Option<String>,
+    pub expiring_prefixes: Vec<String>,
+    /// By the id, ARN or alias that names them.
+    pub keys: BTreeMap<String, KeySight>,
+    pub subnets: Vec<SubnetSight>,
+    pub security_groups: Vec<SecurityGroupSight>,
+    pub route_tables: Vec<RouteTableSight>,
+    pub endpoints: Vec<VpcEndpointSight>,
+    /// Actions that no policy allows.
+    pub denied: BTreeSet<String>,
+}
+
+impl Default for AccountSettings {
+    fn default() -> Self {
+        Self {
+            credentials: CredentialSight { region: "eu-west-1".to_owned(), ..CredentialSight::default() },
+            encryption: BucketEncryption::S3,
+            blocks_public_access: true,
+            bucket_policy: Some("{}".to_owned()),
+            expiring_prefixes: vec![String::new()],
+            keys: BTreeMap::new(),
+            subnets: Vec::new(),
+            security_groups: Vec::new(),
+            route_tables: Vec::new(),
+            endpoints: Vec::new(),
+            denied: BTreeSet::new(),
+        }
+    }
 }
 
 impl MemoryAccount {
@@ -68,6 +106,11 @@ impl MemoryAccount {
         self.inner().service.passed.clear();
     }
 
+    /// Changes the settings of the account.
+    pub fn change_settings(&self, change: impl FnOnce(&mut AccountSettings)) {
+        change(&mut self.inner().service.settings);
+    }
+
     pub fn set_quota(&self, instance_type: &str, instances: f64) {
         self.inner().service.quotas.insert(instance_type.to_owned(), instances);
     }
@@ -77,6 +120,10 @@ impl MemoryAccount {
 impl CallerIdentity for MemoryAccount {
     async fn arn(&self) -> Result<String, CloudError> {
         self.call("arn", "", |service| Ok(service.caller.clone())).await
+    }
+
+    async fn credentials(&self) -> Result<CredentialSight, CloudError> {
+        self.call("credentials", "", |service| Ok(service.settings.credentials.clone())).await
     }
 }
 
@@ -129,5 +176,9 @@ impl AccountRoles for MemoryAccount {
 impl AccountQuotas for MemoryAccount {
     async fn endpoint_instances(&self, instance_type: &str) -> Result<Option<f64>, CloudError> {
         self.call("endpoint_instances", instance_type, |service| Ok(service.quotas.get(instance_type).copied())).await
+    }
+
+    async fn all(&self) -> Result<BTreeMap<String, f64>, CloudError> {
+        self.call("all", "", |service| Ok(service.quotas.clone())).await
     }
 }

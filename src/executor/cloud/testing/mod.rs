@@ -5,6 +5,7 @@
 //! quirks; the emulator does.
 
 mod account;
+mod account_settings;
 mod builds;
 mod faults;
 mod images;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-pub use account::MemoryAccount;
+pub use account::{AccountSettings, MemoryAccount};
 pub use builds::{BuildFate, MemoryBuilds};
 pub use faults::{Fake, Fault, FaultDecision, PlannedError, Watch, When};
 pub use images::MemoryImages;
@@ -33,9 +34,10 @@ pub use secrets::MemorySecrets;
 pub use serving::{EndpointFate, MemoryServing, example_config, example_endpoint, example_model};
 
 use super::{
-    Access, AccountQuotas, AccountRoles, CallerIdentity, Connect, EndedJobs, EndpointLogs, EndpointScaling,
-    ImageBuilds, ImageRegistry, ImageScans, Inference, InputData, JobLogs, MetricAlarms, ModelEndpoints, ModelRegistry,
-    ObjectStore, ObjectSurvey, RepositoryImages, SecretStore, SourceObjects, TaggedImages, TrainingJobs,
+    Access, AccountNetworks, AccountQuotas, AccountRoles, BucketConfiguration, CallerIdentity, Connect, EncryptionKeys,
+    EndedJobs, EndpointLogs, EndpointScaling, ImageBuilds, ImageRegistry, ImageScans, Inference, InputData, JobLogs,
+    MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore, ObjectSurvey, Permissions, RepositoryImages, SecretStore,
+    SourceObjects, TaggedImages, TrainingJobs,
 };
 
 /// One fake of each port. Implements [`Connect`], and records which ports were created.
@@ -141,6 +143,22 @@ impl Connect for Memory {
     }
 
     async fn roles(&self, _: &Access) -> anyhow::Result<Arc<dyn AccountRoles>> {
+        Ok(self.account.clone())
+    }
+
+    async fn bucket_configuration(&self, _: &Access) -> anyhow::Result<Arc<dyn BucketConfiguration>> {
+        Ok(self.account.clone())
+    }
+
+    async fn networks(&self, _: &Access) -> anyhow::Result<Arc<dyn AccountNetworks>> {
+        Ok(self.account.clone())
+    }
+
+    async fn encryption_keys(&self, _: &Access) -> anyhow::Result<Arc<dyn EncryptionKeys>> {
+        Ok(self.account.clone())
+    }
+
+    async fn permissions(&self, _: &Access) -> anyhow::Result<Arc<dyn Permissions>> {
         Ok(self.account.clone())
     }
 

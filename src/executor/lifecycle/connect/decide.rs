@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::trust::{self, Trust};
 use crate::base::arn::Arn;
+use crate::base::role_trust::{self, Trust};
 use crate::cloud::{AccountRole, AlarmSight, AlarmState, CloudError, CloudErrorKind, InputPrefix};
 use crate::lifecycle::manifest::{Endpoint, EnvironmentEntry, Manifest, Strategy};
 use crate::lifecycle::region::{self, ImageName};
@@ -183,7 +183,7 @@ pub(super) fn role(arn: &str, found: Option<&AccountRole>) -> CheckAnswer {
         );
     }
     let change = format!("let `{SAGEMAKER}` call `sts:AssumeRole` in the trust policy of the role");
-    match trust::of_service(&role.trust, SAGEMAKER) {
+    match role_trust::of_service(&role.trust, SAGEMAKER, role_trust::ASSUME) {
         Trust::Given => CheckAnswer::ok("SageMaker may assume it"),
         Trust::Refused => CheckAnswer::failed("SageMaker may not assume it", change),
         Trust::Conditional => {

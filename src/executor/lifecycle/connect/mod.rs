@@ -3,7 +3,6 @@
 mod decide;
 #[cfg(test)]
 mod tests;
-mod trust;
 
 use comfy_table::{Table, presets};
 use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus};

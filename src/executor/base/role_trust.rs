@@ -1,20 +1,23 @@
-//! Decides whether the trust policy of a role lets a service assume it. Pure.
+//! Decides whether the trust policy of a role lets a service, or a caller of the account, assume it. Pure.
 
 use regex::RegexBuilder;
 use serde_json::Value;
 
-const ASSUME: &str = "sts:AssumeRole";
+/// The action of whoever assumes a role.
+pub const ASSUME: &str = "sts:AssumeRole";
+/// The action of whoever gives the session of a role tags, besides [`ASSUME`].
+pub const TAG_SESSION: &str = "sts:TagSession";
 
-/// Whether a service may assume a role.
+/// An answer about the trust policy of a role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trust {
+pub enum Trust {
     Given,
     Refused,
     /// It depends on a condition, or on a form of policy that is not evaluated.
     Conditional,
 }
 
-/// How far a statement is about the service.
+/// How far a statement is about the principal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reach {
     No,
@@ -22,12 +25,25 @@ enum Reach {
     Yes,
 }
 
-/// A statement with `Deny` wins over all with `Allow`.
-pub(super) fn of_service(policy: &str, service: &str) -> Trust {
+/// Whether a service may do the action. A statement with `Deny` wins over all with `Allow`.
+pub fn of_service(policy: &str, service: &str, action: &str) -> Trust {
+    of(policy, action, |principal| texts(&principal["Service"]).any(|name| name == service || name == "*"))
+}
+
+/// Whether a user or role of the account may do the action, as far as the trust policy decides. A policy that names the account leaves the
+/// decision to the caller's own policies.
+pub fn of_caller(policy: &str, caller: &str, account: &str, action: &str) -> Trust {
+    let root = format!(":iam::{account}:root");
+    let names = |name: &str| name == caller || name == "*" || name == account || name.ends_with(&root);
+    of(policy, action, |principal| texts(&principal["AWS"]).any(names))
+}
+
+fn of(policy: &str, action: &str, names: impl Fn(&Value) -> bool) -> Trust {
     let Ok(policy) = serde_json::from_str::<Value>(policy) else { return Trust::Conditional };
     let reached = |effect: &str| {
         let statements = one_or_many(&policy["Statement"]).into_iter();
-        let reaches: Vec<_> = statements.filter(|one| one["Effect"] == effect).map(|one| reach(one, service)).collect();
+        let reaches: Vec<_> =
+            statements.filter(|one| one["Effect"] == effect).map(|one| reach(one, action, &names)).collect();
         let has = |reach| reaches.contains(&reach);
         if has(Reach::Yes) {
             Reach::Yes
@@ -44,19 +60,18 @@ pub(super) fn of_service(policy: &str, service: &str) -> Trust {
     }
 }
 
-fn reach(statement: &Value, service: &str) -> Reach {
-    let has = |patterns: &Value| texts(patterns).any(|pattern| matches(pattern, ASSUME));
+fn reach(statement: &Value, action: &str, names: impl Fn(&Value) -> bool) -> Reach {
+    let has = |patterns: &Value| texts(patterns).any(|pattern| matches(pattern, action));
     let is_about_action = match &statement["NotAction"] {
         Value::Null => has(&statement["Action"]),
         others => !has(others),
     };
     let principal = &statement["Principal"];
-    let names_service = texts(&principal["Service"]).any(|name| name == service || name == "*");
     if !is_about_action {
         Reach::No
     } else if !statement["NotPrincipal"].is_null() {
         Reach::Perhaps
-    } else if !(names_service || principal == "*") {
+    } else if !(names(principal) || principal == "*") {
         Reach::No
     } else if statement["Condition"].as_object().is_some_and(|conditions| !conditions.is_empty()) {
         Reach::Perhaps
@@ -106,6 +121,7 @@ mod tests {
             &json!({"Statement": [{"Effect": "Allow", "Principal": {"Service": ["a", SERVICE]}, "Action": actions}]})
                 .to_string(),
             SERVICE,
+            ASSUME,
         )
     }
 
@@ -119,11 +135,26 @@ mod tests {
     #[test_case(json!({"Effect": "Allow", "Principal": {"Service": SERVICE}, "NotAction": "sts:*"}) => Trust::Refused; "all but this action")]
     #[test_case(json!({"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "*"}) => Trust::Refused; "other service")]
     fn statements_say(statements: Value) -> Trust {
-        of_service(&json!({ "Statement": statements }).to_string(), SERVICE)
+        of_service(&json!({ "Statement": statements }).to_string(), SERVICE, ASSUME)
     }
 
     #[test]
     fn a_policy_that_cannot_be_read_is_unknown() {
-        assert_eq!(of_service("", SERVICE), Trust::Conditional);
+        assert_eq!(of_service("", SERVICE, ASSUME), Trust::Conditional);
+    }
+
+    #[test]
+    fn a_caller_is_named_by_its_arn_or_its_account() {
+        let policy = |principal: &str| {
+            let statement = json!({"Effect": "Allow", "Principal": {"AWS": principal}, "Action": [ASSUME]});
+            json!({ "Statement": statement }).to_string()
+        };
+        let host = "arn:aws:iam::123456789012:role/host";
+        let of = |principal: &str, action: &str| of_caller(&policy(principal), host, "123456789012", action);
+        for principal in [host, "123456789012", "arn:aws:iam::123456789012:root", "*"] {
+            assert_eq!(of(principal, ASSUME), Trust::Given, "{principal}");
+        }
+        assert_eq!(of("arn:aws:iam::123456789012:role/other", ASSUME), Trust::Refused);
+        assert_eq!(of(host, TAG_SESSION), Trust::Refused);
     }
 }

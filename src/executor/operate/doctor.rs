@@ -1,0 +1,203 @@
+//! `sagemaker-executor doctor`: checks an installation in the order in which it is made, and says what to change.
+//!
+//! Each topic is a file of functions of one port that return findings. A check that another one stands in the way of is skipped, and says so.
+//! Nothing is written without `--job`.
+
+mod account;
+mod bucket;
+mod host;
+mod images;
+mod installation;
+mod job;
+mod machine;
+mod network;
+mod quotas;
+mod report;
+mod roles;
+mod runner_config;
+mod runner_entry;
+mod runner_keys;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+
+use self::installation::Installation;
+use self::machine::{HostMachine, ThisMachine};
+use self::report::{DoctorFinding, DoctorReport};
+use self::runner_entry::RunnerConfig;
+use crate::base::clock::Clock;
+use crate::base::failure::{Failure, render};
+use crate::boundary;
+use crate::cloud::Connect;
+use crate::config::env::Environment;
+use crate::config::operator_file;
+use crate::config::settings::Settings;
+use crate::ui::Printer;
+
+pub use self::report::CHECKS;
+
+/// Longest time of all checks of AWS together.
+const ANSWERED_WITHIN: Duration = Duration::from_mins(1);
+/// Checks that need credentials, for the report when there are none.
+const OF_AWS: [&str; 7] =
+    ["aws.actions", "bucket.exists", "kms.key", "role.exists", "network.vpc", "quota.training", "agent.stored"];
+
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// GitLab Runner's own configuration
+    #[arg(long, value_name = "FILE", default_value = "/etc/gitlab-runner/config.toml")]
+    runner_config: PathBuf,
+    /// Run a training job of a minute with the default image and instance type, and tell its cost; it is billed
+    #[arg(long)]
+    job: bool,
+    /// Print one JSON object on stdout in place of the lines
+    #[arg(long)]
+    json: bool,
+}
+
+pub async fn run(
+    args: DoctorArgs,
+    config: &Path,
+    env: &Environment,
+    (connect, clock): (&dyn Connect, &dyn Clock),
+    printer: &Printer,
+) -> ExitCode {
+    let work = async |_| {
+        let machine = ThisMachine { env };
+        let mut findings = Box::pin(inspect(&args.runner_config, config, env, (&machine, connect, clock))).await;
+        if args.job {
+            findings.push(job::run(config, env, &findings, printer).await);
+        }
+        conclude(&args, findings, printer)
+    };
+    boundary::command(printer, work).await
+}
+
+fn conclude(args: &DoctorArgs, findings: Vec<DoctorFinding>, printer: &Printer) -> anyhow::Result<()> {
+    let report = DoctorReport::of(findings);
+    if args.json {
+        printer.write_data(format!("{}\n", serde_json::to_string(&report)?).as_bytes())?;
+    } else {
+        printer.line(report.text());
+    }
+    match report.failures {
+        0 => Ok(()),
+        failures => Err(Failure::user(format!("{failures} of the checks failed"))
+            .hint("each finding names what to change; docs/TROUBLESHOOTING.md has a row for each")
+            .into()),
+    }
+}
+
+/// All findings, in the order of an installation.
+async fn inspect(
+    runner_config: &Path,
+    operator_file: &Path,
+    env: &Environment,
+    ports: (&dyn HostMachine, &dyn Connect, &dyn Clock),
+) -> Vec<DoctorFinding> {
+    let machine = ports.0;
+    let (settings, of_file) = load(operator_file, env, machine);
+    let shell = settings.as_ref().map(|settings| settings.runner.shell.as_str());
+    let mut findings = runner_config::check(&RunnerConfig { path: runner_config, operator_file, shell, machine });
+    findings.extend(host::runner(machine).await);
+    findings.extend(host::tools(machine, settings.as_ref()).await);
+    findings.push(host::sweep_timer(machine).await);
+    findings.extend(of_file);
+    let Some(settings) = settings else {
+        let waiting = ["host.state_dir", "aws.credentials"].into_iter().chain(OF_AWS);
+        findings.extend(waiting.map(|id| DoctorFinding::waiting(id, "operator.file")));
+        return findings;
+    };
+    findings.extend(host::storage(machine, &settings));
+    let installation = Installation::new(&settings, ports);
+    let roles = installation.job_roles();
+    findings.push(if roles.is_empty() {
+        let text = "names no role of the training jobs: every job is refused";
+        let change = "set `job.role_arn`, or `allow.roles` of the rules";
+        DoctorFinding::failure("operator.role", operator_file.display().to_string(), text, change)
+    } else {
+        DoctorFinding::ok("operator.role", operator_file.display().to_string(), format!("names {}", roles.join(", ")))
+    });
+    match tokio::time::timeout(ANSWERED_WITHIN, of_account(&installation)).await {
+        Ok(found) => findings.extend(found),
+        Err(_) => findings.push(DoctorFinding::failure(
+            "aws.credentials",
+            "",
+            "AWS did not answer all checks within a minute",
+            "look at the host's way to AWS: routes, proxy and security groups; in a VPC, endpoints for STS, S3 and SageMaker",
+        )),
+    }
+    findings
+}
+
+/// Reads the operator's file.
+fn load(path: &Path, env: &Environment, machine: &dyn HostMachine) -> (Option<Settings>, Vec<DoctorFinding>) {
+    let shown = path.display().to_string();
+    let text = match machine.read(path) {
+        Ok(text) => text,
+        Err(error) => {
+            let change = "create it from `runner-config/sagemaker-executor.toml`, readable by the runner's user, or name another with `--config`";
+            return (
+                None,
+                vec![DoctorFinding::failure("operator.file", shown, format!("cannot be read: {error}"), change)],
+            );
+        }
+    };
+    let (settings, finding) = match operator_file::parse(&text) {
+        Ok(mut settings) => {
+            settings.adopt_endpoint(env);
+            (Some(settings), DoctorFinding::ok("operator.file", &shown, "is usable"))
+        }
+        Err(failure) => {
+            let text = render(&failure.into());
+            let (what, hints) = text.split_once("\n  hint: ").unwrap_or((&text, "`docs/CONFIG.md` lists every key"));
+            let what = what.trim_start_matches("error: ");
+            (None, DoctorFinding::failure("operator.file", &shown, what, hints.replace("\n  hint: ", "; ")))
+        }
+    };
+    let mode = match machine.look(path) {
+        Ok(sight) if sight.mode & 0o022 != 0 => DoctorFinding::failure(
+            "operator.mode",
+            &shown,
+            format!("others than its owner can write it (mode {:04o}), and so decide what jobs may have", sight.mode),
+            format!("type `chmod 644 {shown}`, and let root own it"),
+        ),
+        Ok(_) => DoctorFinding::ok("operator.mode", &shown, "only its owner writes it"),
+        Err(error) => DoctorFinding::skipped("operator.mode", &shown, error.to_string()),
+    };
+    (settings, vec![finding, mode])
+}
+
+/// The checks of AWS. Those of one topic follow each other; the topics wait for AWS at the same time.
+async fn of_account(installation: &Installation<'_>) -> Vec<DoctorFinding> {
+    let (caller, mut findings) = account::caller(installation).await;
+    let Some(caller) = caller else {
+        findings.extend(OF_AWS.map(|id| DoctorFinding::waiting(id, "aws.credentials")));
+        return findings;
+    };
+    findings.extend(account::place(installation.settings, &caller, &installation.roles()));
+    let (actions, (is_there, bucket), keys, roles, network, quotas, images) = tokio::join!(
+        account::actions(installation, &caller),
+        bucket::check(installation),
+        bucket::keys(installation, &caller),
+        roles::check(installation, &caller),
+        network::check(installation),
+        quotas::check(installation),
+        images::check(installation, &caller),
+    );
+    let agent = if is_there {
+        images::agent(installation).await
+    } else {
+        DoctorFinding::waiting("agent.stored", "bucket.exists")
+    };
+    for found in [actions, bucket, keys, roles, network, quotas, images] {
+        findings.extend(found);
+    }
+    findings.push(agent);
+    findings
+}

@@ -1,0 +1,372 @@
+//! Checks of this host: the runner's program and user, tools, sandbox, directories, disk, clock, timer.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use super::machine::{HostMachine, PathSight};
+use super::report::DoctorFinding;
+use crate::base::human::human_bytes;
+use crate::config::settings::Settings;
+
+/// The executor reads `BUILD_EXIT_CODE_FILE` and `JOB_RESPONSE_FILE`, which earlier runners do not set.
+const LEAST_RUNNER: (u32, u32) = (16, 9);
+/// The version whose contract the driver follows.
+const KNOWN_RUNNER: u32 = 19;
+const LEAST_BUBBLEWRAP: (u32, u32) = (0, 7);
+/// Free bytes below which a clone fails.
+const LEAST_BYTES: u64 = 1 << 30;
+const LEAST_INODES: u64 = 10_000;
+const FEW_INODES: u64 = 200_000;
+/// AWS refuses requests that are five minutes off.
+const MOST_SKEW: Duration = Duration::from_mins(4);
+const SOME_SKEW: Duration = Duration::from_secs(30);
+const TIMER: &str = "sagemaker-executor-sweep.timer";
+const SERVICE: &str = "gitlab-runner.service";
+/// Address of the metadata service of instances.
+const METADATA: &str = "169.254.169.254";
+const PROXIES: [&str; 4] = ["https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY"];
+
+/// The first two numbers of a version in a text.
+pub(super) fn version(text: &str) -> Option<(u32, u32)> {
+    let is_version =
+        |word: &&str| word.split('.').count() > 1 && word.starts_with(|first: char| first.is_ascii_digit());
+    let word = text.split_whitespace().map(|word| word.trim_start_matches('v')).find(is_version)?;
+    let mut numbers = word.split('.').map(|part| part.chars().take_while(char::is_ascii_digit).collect::<String>());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+/// GitLab Runner's program, its version and its user.
+pub(super) async fn runner(machine: &dyn HostMachine) -> Vec<DoctorFinding> {
+    let Some(path) = machine.find("gitlab-runner") else {
+        let change = "install GitLab Runner, or put its folder into the PATH of the runner's service (`Environment=PATH=...` in its systemd unit)";
+        let text = "is not in the PATH; host stages call it by this name for artifacts and caches";
+        return vec![
+            DoctorFinding::failure("runner.program", "gitlab-runner", text, change),
+            DoctorFinding::waiting("runner.version", "runner.program"),
+            runner_user(machine).await,
+        ];
+    };
+    let shown = path.display().to_string();
+    let told = machine.output(&shown, &["--version"]).await.ok().and_then(|text| version(&text));
+    let version = match told {
+        None => DoctorFinding::skipped("runner.version", &shown, "does not tell its version"),
+        Some(found) if found < LEAST_RUNNER => DoctorFinding::failure(
+            "runner.version",
+            &shown,
+            format!("is version {}.{}, and the executor needs {}.{}", found.0, found.1, LEAST_RUNNER.0, LEAST_RUNNER.1),
+            format!("install GitLab Runner {KNOWN_RUNNER}"),
+        ),
+        Some((major, minor)) if major != KNOWN_RUNNER => DoctorFinding::warning(
+            "runner.version",
+            &shown,
+            format!("is version {major}.{minor}; the executor follows the contract of GitLab Runner {KNOWN_RUNNER}"),
+            format!("install GitLab Runner {KNOWN_RUNNER}, or try a job with artifacts before others use it"),
+        ),
+        Some((major, minor)) => DoctorFinding::ok("runner.version", &shown, format!("is version {major}.{minor}")),
+    };
+    vec![DoctorFinding::ok("runner.program", &shown, "is in the PATH"), version, runner_user(machine).await]
+}
+
+async fn runner_user(machine: &dyn HostMachine) -> DoctorFinding {
+    let asked = machine.output("systemctl", &["show", SERVICE, "--property=User,LoadState"]).await;
+    let Ok(text) = asked else {
+        return DoctorFinding::skipped(
+            "runner.user",
+            SERVICE,
+            "systemctl does not answer; run `doctor` as the user of the runner's service",
+        );
+    };
+    if !text.contains("LoadState=loaded") {
+        return DoctorFinding::skipped(
+            "runner.user",
+            SERVICE,
+            "is not installed; run `doctor` as the user that GitLab Runner runs as",
+        );
+    }
+    let user = text.lines().find_map(|line| line.strip_prefix("User=")).unwrap_or_default().trim();
+    let user = if user.is_empty() { "root" } else { user };
+    let id = if user == "root" { Some(0) } else { user_id(machine, user) };
+    match id {
+        Some(id) if id != machine.user() => DoctorFinding::warning(
+            "runner.user",
+            SERVICE,
+            format!(
+                "runs as {user}, and this command as another user: what it says of directories, sandbox and credentials may differ"
+            ),
+            format!(
+                "run `sudo -u {user} sagemaker-executor doctor`, with `--runner-config` of a copy where {user} may not read `config.toml`"
+            ),
+        ),
+        _ => DoctorFinding::ok("runner.user", SERVICE, format!("runs as {user}")),
+    }
+}
+
+fn user_id(machine: &dyn HostMachine, user: &str) -> Option<u32> {
+    let text = machine.read(Path::new("/etc/passwd")).ok()?;
+    let line = text.lines().find(|line| line.split(':').next() == Some(user))?;
+    line.split(':').nth(2)?.parse().ok()
+}
+
+/// Shell, git and bubblewrap, and a sandbox that is made for the check.
+pub(super) async fn tools(machine: &dyn HostMachine, settings: Option<&Settings>) -> Vec<DoctorFinding> {
+    let shell = settings.map_or("bash", |settings| settings.runner.shell.as_str());
+    let mut findings = vec![of_shell(machine, shell), git(machine).await];
+    if settings.is_some_and(|settings| !settings.sandbox.enabled) {
+        let text = "`sandbox.enabled` is false: the author of a job can run commands as the runner's user";
+        let change = "remove `enabled` from `[sandbox]`, and read docs/THREAT-MODEL.md before it is set again";
+        findings.push(DoctorFinding::warning("host.sandbox", "", text, change));
+        return findings;
+    }
+    findings.push(bubblewrap(machine).await);
+    match machine.try_sandbox().await {
+        Ok(()) => {
+            findings.push(DoctorFinding::ok("host.sandbox", "bwrap", "makes the sandbox of the host stages"));
+            findings.push(metadata(machine).await);
+        }
+        Err(text) => {
+            findings.push(DoctorFinding::failure(
+                "host.sandbox",
+                "bwrap",
+                text.trim_start_matches("error: "),
+                namespaces(machine),
+            ));
+            findings.push(DoctorFinding::waiting("host.metadata", "host.sandbox"));
+        }
+    }
+    findings
+}
+
+fn of_shell(machine: &dyn HostMachine, shell: &str) -> DoctorFinding {
+    if let Some(path) = machine.find(shell) {
+        return DoctorFinding::ok("host.shell", shell, format!("is {}", path.display()));
+    }
+    let change = format!("install `{shell}`, or set `runner.shell` in the operator's file to one that is there");
+    DoctorFinding::failure("host.shell", shell, "is not in the PATH; the host stages need it", change)
+}
+
+async fn git(machine: &dyn HostMachine) -> DoctorFinding {
+    let Some(path) = machine.find("git") else {
+        let change = "install `git` (and `git-lfs`), or add its folder to the PATH of the runner's service";
+        return DoctorFinding::failure(
+            "host.git",
+            "git",
+            "is not in the PATH; sources are fetched on this host",
+            change,
+        );
+    };
+    if machine.find("git-lfs").is_none() {
+        let text = "`git-lfs` is not in the PATH: projects with large files get pointers in place of them";
+        return DoctorFinding::warning("host.git", "git-lfs", text, "install the package `git-lfs`");
+    }
+    let told = machine.output(&path.display().to_string(), &["--version"]).await.ok().and_then(|text| version(&text));
+    let told = told.map_or_else(
+        || "a version that it does not tell".to_owned(),
+        |(major, minor)| format!("version {major}.{minor}"),
+    );
+    DoctorFinding::ok("host.git", "git", format!("is {}, {told}", path.display()))
+}
+
+async fn bubblewrap(machine: &dyn HostMachine) -> DoctorFinding {
+    let change = "install the package `bubblewrap`, 0.7 or newer";
+    let Some(path) = machine.find("bwrap") else {
+        let text = "is not in the PATH; the sandbox of the host stages needs it";
+        return DoctorFinding::failure("host.bubblewrap", "bwrap", text, change);
+    };
+    match machine.output(&path.display().to_string(), &["--version"]).await.ok().and_then(|text| version(&text)) {
+        Some(found) if found < LEAST_BUBBLEWRAP => {
+            let text = format!("is version {}.{}; the sandbox needs 0.7", found.0, found.1);
+            DoctorFinding::failure("host.bubblewrap", "bwrap", text, change)
+        }
+        Some((major, minor)) => DoctorFinding::ok("host.bubblewrap", "bwrap", format!("is version {major}.{minor}")),
+        None => DoctorFinding::skipped("host.bubblewrap", "bwrap", "does not tell its version"),
+    }
+}
+
+/// The setting of the kernel that most likely stands in the way.
+fn namespaces(machine: &dyn HostMachine) -> String {
+    let read = |name: &str| machine.read(&Path::new("/proc/sys").join(name)).ok().map(|text| text.trim().to_owned());
+    let is = |name: &str, value: &str| read(name).as_deref() == Some(value);
+    if is("user/max_user_namespaces", "0") {
+        return "set `user.max_user_namespaces` above 0 with sysctl: it is 0".to_owned();
+    }
+    if is("kernel/unprivileged_userns_clone", "0") {
+        return "set `kernel.unprivileged_userns_clone = 1` with sysctl: it is 0".to_owned();
+    }
+    if is("kernel/apparmor_restrict_unprivileged_userns", "1") {
+        return "give `/usr/bin/bwrap` an AppArmor profile with `userns`: `kernel.apparmor_restrict_unprivileged_userns` is 1".to_owned();
+    }
+    "let the runner's user make user namespaces; the row has the settings of each distribution".to_owned()
+}
+
+async fn metadata(machine: &dyn HostMachine) -> DoctorFinding {
+    match machine.reaches_metadata().await {
+        Ok(false) => DoctorFinding::ok("host.metadata", METADATA, "cannot be reached from the sandbox"),
+        Ok(true) => DoctorFinding::failure(
+            "host.metadata",
+            METADATA,
+            "a program in the sandbox connects with the metadata service, which gives out the credentials of this host",
+            "install the distribution's own `bubblewrap` in place of the program of that name in the PATH",
+        ),
+        Err(text) => DoctorFinding::skipped("host.metadata", METADATA, text),
+    }
+}
+
+/// The timer of the sweep.
+pub(super) async fn sweep_timer(machine: &dyn HostMachine) -> DoctorFinding {
+    let Ok(text) = machine.output("systemctl", &["is-enabled", TIMER]).await else {
+        return DoctorFinding::skipped("host.sweep_timer", TIMER, "systemctl does not answer");
+    };
+    if text.trim() == "enabled" {
+        return DoctorFinding::ok("host.sweep_timer", TIMER, "is enabled");
+    }
+    DoctorFinding::warning(
+        "host.sweep_timer",
+        TIMER,
+        "is not enabled: what a killed host leaves in AWS is billed until somebody ends it",
+        format!(
+            "copy the units of `runner-config/systemd/` to `/etc/systemd/system/`, and type `systemctl enable --now {TIMER}`"
+        ),
+    )
+}
+
+/// Directories, disk and proxies of the operator's file.
+pub(super) fn storage(machine: &dyn HostMachine, settings: &Settings) -> Vec<DoctorFinding> {
+    let runner = &settings.runner;
+    let mut findings = vec![
+        directory(machine, "host.state_dir", "runner.state_dir", &runner.state_dir),
+        directory(machine, "host.builds_dir", "runner.builds_dir", &runner.builds_dir),
+        directory(machine, "host.cache_dir", "runner.cache_dir", &runner.cache_dir),
+    ];
+    findings.extend(disk(machine, settings));
+    findings.push(proxy(machine));
+    findings
+}
+
+/// The nearest directory above a path that exists, or the path itself.
+fn nearest<'a>(machine: &dyn HostMachine, path: &'a Path) -> Option<(&'a Path, PathSight)> {
+    path.ancestors().find_map(|path| Some((path, machine.look(path).ok()?)))
+}
+
+fn directory(machine: &dyn HostMachine, id: &'static str, key: &str, path: &Path) -> DoctorFinding {
+    let shown = path.display().to_string();
+    let change = format!(
+        "make it a directory of the runner's user: `install -d -m 0700 -o gitlab-runner {shown}`, or set `{key}` to another"
+    );
+    let failure = |text: String| DoctorFinding::failure(id, &shown, text, &change);
+    let Some((at, sight)) = nearest(machine, path) else { return failure("cannot be looked at".to_owned()) };
+    if !sight.is_dir {
+        return failure(format!("{} is no directory", at.display()));
+    }
+    if !sight.is_writable {
+        return failure(format!("this user cannot write {}", at.display()));
+    }
+    if at != path {
+        return DoctorFinding::ok(id, &shown, format!("does not exist yet, and can be made in {}", at.display()));
+    }
+    // With the sticky bit others cannot replace what is there, but they can put files beside it.
+    if sight.mode & 0o002 != 0 {
+        return failure(format!("every user of the host can write it (mode {:04o})", sight.mode));
+    }
+    DoctorFinding::ok(id, &shown, "is writable")
+}
+
+fn disk(machine: &dyn HostMachine, settings: &Settings) -> Vec<DoctorFinding> {
+    let builds = &settings.runner.builds_dir;
+    let shown = builds.display().to_string();
+    let Some(disk) = nearest(machine, builds).and_then(|(at, _)| machine.disk(at).ok()) else {
+        return vec![DoctorFinding::skipped("host.space", shown, "its file system cannot be looked at")];
+    };
+    let (free, most) = (disk.free_bytes, settings.sandbox.max_bytes);
+    let space = if free < LEAST_BYTES {
+        let text = format!("{} are free: clones and results fail", human_bytes(free));
+        DoctorFinding::failure(
+            "host.space",
+            &shown,
+            text,
+            "free some of the disk, or set `runner.builds_dir` to a larger one",
+        )
+    } else if settings.sandbox.enabled && free < most {
+        let text =
+            format!("{} are free, and one job may fill {} (`sandbox.max_bytes`)", human_bytes(free), human_bytes(most));
+        DoctorFinding::warning(
+            "host.space",
+            &shown,
+            text,
+            "set `sandbox.max_bytes` below the free space, or use a larger disk",
+        )
+    } else {
+        DoctorFinding::ok("host.space", &shown, format!("{} are free", human_bytes(free)))
+    };
+    let inodes = match disk.free_inodes {
+        Some(free) if free < LEAST_INODES => {
+            let text = format!("{free} inodes are free: clones fail although there is room");
+            DoctorFinding::failure(
+                "host.inodes",
+                &shown,
+                text,
+                "remove files, or make the file system with more inodes",
+            )
+        }
+        Some(free) if free < FEW_INODES => {
+            let text = format!("{free} inodes are free, and one environment of Python has tens of thousands of files");
+            DoctorFinding::warning("host.inodes", &shown, text, "make the file system with more inodes, or use XFS")
+        }
+        Some(free) => DoctorFinding::ok("host.inodes", &shown, format!("{free} inodes are free")),
+        None => DoctorFinding::ok("host.inodes", &shown, "the file system makes inodes as they are needed"),
+    };
+    vec![space, inodes]
+}
+
+fn proxy(machine: &dyn HostMachine) -> DoctorFinding {
+    let Some(name) = PROXIES.into_iter().find(|name| machine.variable(name).is_some()) else {
+        return DoctorFinding::ok("host.proxy", "", "no proxy is set");
+    };
+    let beside = ["no_proxy", "NO_PROXY"].into_iter().find_map(|name| machine.variable(name)).unwrap_or_default();
+    if beside.split(',').any(|host| [METADATA, "169.254.0.0/16", "*"].contains(&host.trim())) {
+        return DoctorFinding::ok("host.proxy", name, format!("is set, and {METADATA} is in `no_proxy`"));
+    }
+    DoctorFinding::warning(
+        "host.proxy",
+        name,
+        format!(
+            "is set, and `no_proxy` does not have {METADATA}: programs ask the proxy for the credentials of the instance"
+        ),
+        format!("add `{METADATA}` to `no_proxy` in the environment of the runner's service"),
+    )
+}
+
+/// The clock of this host against that of AWS.
+pub(super) fn clock(here: SystemTime, there: SystemTime) -> DoctorFinding {
+    let (apart, word) = match here.duration_since(there) {
+        Ok(ahead) => (ahead, "ahead of"),
+        Err(error) => (error.duration(), "behind"),
+    };
+    let text = format!("is {} s {word} AWS's", apart.as_secs());
+    let change = "set the clock, and let chrony or systemd-timesyncd keep it";
+    if apart > MOST_SKEW {
+        return DoctorFinding::failure(
+            "host.clock",
+            "the clock",
+            format!("{text}: AWS refuses requests that are five minutes off"),
+            change,
+        );
+    }
+    if apart > SOME_SKEW {
+        return DoctorFinding::warning("host.clock", "the clock", text, change);
+    }
+    DoctorFinding::ok("host.clock", "the clock", text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_found_in_what_programs_print() {
+        assert_eq!(version("Version:      19.4.0\nGit revision: 1a2b3c4\n"), Some((19, 4)));
+        assert_eq!(version("git version 2.39.5"), Some((2, 39)));
+        assert_eq!(version("bubblewrap 0.8.0"), Some((0, 8)));
+        assert_eq!(version("v17.11.2-rc1"), Some((17, 11)));
+        assert_eq!((version("unknown"), version("")), (None, None));
+    }
+}

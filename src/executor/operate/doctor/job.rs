@@ -1,0 +1,100 @@
+//! `doctor --job`: one training job on the account, as `try --aws` runs it, and its cost.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
+use tokio::process::Command;
+
+use super::report::{CheckVerdict, DoctorFinding};
+use crate::config::env::Environment;
+use crate::ui::Printer;
+
+/// Text that only the script of the job prints.
+const WORD: &str = "doctor: the script runs";
+/// Topics whose failures would fail the job, after it has cost money or not.
+const NEEDED: [&str; 6] = ["operator", "aws", "bucket", "kms", "role", "network"];
+
+/// Runs the job, unless a check has failed that it needs. Its log is printed for people.
+pub(super) async fn run(
+    config: &Path,
+    env: &Environment,
+    findings: &[DoctorFinding],
+    printer: &Printer,
+) -> DoctorFinding {
+    let is_needed = |finding: &&DoctorFinding| NEEDED.contains(&finding.id.split('.').next().unwrap_or_default());
+    let failed = findings.iter().filter(is_needed).find(|finding| finding.verdict == CheckVerdict::Failure);
+    if let Some(failed) = failed {
+        return DoctorFinding::waiting("job.run", failed.id);
+    }
+    match attempt(config, env, printer).await {
+        Ok(lines) => conclude(&lines),
+        Err(error) => DoctorFinding::skipped("job.run", "", format!("the job could not be started: {error:#}")),
+    }
+}
+
+async fn attempt(config: &Path, env: &Environment, printer: &Printer) -> anyhow::Result<Vec<String>> {
+    let folder = tempfile::Builder::new().prefix("sagemaker-executor-doctor-").tempdir()?;
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg("--config")
+        .arg(std::path::absolute(config)?)
+        .args(["try", "--aws", "--", "sh", "-c", &format!("echo '{WORD}'")])
+        .current_dir(folder.path())
+        .env_clear()
+        .envs(env.all())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let mut child = command.spawn()?;
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let (out, err, status) = tokio::join!(lines(out, printer), lines(err, printer), child.wait());
+    let mut lines = [out, err].concat();
+    lines.push(format!("exit code {}", status?.code().unwrap_or(-1)));
+    Ok(lines)
+}
+
+/// Passes lines on as they come, and keeps them.
+async fn lines(from: Option<impl AsyncRead + Unpin>, printer: &Printer) -> Vec<String> {
+    let mut kept = Vec::new();
+    let Some(from) = from else { return kept };
+    let mut lines = BufReader::new(from).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        printer.line(format!("  | {line}"));
+        kept.push(line);
+    }
+    kept
+}
+
+/// The end of the job, from its log.
+fn conclude(lines: &[String]) -> DoctorFinding {
+    let has = |text: &str| lines.iter().any(|line| line.contains(text));
+    let bill = lines.iter().find(|line| line.contains("Billed ") || line.contains("Nothing is billed"));
+    let bill = bill.map_or("its cost is not told", |line| line.trim());
+    if has("exit code 0") && lines.iter().any(|line| line.trim() == WORD) {
+        return DoctorFinding::ok("job.run", "the training job", format!("ran its script to the end. {bill}"));
+    }
+    let error = lines.iter().find(|line| line.trim_start().starts_with("error:"));
+    let error = error.map_or("its log above tells why", |line| line.trim());
+    let change = "the log of the job above names what to change";
+    DoctorFinding::failure("job.run", "the training job", format!("did not run its script: {error}. {bill}"), change)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_job_is_read_from_its_log() {
+        let of = |lines: &[&str]| conclude(&lines.iter().map(|&line| line.to_owned()).collect::<Vec<_>>());
+        let good = of(&[WORD, "Billed 1 min of ml.m5.large, about $0.01", "exit code 0"]);
+        assert_eq!(good.verdict, CheckVerdict::Ok);
+        assert!(good.text.contains("$0.01"), "{}", good.text);
+        let bad = of(&["error: none of the job's instance types is available", "exit code 2"]);
+        assert_eq!(bad.verdict, CheckVerdict::Failure);
+        assert!(bad.text.contains("instance types"), "{}", bad.text);
+        // The command that is shown is no output of the script.
+        assert_eq!(of(&["$ echo 'doctor: the script runs'", "exit code 0"]).verdict, CheckVerdict::Failure);
+    }
+}

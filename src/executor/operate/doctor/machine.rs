@@ -1,0 +1,133 @@
+//! Port of this machine, as the checks see it: files, disks, programs, the sandbox. And its implementation.
+
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::base::failure::render;
+use crate::config::env::Environment;
+use crate::sandbox;
+
+/// Longest time of a program that tells its version.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
+/// Largest file that is read, in bytes.
+const LARGEST: u64 = 4 << 20;
+
+/// The machine, looked at and not changed.
+#[async_trait]
+pub(super) trait HostMachine: Send + Sync {
+    /// A text file of at most 4 MiB.
+    fn read(&self, path: &Path) -> io::Result<String>;
+    fn look(&self, path: &Path) -> io::Result<PathSight>;
+    /// The file system that a path is on, which exists.
+    fn disk(&self, path: &Path) -> io::Result<DiskSight>;
+    /// The program of a name in `PATH`.
+    fn find(&self, program: &str) -> Option<PathBuf>;
+    /// Standard output of a program; its end with an error is none of ours.
+    async fn output(&self, program: &str, arguments: &[&str]) -> io::Result<String>;
+    /// Tries to make the sandbox of the host stages; the text says why not.
+    async fn try_sandbox(&self) -> Result<(), String>;
+    /// Tells whether a program in the sandbox connects with the metadata service; the text says why nobody knows.
+    async fn reaches_metadata(&self) -> Result<bool, String>;
+    /// User id of this process.
+    fn user(&self) -> u32;
+    fn variable(&self, name: &str) -> Option<String>;
+    /// The file of this program.
+    fn own_program(&self) -> PathBuf;
+}
+
+/// A file or directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PathSight {
+    pub(super) is_dir: bool,
+    /// Permission bits, and those of set-user-id and the sticky bit.
+    pub(super) mode: u32,
+    pub(super) owner: u32,
+    /// This process may write it.
+    pub(super) is_writable: bool,
+}
+
+impl PathSight {
+    pub(super) fn is_executable(&self) -> bool {
+        !self.is_dir && self.mode & 0o111 != 0
+    }
+}
+
+/// Free room of a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct DiskSight {
+    pub(super) free_bytes: u64,
+    /// `None` where the file system has no fixed number of them.
+    pub(super) free_inodes: Option<u64>,
+}
+
+/// The machine that this program runs on.
+pub(super) struct ThisMachine<'a> {
+    pub(super) env: &'a Environment,
+}
+
+#[async_trait]
+impl HostMachine for ThisMachine<'_> {
+    fn read(&self, path: &Path) -> io::Result<String> {
+        if std::fs::metadata(path)?.len() > LARGEST {
+            return Err(io::Error::other("the file is larger than 4 MiB"));
+        }
+        std::fs::read_to_string(path)
+    }
+
+    fn look(&self, path: &Path) -> io::Result<PathSight> {
+        let meta = std::fs::metadata(path)?;
+        Ok(PathSight {
+            is_dir: meta.is_dir(),
+            mode: meta.permissions().mode() & 0o7777,
+            owner: meta.uid(),
+            is_writable: rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok(),
+        })
+    }
+
+    fn disk(&self, path: &Path) -> io::Result<DiskSight> {
+        let disk = rustix::fs::statvfs(path)?;
+        Ok(DiskSight {
+            free_bytes: disk.f_bavail.saturating_mul(disk.f_frsize),
+            free_inodes: (disk.f_files > 0).then_some(disk.f_favail),
+        })
+    }
+
+    fn find(&self, program: &str) -> Option<PathBuf> {
+        let is_executable = |file: &PathBuf| self.look(file).is_ok_and(|sight| sight.is_executable());
+        self.env.path().split(':').map(|folder| Path::new(folder).join(program)).find(is_executable)
+    }
+
+    async fn output(&self, program: &str, arguments: &[&str]) -> io::Result<String> {
+        let mut command = tokio::process::Command::new(program);
+        command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+        command.env_clear().envs(self.env.for_host_scripts());
+        let output = tokio::time::timeout(ANSWERED_WITHIN, command.output()).await;
+        let output = output.map_err(|_| io::Error::other("no answer within 5 s"))??;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    async fn try_sandbox(&self) -> Result<(), String> {
+        sandbox::check(self.env.path()).await.map_err(|error| render(&error))
+    }
+
+    async fn reaches_metadata(&self) -> Result<bool, String> {
+        sandbox::reaches_metadata(self.env.path()).await.map_err(|error| format!("{error:#}"))
+    }
+
+    fn user(&self) -> u32 {
+        rustix::process::geteuid().as_raw()
+    }
+
+    fn variable(&self, name: &str) -> Option<String> {
+        self.env.get(name).map(str::to_owned)
+    }
+
+    fn own_program(&self) -> PathBuf {
+        std::fs::read_link("/proc/self/exe").unwrap_or_default()
+    }
+}

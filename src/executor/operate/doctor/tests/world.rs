@@ -1,0 +1,216 @@
+//! A machine and an account in memory, in which all is well.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use crate::base::clock::TestClock;
+use crate::cloud::testing::Memory;
+use crate::cloud::{RouteTableSight, SecurityGroupSight, SubnetSight, VpcEndpointSight};
+use crate::config::env::Environment;
+use crate::operate::doctor::inspect;
+use crate::operate::doctor::machine::{DiskSight, HostMachine, PathSight};
+use crate::operate::doctor::report::DoctorFinding;
+use crate::session::agent_delivery;
+use crate::ui::Printer;
+
+pub(super) const RUNNER_CONFIG: &str = "/etc/gitlab-runner/config.toml";
+pub(super) const OPERATOR_FILE: &str = "/etc/sagemaker-executor/sagemaker-executor.toml";
+pub(super) const PROGRAM: &str = "/usr/local/bin/sagemaker-executor";
+pub(super) const HOST_ROLE: &str = "arn:aws:iam::210987654321:role/host";
+pub(super) const JOB_ROLE: &str = "arn:aws:iam::210987654321:role/train";
+pub(super) const CREATOR: &str = "arn:aws:iam::210987654321:role/creator";
+pub(super) const TRUST: &str = r#"{"Statement":{"Effect":"Allow","Principal":{"Service":"sagemaker.amazonaws.com"},"Action":["sts:AssumeRole","sts:TagSession"]}}"#;
+const SAMPLE: &str = include_str!("../../../../../runner-config/config.toml");
+const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+/// The machine, and the account behind its ports.
+pub(super) struct World {
+    pub(super) runner: Option<String>,
+    pub(super) operator: Option<String>,
+    /// All but the two files above.
+    pub(super) files: BTreeMap<PathBuf, (String, PathSight)>,
+    pub(super) modes: BTreeMap<&'static str, u32>,
+    pub(super) programs: BTreeSet<&'static str>,
+    /// By the program's name and its first argument.
+    pub(super) outputs: BTreeMap<&'static str, String>,
+    pub(super) sandbox: Result<(), String>,
+    pub(super) reaches_metadata: bool,
+    pub(super) variables: BTreeMap<&'static str, &'static str>,
+    pub(super) disk: DiskSight,
+    pub(super) user: u32,
+    pub(super) clock: Arc<TestClock>,
+    pub(super) memory: Memory,
+    /// Key prefix of the agent.
+    pub(super) agent: String,
+}
+
+pub(super) fn directory(mode: u32) -> (String, PathSight) {
+    (String::new(), PathSight { is_dir: true, mode, owner: 998, is_writable: true })
+}
+
+pub(super) fn file(text: &str, mode: u32) -> (String, PathSight) {
+    (text.to_owned(), PathSight { is_dir: false, mode, owner: 0, is_writable: false })
+}
+
+impl World {
+    /// `state` is a directory for the notes of the agent's hashes.
+    pub(super) fn sound(state: &Path) -> Self {
+        let runner = SAMPLE
+            .replace("https://gitlab.example.com", "https://gitlab.company.org")
+            .replace("glrt-REPLACE_ME", "glrt-abc");
+        let operator = format!(
+            "[aws]\nregion = \"eu-west-1\"\n[storage]\nbucket = \"memory\"\n[job]\nrole_arn = \"{JOB_ROLE}\"\n\
+             image = \"210987654321.dkr.ecr.eu-west-1.amazonaws.com/train@{DIGEST}\"\nsubnets = [\"subnet-1\"]\n\
+             security_group_ids = [\"sg-1\"]\n[iam]\nhost_role_arn = \"{HOST_ROLE}\"\n[runner]\nstate_dir = {state:?}\n"
+        );
+        let outputs = [
+            ("gitlab-runner --version", "Version:      19.4.0\n"),
+            ("git --version", "git version 2.39.5\n"),
+            ("bwrap --version", "bubblewrap 0.8.0\n"),
+            ("systemctl show", "User=gitlab-runner\nLoadState=loaded\n"),
+            ("systemctl is-enabled", "enabled\n"),
+        ];
+        let day = SystemTime::UNIX_EPOCH + Duration::from_hours(500_000);
+        let clock = Arc::new(TestClock::at(day));
+        let memory = Memory::new();
+        // S3 has a clock of its own.
+        memory.objects.set_clock(Arc::new(TestClock::at(day)));
+        Self::fill(&memory);
+        Self {
+            runner: Some(runner),
+            operator: Some(operator),
+            files: BTreeMap::from([
+                (PathBuf::from(PROGRAM), file("", 0o755)),
+                (state.to_owned(), directory(0o700)),
+                (PathBuf::from("/var/lib/sagemaker-executor"), directory(0o700)),
+                (
+                    PathBuf::from("/etc/passwd"),
+                    file("root:x:0:0::/root:/bin/sh\ngitlab-runner:x:998:998::/:/bin/sh\n", 0o644),
+                ),
+            ]),
+            modes: BTreeMap::from([(RUNNER_CONFIG, 0o600), (OPERATOR_FILE, 0o644)]),
+            programs: BTreeSet::from(["bash", "bwrap", "git", "git-lfs", "gitlab-runner"]),
+            outputs: outputs.map(|(call, text)| (call, text.to_owned())).into(),
+            sandbox: Ok(()),
+            reaches_metadata: false,
+            variables: BTreeMap::new(),
+            disk: DiskSight { free_bytes: 200 << 30, free_inodes: Some(10_000_000) },
+            user: 998,
+            clock,
+            memory,
+            agent: String::new(),
+        }
+    }
+
+    fn fill(memory: &Memory) {
+        let account = &memory.account;
+        account.set_caller("arn:aws:sts::210987654321:assumed-role/host/i-0123");
+        account.set_role(HOST_ROLE, "{}");
+        account.set_role(JOB_ROLE, TRUST);
+        account.set_quota("ml.m5.large for training job usage", 4.0);
+        account.set_image(&format!("train@{DIGEST}"), &["linux/amd64"]);
+        account.change_settings(|settings| {
+            let owned = str::to_owned;
+            settings.subnets = vec![SubnetSight { id: owned("subnet-1"), vpc: owned("vpc-1") }];
+            settings.security_groups =
+                vec![SecurityGroupSight { id: owned("sg-1"), vpc: owned("vpc-1"), lets_https_out: true }];
+            settings.route_tables =
+                vec![RouteTableSight { id: owned("rtb-1"), is_main: true, ..RouteTableSight::default() }];
+            settings.endpoints = vec![VpcEndpointSight {
+                id: owned("vpce-1"),
+                service: owned("s3"),
+                is_gateway: true,
+                is_available: true,
+                route_tables: vec![owned("rtb-1")],
+                has_private_names: false,
+            }];
+        });
+    }
+
+    /// Stores the agent, whose hashes later calls take from a note: hashing a large program takes its time.
+    pub(super) async fn note_the_agent(&self) -> String {
+        let settings = crate::config::operator_file::parse(self.operator.as_ref().unwrap()).unwrap();
+        let (printer, _) = Printer::captured();
+        let until = Instant::now() + Duration::from_mins(1);
+        agent_delivery::deliver_until(&*self.memory.objects, &settings, &printer, until).await.unwrap()
+    }
+
+    pub(super) async fn inspect(&self) -> Vec<DoctorFinding> {
+        let env = Environment::default();
+        inspect(Path::new(RUNNER_CONFIG), Path::new(OPERATOR_FILE), &env, (self, &self.memory, &*self.clock)).await
+    }
+
+    /// Replaces a part of the runner's configuration, which has it.
+    pub(super) fn in_runner(&mut self, from: &str, to: &str) {
+        let text = self.runner.as_mut().unwrap();
+        assert!(text.contains(from), "{from}");
+        *text = text.replace(from, to);
+    }
+
+    /// The same of the operator's file.
+    pub(super) fn in_operator(&mut self, from: &str, to: &str) {
+        let text = self.operator.as_mut().unwrap();
+        assert!(text.contains(from), "{from}");
+        *text = text.replace(from, to);
+    }
+}
+
+#[async_trait]
+impl HostMachine for World {
+    fn read(&self, path: &Path) -> io::Result<String> {
+        let absent = || io::Error::from(io::ErrorKind::NotFound);
+        match path.to_str() {
+            Some(RUNNER_CONFIG) => self.runner.clone().ok_or_else(absent),
+            Some(OPERATOR_FILE) => self.operator.clone().ok_or_else(absent),
+            _ => self.files.get(path).map(|(text, _)| text.clone()).ok_or_else(absent),
+        }
+    }
+
+    fn look(&self, path: &Path) -> io::Result<PathSight> {
+        if let Some(mode) = path.to_str().and_then(|path| self.modes.get(path)) {
+            self.read(path)?;
+            return Ok(file("", *mode).1);
+        }
+        self.files.get(path).map(|(_, sight)| sight.clone()).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    }
+
+    fn disk(&self, _: &Path) -> io::Result<DiskSight> {
+        Ok(self.disk)
+    }
+
+    fn find(&self, program: &str) -> Option<PathBuf> {
+        self.programs.contains(program).then(|| Path::new("/usr/bin").join(program))
+    }
+
+    async fn output(&self, program: &str, arguments: &[&str]) -> io::Result<String> {
+        let name = program.rsplit('/').next().unwrap_or_default();
+        let call = format!("{name} {}", arguments.first().unwrap_or(&""));
+        self.outputs.get(call.as_str()).cloned().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    }
+
+    async fn try_sandbox(&self) -> Result<(), String> {
+        self.sandbox.clone()
+    }
+
+    async fn reaches_metadata(&self) -> Result<bool, String> {
+        Ok(self.reaches_metadata)
+    }
+
+    fn user(&self) -> u32 {
+        self.user
+    }
+
+    fn variable(&self, name: &str) -> Option<String> {
+        self.variables.get(name).map(|&value| value.to_owned())
+    }
+
+    fn own_program(&self) -> PathBuf {
+        PathBuf::from(PROGRAM)
+    }
+}
