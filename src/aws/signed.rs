@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::ProvideCredentials as _;
 use aws_sdk_s3::config::http::{HttpRequest, HttpResponse};
-use aws_sdk_secretsmanager::config::endpoint::{DefaultResolver, Params, ResolveEndpoint as _};
+use aws_sdk_codebuild::config::endpoint::{DefaultResolver, Params, ResolveEndpoint as _};
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
 use aws_smithy_runtime::client::orchestrator::operation::Operation;
@@ -19,7 +19,7 @@ use super::clients::{Clients, timeouts};
 use super::errors::AwsCall;
 
 /// Name in the addresses of the service whose forms [`endpoint`] takes.
-const KNOWN: &str = "secretsmanager";
+const KNOWN: &str = "codebuild";
 /// Time limit of one attempt.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Attempts at a call whose error may pass.
@@ -171,7 +171,7 @@ fn signed(
     Ok(SignedHttp { headers, body: request.body.clone() })
 }
 
-/// The service's address in a region, in the form of that of Secrets Manager, which the SDK knows: these services have the same forms. In the
+/// The service's address in a region, in the form of that of CodeBuild, which the SDK knows: these services have the same forms. In the
 /// regions of `GovCloud` the usual address of EC2 is validated by FIPS 140 itself, and there is no other.
 async fn endpoint(service: &str, region: &str, kind: EndpointKind) -> anyhow::Result<String> {
     let is_validated = service == "ec2" && partition(region) == "aws-us-gov";
