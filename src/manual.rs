@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::CommandFactory as _;
+use clap::{Command, CommandFactory as _};
 use clap_complete::Shell;
 use executor::ui::Printer;
 
@@ -23,6 +23,11 @@ pub(crate) fn write(folder: &Path, printer: &Printer) -> ExitCode {
     }
 }
 
+/// Leaves out `help`, whose pages would say the same once more.
+fn without_help(command: Command) -> Command {
+    command.disable_help_subcommand(true).mut_subcommands(without_help)
+}
+
 fn try_write(folder: &Path) -> std::io::Result<()> {
     let (pages, completions) = (folder.join("man"), folder.join("completions"));
     std::fs::create_dir_all(&pages)?;
@@ -32,5 +37,5 @@ fn try_write(folder: &Path) -> std::io::Result<()> {
     for shell in SHELLS {
         clap_complete::generate_to(shell, &mut command, &name, &completions)?;
     }
-    clap_mangen::generate_to(command, &pages)
+    clap_mangen::generate_to(without_help(Cli::command()), &pages)
 }

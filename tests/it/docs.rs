@@ -9,6 +9,7 @@ mod install;
 pub(crate) mod jobs;
 mod lifecycle;
 mod observability;
+mod packages;
 mod policies;
 mod statements;
 mod units;

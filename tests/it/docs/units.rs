@@ -69,3 +69,44 @@ fn systemd_understands_the_units() {
     let wrong = verify(&shipped.replace("RestrictRealtime=true", "RestrictRealtim=true"));
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("RestrictRealtim"), "the tool reads the file");
 }
+
+/// The drop-in for the runner's service keeps what bubblewrap needs.
+#[test]
+fn systemd_understands_the_drop_in_of_the_runner() {
+    let text = read(&format!("{FOLDER}/gitlab-runner.conf"));
+    let keys: Vec<_> = lines(&text).into_iter().filter_map(|line| Some(line.split_once('=')?.0)).collect();
+    assert!(keys.contains(&"Delegate"), "{keys:?}");
+    // Each hides a part of /proc, refuses system calls, or forbids the sandbox's own group.
+    for harmful in [
+        "ProtectKernelTunables",
+        "ProtectKernelLogs",
+        "ProtectProc",
+        "ProcSubset",
+        "ProtectControlGroups",
+        "RestrictNamespaces",
+        "SystemCallFilter",
+        "NoNewPrivileges",
+    ] {
+        assert!(!keys.contains(&harmful), "{harmful}");
+    }
+    if find_program("systemd-analyze").is_none() {
+        return skipped("the drop-in of the runner's service", "no systemd-analyze");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let service = folder.path().join("gitlab-runner.service");
+    let drop_ins = folder.path().join("gitlab-runner.service.d");
+    std::fs::create_dir(&drop_ins).unwrap();
+    std::fs::write(&service, "[Service]\nExecStart=/bin/true\n").unwrap();
+    std::fs::write(drop_ins.join("sagemaker-executor.conf"), &text).unwrap();
+    let output = Command::new("systemd-analyze")
+        .args(["verify", "--man=no"])
+        .arg(&service)
+        .env("SYSTEMD_UNIT_PATH", folder.path())
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    // systemd before 254 does not know this one.
+    let ours: Vec<_> =
+        told.lines().filter(|line| line.contains(".conf:") && !line.contains("DelegateSubgroup")).collect();
+    assert!(ours.is_empty(), "{told}");
+}

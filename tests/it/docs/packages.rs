@@ -1,0 +1,165 @@
+//! The packages for runner hosts: their scripts, the pages and completions that they hold, and with `PACKAGES=FOLDER`, the folder of
+//! `.ci/package`, an installation, upgrade and removal in a Debian root.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use super::{read, root};
+use crate::conformance::skipped;
+use crate::support::program::executor;
+use crate::support::waiting::find_program;
+
+const SCRIPTS: [&str; 3] = ["runner-config/package/postinst", "runner-config/package/prerm", ".ci/package"];
+
+#[test]
+fn the_scripts_of_packages_are_sound() {
+    let Some(shellcheck) = find_program("shellcheck") else {
+        return skipped("the scripts of packages", "no shellcheck");
+    };
+    let checked = Command::new(shellcheck).args(SCRIPTS).current_dir(root()).output().unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
+}
+
+/// Every file that the script puts into a package is there.
+#[test]
+fn what_a_package_holds_is_there() {
+    let script = read(".ci/package");
+    let named = regex::Regex::new(r"(?:runner-config|docs)/[\w./*-]+").unwrap();
+    let files: Vec<_> =
+        named.find_iter(&script).map(|found| found.as_str()).filter(|path| !path.contains('*')).collect();
+    assert!(files.len() > 7, "{files:?}");
+    for file in files {
+        assert!(root().join(file).exists(), "{file}");
+    }
+    // The copy of bubblewrap that the program looks for is the one that the script makes.
+    let place = "/usr/lib/sagemaker-executor";
+    assert!(read("runner-config/package/postinst").contains(place));
+    assert!(read("runner-config/package/apparmor").contains(&format!("{place}/bwrap flags=")));
+    assert!(read("src/executor/sandbox/bubblewrap.rs").contains(&format!("\"{place}/bwrap\"")));
+}
+
+/// A page for each command that people type, and completions; the same bytes each time.
+#[test]
+fn the_manual_has_a_page_for_each_command() {
+    let write = || {
+        let folder = tempfile::tempdir().unwrap();
+        let ended = Command::new(executor()).arg("manual").arg(folder.path()).output().unwrap();
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+        let names = |part: &str| {
+            let mut names: Vec<_> =
+                std::fs::read_dir(folder.path().join(part)).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names.into_iter().map(|name| format!("{part}/{}", name.to_str().unwrap())).collect::<Vec<_>>()
+        };
+        let files = [names("man"), names("completions")].concat();
+        let content = |file: &String| (file.clone(), std::fs::read_to_string(folder.path().join(file)).unwrap());
+        files.iter().map(content).collect::<Vec<_>>()
+    };
+    let written = write();
+    let names: Vec<_> = written.iter().map(|(name, _)| name.as_str()).collect();
+    for name in
+        ["man/sagemaker-executor.1", "man/sagemaker-executor-prepare.1", "man/sagemaker-executor-endpoint-deploy.1"]
+    {
+        assert!(names.contains(&name), "{name}: {names:?}");
+    }
+    for name in ["man/sagemaker-executor-agent.1", "man/sagemaker-executor-manual.1", "man/sagemaker-executor-help.1"] {
+        assert!(!names.contains(&name), "{name} is for no person");
+    }
+    assert_eq!(names.iter().filter(|name| name.starts_with("completions/")).count(), 3);
+    assert!(written.iter().all(|(_, text)| text.contains("sagemaker-executor")));
+    assert_eq!(written, write());
+}
+
+/// A Debian root, which ends with the test.
+struct Debian {
+    folder: tempfile::TempDir,
+}
+
+impl Debian {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let packages = "--include=ca-certificates,git,bubblewrap,systemd,busybox-static";
+        let mut command = Command::new("debootstrap");
+        command.args(["--variant=minbase", packages, "bookworm"]).arg(folder.path());
+        let made = command.output().expect("debootstrap is a program");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stdout));
+        Self { folder }
+    }
+
+    fn path(&self, inside: &str) -> PathBuf {
+        self.folder.path().join(inside)
+    }
+
+    fn run(&self, script: &str) -> Output {
+        let (root, proc) = (self.folder.path(), self.path("proc"));
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--pid", "--fork", &format!("--mount-proc={}", proc.display()), "chroot"]);
+        command.arg(root).args(["/bin/sh", "-c", script]).env_clear().envs([
+            ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+            ("HOME", "/root"),
+            ("DEBIAN_FRONTEND", "noninteractive"),
+        ]);
+        command.output().unwrap()
+    }
+
+    #[track_caller]
+    fn ok(&self, script: &str) -> String {
+        let ended = self.run(script);
+        let text = format!("{}{}", String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+        assert!(ended.status.success(), "{script}: {text}");
+        text
+    }
+}
+
+fn built(folder: &Path, ending: &str) -> PathBuf {
+    let mut found: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    found.retain(|path| path.to_str().is_some_and(|name| name.ends_with(ending)));
+    assert_eq!(found.len(), 1, "{found:?}");
+    found.remove(0)
+}
+
+/// The package is installed, changed, installed once more, removed and purged; the tarball with the emulator runs a job.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the tests are not the program")]
+fn a_package_is_installed_upgraded_and_removed() {
+    let test = "a package in a Debian root";
+    let Ok(folder) = std::env::var("PACKAGES") else {
+        return skipped(test, "PACKAGES names no folder of `.ci/package`");
+    };
+    if find_program("debootstrap").is_none() || !rustix::process::geteuid().is_root() {
+        return skipped(test, "no debootstrap, or another user than root");
+    }
+    let folder = root().join(folder);
+    let debian = Debian::new();
+    std::fs::copy(built(&folder, ".deb"), debian.path("tmp/package.deb")).unwrap();
+    let install = "dpkg --install --force-confold /tmp/package.deb";
+    debian.ok(install);
+    assert!(debian.ok("sagemaker-executor --version").contains(env!("CARGO_PKG_VERSION")));
+    // Without the emulator, and it says so.
+    assert!(!debian.run("sagemaker-executor emulator").status.success());
+    assert!(debian.ok("getent passwd gitlab-runner").contains("gitlab-runner"));
+    let state = std::fs::metadata(debian.path("var/lib/sagemaker-executor")).unwrap();
+    assert_eq!(state.mode() & 0o777, 0o700);
+    for file in [
+        "usr/lib/systemd/system/sagemaker-executor-sweep.timer",
+        "usr/share/bash-completion/completions/sagemaker-executor",
+    ] {
+        assert!(debian.path(file).is_file(), "{file}");
+    }
+    let manual = std::fs::read_dir(debian.path("usr/share/man/man1")).map_or(0, Iterator::count);
+    // dpkg leaves pages out where the image of a container is made so.
+    assert!(manual == 0 || manual > 20, "{manual}");
+    let operator = "/etc/sagemaker-executor/sagemaker-executor.toml";
+    debian.ok(&format!("echo '# ours' >> {operator}"));
+    // A stage that runs during the upgrade goes on with its own program.
+    debian.ok(&format!(
+        "cp /usr/bin/sagemaker-executor /tmp/before; (exec 3</usr/bin/sagemaker-executor; {install}; cmp /proc/self/fd/3 /tmp/before)"
+    ));
+    assert!(debian.ok(&format!("tail -1 {operator}")).contains("# ours"));
+    debian.ok("dpkg --remove sagemaker-executor");
+    assert!(!debian.path("usr/bin/sagemaker-executor").exists() && debian.path(&operator[1..]).exists());
+    debian.ok("dpkg --purge sagemaker-executor");
+    assert!(!debian.path(&operator[1..]).exists() && !debian.path("usr/lib/sagemaker-executor/bwrap").exists());
+    assert!(debian.path("var/lib/sagemaker-executor").exists(), "records of jobs are nobody's to remove");
+}
