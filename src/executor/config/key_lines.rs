@@ -155,8 +155,8 @@ mod tests {
     /// 1,500 rules took more than a minute when each value read the file again.
     #[test]
     fn a_long_file_is_read_once() {
-        let rules: String =
-            (0..1500).map(|index| format!("[[rules]]\nname = \"r{index}\"\n[rules.allow]\nmax_cost = 1.0\n")).collect();
+        let rule = |index: usize| format!("[[rules]]\nname = \"r{index}\"\n[rules.allow]\nmax_cost = 1.0\n");
+        let rules = (0..1500).fold(String::new(), |rules, index| rules + &rule(index));
         let found = values(&rules);
         assert_eq!(found.len(), 3000);
         for (key, _, line) in found.iter().step_by(500) {

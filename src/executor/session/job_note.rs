@@ -461,7 +461,7 @@ mod tests {
             assert_eq!(notes.sessions().unwrap(), []);
         }
         assert_eq!(notes.touched(&id(1)), None);
-        assert_eq!(unreadable().is_empty(), false);
+        assert!(!unreadable().is_empty());
     }
 
     #[test]
