@@ -250,7 +250,11 @@ mod tests {
                 "[[rules]]\nname = \"a\"\n[rules.allow]\ninstance_types = [\"ml.x\"]\n[[rules]]\nname = \"a.allow\"\n[rules.match]\nprojects = [\"/x\"]\n[rules.allow]\nroles = []\n",
                 &[8, 11, 13],
             ),
-            ("no type in two rules", "[[rules]]\nname = \"a\"\nfoo = 1\n[[rules]]\nname = \"b\"\nfoo = 1\n", &[6, 9]),
+            (
+                "no type in two rules",
+                "[[rules]]\nname = \"a\"\nfoo = 1\n[[rules]]\nname = \"b\"\nfoo = 1\n",
+                &[6, 7, 9],
+            ),
             (
                 "a sample in the second rule",
                 "[[rules]]\nname = \"a\"\n[rules.match]\nrefs = [\"x\"]\n[[rules]]\nname = \"b\"\n[rules.match]\nrefs = [\"CHANGEME\"]\n",
