@@ -31,7 +31,9 @@ pub(super) struct SeriesSums {
 
 impl SeriesSums {
     pub(super) fn merge(&mut self, other: &Self) {
-        self.sum += other.sum;
+        // A sum that is no number could not be read again.
+        let sum = self.sum + other.sum;
+        self.sum = if sum.is_finite() { sum } else { self.sum };
         self.count = self.count.saturating_add(other.count);
         // A version with other bounds wrote the older one: its buckets cannot be added.
         if self.buckets.len() < other.buckets.len() {

@@ -17,7 +17,8 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
 use crate::base::clock::Clock;
-use crate::base::{files, plain};
+use crate::base::files;
+use crate::base::plain;
 
 /// Crates whose events are in the log; those of libraries may show requests.
 const OWN: [&str; 4] = ["executor", "aws", "gitlab", "sagemaker_executor"];

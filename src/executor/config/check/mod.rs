@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 
 use self::rules::check_rules;
 use self::secrets::check_secrets;
-pub(in crate::config) use self::values::Refusal;
+pub(super) use self::values::Refusal;
 use self::values::{Checked, SECURITY_GROUPS, SUBNETS, check_ids, in_range, is_region, need, partition_of, refuse};
 use self::wishes::check_wishes;
 use crate::base::arn::Arn;

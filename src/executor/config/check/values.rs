@@ -4,10 +4,10 @@ use crate::base::failure::Failure;
 
 /// A value that is refused.
 #[derive(Debug)]
-pub(in crate::config) struct Refusal {
+pub(crate) struct Refusal {
     /// The key by its place: `rules[1].allow.roles`, where the message has the name of the rule, which may be any text.
-    pub(in crate::config) key: String,
-    pub(in crate::config) failure: Failure,
+    pub(crate) key: String,
+    pub(crate) failure: Failure,
 }
 
 impl Refusal {

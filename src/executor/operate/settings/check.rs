@@ -7,7 +7,8 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::base::failure::{Failure, render};
-use crate::base::{files, plain};
+use crate::base::files;
+use crate::base::plain;
 use crate::config::faults::{self, FileMistake, FileMistakes};
 use crate::config::operator_file;
 use crate::config::settings::{JOURNALD, Settings};
