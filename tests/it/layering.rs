@@ -252,6 +252,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
             "base::arn",
             "base::clock",
             "base::failure",
+            "base::files",
             "base::human",
             "base::plain",
             "base::process",
