@@ -74,6 +74,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
         &[
             "base::arn",
             "base::failure",
+            "base::plain",
             "cloud",
             "config::forms",
             "config::iam_patterns",
@@ -83,7 +84,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
             "protocol",
         ],
     ),
-    ("config::operator_file", &["base::failure", "config::check", "config::settings"]),
+    ("config::operator_file", &["base::failure", "config::check", "config::key_lines", "config::settings"]),
     ("config::key_lines", &[]),
     ("config::faults", &["base::failure", "config::key_lines", "config::operator_file"]),
     ("config::schema", &[]),
@@ -109,7 +110,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ),
     ("gitlab", &["base::failure", "cloud"]),
     ("secrets", &["base::arn", "base::failure", "base::plain", "cloud"]),
-    ("ui", &["base::clock", "base::failure", "base::human", "base::plain"]),
+    ("ui", &["base::clock", "base::failure", "base::files", "base::human", "base::plain"]),
     ("cloud", &["base::clock", "base::failure", "base::metric", "base::plain"]),
     (
         "iam",
@@ -251,6 +252,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
             "base::arn",
             "base::clock",
             "base::failure",
+            "base::files",
             "base::human",
             "base::plain",
             "base::process",

@@ -55,6 +55,51 @@ fn random_part(text: &str) -> Option<usize> {
     behind("sessions/", '/').chain(behind("projects/", '-')).filter(is_random).min()
 }
 
+/// Text of JSON without characters that act on a terminal: each is escaped as JSON does it, so a reader finds the same values.
+pub fn json(text: &str) -> Cow<'_, str> {
+    let is_harmful = |character: char| is_active(character) || character == '\t';
+    if !text.contains(is_harmful) {
+        return Cow::Borrowed(text);
+    }
+    let mut safe = String::with_capacity(text.len());
+    for character in text.chars() {
+        if is_harmful(character) {
+            // Each of them is one unit of UTF-16.
+            let _ = write!(safe, "\\u{:04x}", u32::from(character));
+        } else {
+            safe.push(character);
+        }
+    }
+    Cow::Owned(safe)
+}
+
+/// In place of what is not shown.
+pub const HIDDEN: &str = "(hidden)";
+
+/// An address without what opens it: `https://user:password@host/?token=x` as `https://(hidden)@host/?(hidden)`. A password may hold any
+/// character but blanks, so the last `@` ends it. URIs of data and digests of images stay as they are.
+pub fn without_password(text: &str) -> String {
+    let (scheme, rest) = text.split_once("://").map_or(("", text), |(scheme, rest)| (scheme, rest));
+    if ["s3", "efs", "fsx"].contains(&scheme) {
+        return text.to_owned();
+    }
+    let start = if scheme.is_empty() { String::new() } else { format!("{scheme}://") };
+    let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
+    let (address, after) = rest.split_at(end);
+    // An image's name: `registry:5000/name:tag@sha256:<digest>`.
+    let digest = address.rfind("@sha256:").filter(|_| scheme.is_empty()).unwrap_or(address.len());
+    let (address, digest) = address.split_at(digest);
+    let shown = match address.rsplit_once('@') {
+        Some((before, host)) if !scheme.is_empty() || before.contains(':') => format!("{HIDDEN}@{host}"),
+        _ => address.to_owned(),
+    };
+    let shown = match shown.split_once('?') {
+        Some((before, _)) if !scheme.is_empty() => format!("{before}?{HIDDEN}"),
+        _ => shown,
+    };
+    format!("{start}{shown}{digest}{after}")
+}
+
 /// Joins text to one line of about `most` bytes, to become part of another line.
 pub fn line(text: &str, most: usize) -> String {
     let mut parts = text.split(['\n', '\r']).map(str::trim).filter(|part| !part.is_empty());
@@ -131,6 +176,35 @@ mod tests {
     #[test]
     fn one_line_stays_one_line() {
         assert_eq!(line("first\r\n\n  second\nsection_end:3:y\r", 100), "first; second; section-end:3:y");
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        for (text, shown) in [
+            ("https://u:pass@host/x", "https://(hidden)@host/x"),
+            ("http://u:s3cr/et@h", "http://(hidden)@h"),
+            ("http://u:p@ss@h:1/x", "http://(hidden)@h:1/x"),
+            ("ftp://token@host", "ftp://(hidden)@host"),
+            ("https://host/x?token=abc", "https://host/x?(hidden)"),
+            ("user:pw@registry/x", "(hidden)@registry/x"),
+            ("user:pw@r/x:1@sha256:0a", "(hidden)@r/x:1@sha256:0a"),
+            ("r:5000/x:1@sha256:0a", "r:5000/x:1@sha256:0a"),
+            ("s3://b/a@b", "s3://b/a@b"),
+            ("me@example.com", "me@example.com"),
+            ("http://host/x", "http://host/x"),
+        ] {
+            assert_eq!(without_password(text), shown, "{text}");
+        }
+    }
+
+    #[test]
+    fn json_keeps_its_values_and_acts_on_no_terminal() {
+        let value = serde_json::Value::from("a\u{9b}31m\u{7f}\u{202e}ü\n\t\u{1b}\u{2028}");
+        let text = value.to_string();
+        let safe = json(&text);
+        assert!(!safe.contains(is_active) && safe.contains("\\u009b31m\\u007f\\u202eü"), "{safe}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&safe).unwrap(), value);
+        assert!(matches!(json("{\"a\":1}"), Cow::Borrowed(_)));
     }
 
     proptest! {

@@ -5,8 +5,8 @@
 use toml::de::DeTable;
 
 use crate::base::failure::Failure;
-use crate::config::key_lines::{KeyStep, line, line_of, locate};
-use crate::config::operator_file;
+use crate::config::key_lines::{KeyStep, line, line_of};
+use crate::config::operator_file::{self, Misfit};
 
 /// Most mistakes of one file that are told.
 const MOST: usize = 100;
@@ -14,43 +14,102 @@ const MOST: usize = 100;
 /// One mistake.
 #[derive(Debug)]
 pub struct FileMistake {
-    /// From 1. `None`: the key is missing, or no single line is wrong.
+    /// From 1: of the key, or of the section in which one is missing. `None`: no line is wrong.
     pub line: Option<usize>,
     pub failure: Failure,
 }
 
 /// The mistakes of a file, in the order of its lines; those without a line come last.
-pub fn all(text: &str) -> Vec<FileMistake> {
+#[derive(Debug)]
+pub struct FileMistakes {
+    pub found: Vec<FileMistake>,
+    /// These mistakes may hide others.
+    pub maybe_more: bool,
+}
+
+/// Finds the mistakes.
+pub fn all(text: &str) -> FileMistakes {
     let (_, errors) = DeTable::parse_recoverable(text);
-    if !errors.is_empty() {
-        return errors.iter().take(MOST).map(|error| not_toml(text, error)).collect();
-    }
-    let Ok(mut table) = text.parse::<toml::Table>() else { return Vec::new() };
-    let (mut faults, mut seen): (Vec<FileMistake>, Vec<String>) = (Vec::new(), Vec::new());
-    while faults.len() < MOST {
-        let Err(failure) = operator_file::parse_table(&table) else { break };
-        let names: Vec<_> = failure.message().split('`').skip(1).step_by(2).map(str::to_owned).collect();
-        let Some(first) = names.first().cloned() else {
-            faults.push(FileMistake { line: None, failure });
-            break;
+    let mut found: Vec<FileMistake> = errors.iter().take(MOST).map(|error| not_toml(text, error)).collect();
+    let mut maybe_more = !found.is_empty();
+    if found.is_empty() {
+        (found, maybe_more) = match text.parse() {
+            Ok(table) => all_of(text, table),
+            // A number that is too large for a value of TOML.
+            Err(_) => {
+                (operator_file::parse_text(text).err().map(|misfit| told(text, misfit)).into_iter().collect(), true)
+            }
         };
-        let path = names.iter().find_map(|name| locate(&table, name));
-        // A key that was taken out for its mistake may be one that a file must have.
-        if seen.contains(&first) {
+    }
+    found.sort_by_key(|fault| fault.line.unwrap_or(usize::MAX));
+    FileMistakes { found, maybe_more }
+}
+
+fn told(text: &str, Misfit { path, failure }: Misfit) -> FileMistake {
+    // A key that is missing has the line of the section in which it is.
+    let line = (1..=path.len()).rev().find_map(|length| line_of(text, path.get(..length)?));
+    FileMistake { line, failure }
+}
+
+/// The mistakes, and `true` when they may hide others.
+fn all_of(text: &str, mut table: toml::Table) -> (Vec<FileMistake>, bool) {
+    let (mut found, mut mended): (Vec<FileMistake>, Vec<Vec<KeyStep>>) = (Vec::new(), Vec::new());
+    let mut maybe_more = false;
+    // Each turn takes something out of the table or puts in what is missing, so that there are few without a new mistake.
+    for _ in 0..4 * MOST {
+        let Err(misfit) = operator_file::parse_table(&table) else { return (found, maybe_more) };
+        if found.len() == MOST {
             break;
         }
-        faults.push(FileMistake { line: path.as_ref().and_then(|path| line_of(text, path)), failure });
-        let is_changed = match &path {
-            Some(path) => take_out(&mut table, path),
-            None => put_in(&mut table, &first),
+        let path = misfit.path.clone();
+        // One that is there because another key was taken out goes with its section.
+        let is_new = !mended.contains(&path);
+        let place = if is_new { path.as_slice() } else { path.split_last().map_or(&[][..], |(_, above)| above) };
+        if is_new {
+            found.push(told(text, misfit));
+        }
+        maybe_more |= hides_others(&table, place, is_new);
+        let is_changed = match at(&table, place) {
+            Some(_) => take_out(&mut table, place),
+            None => put_in(&mut table, place),
         };
         if !is_changed {
             break;
         }
-        seen.push(first);
+        mended.push(path);
     }
-    faults.sort_by_key(|fault| fault.line.unwrap_or(usize::MAX));
-    faults
+    (found, true)
+}
+
+/// `true` when what is taken out for its mistake may hold others.
+fn hides_others(table: &toml::Table, path: &[KeyStep], is_new: bool) -> bool {
+    match path.split_last() {
+        Some((KeyStep::Key(_), _)) => {
+            at(table, path).and_then(toml::Value::as_table).is_some_and(|section| section.len() > usize::from(is_new))
+        }
+        Some((KeyStep::Index(_), list)) if list != [KeyStep::Key("rules".to_owned())] => {
+            at(table, list).and_then(toml::Value::as_array).is_some_and(|items| items.len() > 1)
+        }
+        _ => false,
+    }
+}
+
+fn at<'t>(table: &'t toml::Table, path: &[KeyStep]) -> Option<&'t toml::Value> {
+    let (first, rest) = path.split_first()?;
+    let KeyStep::Key(name) = first else { return None };
+    rest.iter().try_fold(table.get(name)?, |value, step| match step {
+        KeyStep::Key(name) => value.get(name),
+        KeyStep::Index(index) => value.get(*index),
+    })
+}
+
+fn at_mut<'t>(table: &'t mut toml::Table, path: &[KeyStep]) -> Option<&'t mut toml::Value> {
+    let (first, rest) = path.split_first()?;
+    let KeyStep::Key(name) = first else { return None };
+    rest.iter().try_fold(table.get_mut(name)?, |value, step| match step {
+        KeyStep::Key(name) => value.get_mut(name),
+        KeyStep::Index(index) => value.get_mut(*index),
+    })
 }
 
 fn not_toml(text: &str, error: &toml::de::Error) -> FileMistake {
@@ -59,49 +118,72 @@ fn not_toml(text: &str, error: &toml::de::Error) -> FileMistake {
     FileMistake { line: Some(error.span().map_or(1, |span| line(text, span.start))), failure }
 }
 
-/// Takes a value out; one that every file must have becomes another. `false`: nothing was changed.
+/// Takes a value out, or puts another in its place where one has to be. `false`: nothing was changed.
 fn take_out(table: &mut toml::Table, path: &[KeyStep]) -> bool {
-    let Some((KeyStep::Key(last), above)) = path.split_last() else { return false };
-    let is = |at: usize, name: &str| path.get(at) == Some(&KeyStep::Key(name.to_owned()));
-    if path.len() == 1 && (is(0, "storage") || is(0, "job")) {
-        return put_in(table, last);
-    }
-    let stand_in = match above {
-        [_] if is(0, "storage") && last == "bucket" => Some("a-bucket".to_owned()),
-        [_, KeyStep::Index(index)] if is(0, "rules") && last == "name" => Some(format!("rule {index}")),
-        _ => None,
-    };
-    let mut at = table;
-    let mut steps = above.iter();
-    while let Some(step) = steps.next() {
-        let KeyStep::Key(name) = step else { return false };
-        at = match (at.get_mut(name), steps.clone().next()) {
-            (Some(toml::Value::Table(below)), _) => below,
-            (Some(toml::Value::Array(items)), Some(KeyStep::Index(index))) => {
-                steps.next();
-                match items.get_mut(*index) {
-                    Some(toml::Value::Table(below)) => below,
-                    _ => return false,
-                }
+    let Some((last, above)) = path.split_last() else { return false };
+    let of_rules = above.first() == Some(&KeyStep::Key("rules".to_owned()));
+    match last {
+        KeyStep::Index(index) if of_rules && above.len() == 1 => mend_rule(table, *index),
+        // One item of a list: the list has no value for its place.
+        KeyStep::Index(_) => take_out(table, above),
+        KeyStep::Key(name) => {
+            let before = at(table, path).cloned();
+            let is_removed = match at_mut(table, above) {
+                Some(toml::Value::Table(section)) => section.remove(name).is_some(),
+                Some(_) => false,
+                None => table.remove(name).is_some(),
+            };
+            // Without any price no limit of the costs can be judged.
+            if above.first() == Some(&KeyStep::Key("prices".to_owned())) {
+                let price = at_mut(table, above).and_then(toml::Value::as_table_mut);
+                price.map(|prices| prices.entry("ml.m5.large").or_insert(toml::Value::Float(1.0)));
             }
-            _ => return false,
-        };
-    }
-    match stand_in {
-        Some(text) => at.insert(last.clone(), text.clone().into()) != Some(text.into()),
-        None => at.remove(last).is_some(),
+            let is_put_in = put_in(table, path);
+            is_removed && !(is_put_in && at(table, path) == before.as_ref())
+        }
     }
 }
 
-/// Puts in what every file must have.
-fn put_in(table: &mut toml::Table, key: &str) -> bool {
-    let bucket = || toml::Table::from_iter([("bucket".to_owned(), "a-bucket".into())]);
-    match key {
-        "storage" | "storage.bucket" => {
-            table.insert("storage".to_owned(), bucket().into()).is_none_or(|before| before != bucket().into())
+/// A rule that is none becomes one, and one that is not reached is: those before it match few jobs from now on.
+fn mend_rule(table: &mut toml::Table, index: usize) -> bool {
+    let Some(rules) = table.get_mut("rules").and_then(toml::Value::as_array_mut) else { return false };
+    let few = toml::Table::from_iter([("projects".to_owned(), vec![toml::Value::from("a/project")].into())]);
+    match rules.get_mut(index) {
+        Some(toml::Value::Table(_)) => {
+            let mut is_changed = false;
+            for rule in rules.iter_mut().take(index).filter_map(toml::Value::as_table_mut) {
+                is_changed |= rule.insert("match".to_owned(), few.clone().into()) != Some(few.clone().into());
+            }
+            is_changed
         }
-        "job" => {
-            table.insert("job".to_owned(), toml::Table::new().into()).is_none_or(|before| before.as_table().is_none())
+        Some(rule) => {
+            *rule = toml::Table::from_iter([("name".to_owned(), stand_in_name(index))]).into();
+            true
+        }
+        None => false,
+    }
+}
+
+/// A name that no rule of a file has.
+fn stand_in_name(index: usize) -> toml::Value {
+    format!("the rule {index} of this file, which has no usable name").into()
+}
+
+/// Puts in what every file must have. `false`: the key is no such one.
+fn put_in(table: &mut toml::Table, path: &[KeyStep]) -> bool {
+    let names: Vec<_> =
+        path.iter().map(|step| if let KeyStep::Key(name) = step { name.as_str() } else { "" }).collect();
+    match (names.as_slice(), path) {
+        (["storage"] | ["storage", "bucket"], _) => {
+            let storage = table.entry("storage").or_insert_with(|| toml::Table::new().into());
+            let Some(storage) = storage.as_table_mut() else { return false };
+            storage.insert("bucket".to_owned(), "a-bucket".into()).is_none()
+        }
+        (["job"], _) => table.insert("job".to_owned(), toml::Table::new().into()).is_none(),
+        (["rules", "", "name"], [_, KeyStep::Index(index), _]) => {
+            let rules = table.get_mut("rules").and_then(|rules| rules.get_mut(*index));
+            let Some(rule) = rules.and_then(toml::Value::as_table_mut) else { return false };
+            rule.insert("name".to_owned(), stand_in_name(*index)).is_none()
         }
         _ => false,
     }
@@ -112,7 +194,7 @@ mod tests {
     use super::*;
 
     fn told(text: &str) -> Vec<(Option<usize>, String)> {
-        all(text).into_iter().map(|fault| (fault.line, fault.failure.message().to_owned())).collect()
+        all(text).found.into_iter().map(|fault| (fault.line, fault.failure.message().to_owned())).collect()
     }
 
     #[test]
@@ -131,6 +213,74 @@ mod tests {
         let told = told("[trace]\nlive_copy = 3\n");
         let messages: Vec<_> = told.iter().map(|(line, message)| (*line, message.split(':').next().unwrap())).collect();
         assert_eq!(messages, [(Some(2), "`trace.live_copy`"), (None, "`storage`"), (None, "`job`")]);
+    }
+
+    /// Lines of the mistakes, and that no other is hidden.
+    fn lines(rest: &str) -> Vec<Option<usize>> {
+        let text = format!("[storage]\nbucket = \"b\"\n[job]\n{rest}");
+        let told = all(&text);
+        assert!(!told.maybe_more, "{text}\n{told:#?}");
+        told.found.iter().map(|fault| fault.line).collect()
+    }
+
+    #[test]
+    fn one_mistake_hides_no_other() {
+        let missing = told("[limits]\nlease_seconds = 1\n[[rules]]\n[[rules]]\n[[rules]]\nname = \"\"\n");
+        let missing: Vec<_> = missing.into_iter().map(|(line, _)| line).collect();
+        assert_eq!(missing, [2, 3, 4, 4, 5, 6].map(Some).into_iter().chain([None, None]).collect::<Vec<_>>());
+        for (name, rest, expected) in [
+            (
+                "a tick in a name",
+                "[[rules]]\nname = \"a`b\"\n[rules.allow]\ninstance_types = []\nmax_cost = -3.0\n",
+                &[7, 8][..],
+            ),
+            ("a tick in a key", "\"a`b\" = 1\n\"c`d\" = 2\n[limits]\nlease_seconds = \"x\"\n", &[4, 5, 7]),
+            (
+                "one name",
+                "[[rules]]\nname = \"a\"\n[rules.match]\nprojects = [\"p\"]\n[[rules]]\nname = \"a\"\n[rules.allow]\nroles = []\n",
+                &[9, 11],
+            ),
+            (
+                "a rule that is not reached",
+                "[[rules]]\nname = \"a\"\n[[rules]]\nname = \"b\"\n[rules.allow]\nroles = []\n[[rules]]\nname = \"c\"\n[rules.allow]\nregions = []\n",
+                &[6, 9, 10, 13],
+            ),
+            (
+                "a name with a dot",
+                "[[rules]]\nname = \"a\"\n[rules.allow]\ninstance_types = [\"ml.x\"]\n[[rules]]\nname = \"a.allow\"\n[rules.match]\nprojects = [\"/x\"]\n[rules.allow]\nroles = []\n",
+                &[8, 11, 13],
+            ),
+            (
+                "no type in two rules",
+                "[[rules]]\nname = \"a\"\nfoo = 1\n[[rules]]\nname = \"b\"\nfoo = 1\n",
+                &[6, 7, 9],
+            ),
+            (
+                "a sample in the second rule",
+                "[[rules]]\nname = \"a\"\n[rules.match]\nrefs = [\"x\"]\n[[rules]]\nname = \"b\"\n[rules.match]\nrefs = [\"CHANGEME\"]\n",
+                &[11],
+            ),
+            (
+                "prices",
+                "[[rules]]\nname = \"a\"\n[rules.allow]\nmax_cost = 1.0\n[prices]\n\"ml.m5.large\" = -1.0\nfoo = 2.0\n",
+                &[9, 10],
+            ),
+        ] {
+            assert_eq!(
+                lines(rest),
+                expected.iter().map(|line| Some(*line)).collect::<Vec<_>>(),
+                "{name}: {:#?}",
+                told(&format!("[storage]\nbucket = \"b\"\n[job]\n{rest}"))
+            );
+        }
+    }
+
+    /// A whole number that TOML's values cannot hold stopped the table before any key was judged.
+    #[test]
+    fn a_number_that_is_too_large_has_its_line() {
+        let text = "[storage]\nbucket = \"b\"\n[job]\n[limits]\nlease_seconds = 99999999999999999999999\n";
+        let told = all(text);
+        assert!(told.maybe_more && told.found.len() == 1 && told.found[0].line == Some(5), "{told:#?}");
     }
 
     #[test]

@@ -82,35 +82,45 @@ pub(super) fn line(text: &str, at: usize) -> usize {
     text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
 }
 
-/// Every value of a file that is no table, with its key as `config show` writes it and its line, in the order of names.
-pub fn values(text: &str) -> Vec<(String, toml::Value, Option<usize>)> {
-    let mut found = Vec::new();
-    if let Ok(table) = text.parse::<toml::Table>() {
-        for (name, value) in &table {
-            collect(text, name.clone(), &[KeyStep::Key(name.clone())], value, &mut found);
-        }
-    }
-    found
+/// Every value of a file that is no table, with its key as `config show` writes it and its line, in the order of names. Reads the file once.
+pub fn values(text: &str) -> Vec<(String, toml::Value, usize)> {
+    let (Ok(table), Ok(document)) = (text.parse::<toml::Table>(), DeTable::parse(text)) else { return Vec::new() };
+    let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect();
+    let mut all = Values { ends, found: Vec::new() };
+    all.collect_table("", &table, document.get_ref());
+    all.found.sort_by(|one, other| one.0.cmp(&other.0));
+    all.found
 }
 
-type Found = Vec<(String, toml::Value, Option<usize>)>;
+struct Values {
+    /// Where each line ends.
+    ends: Vec<usize>,
+    found: Vec<(String, toml::Value, usize)>,
+}
 
-fn collect(text: &str, key: String, path: &[KeyStep], value: &toml::Value, found: &mut Found) {
-    let below = |step: KeyStep| path.iter().cloned().chain([step]).collect::<Vec<_>>();
-    match value {
-        toml::Value::Table(table) if !table.is_empty() => {
-            for (name, value) in table {
-                collect(text, format!("{key}.{name}"), &below(KeyStep::Key(name.clone())), value, found);
-            }
+impl Values {
+    fn collect_table(&mut self, above: &str, table: &toml::Table, document: &DeTable<'_>) {
+        for (name, place) in document {
+            let Some(value) = table.get(name.get_ref().as_ref()) else { continue };
+            let key = if above.is_empty() { name.get_ref().to_string() } else { format!("{above}.{}", name.get_ref()) };
+            self.collect(key, value, place.get_ref(), name.span().start);
         }
-        toml::Value::Array(items) if items.iter().any(toml::Value::is_table) => {
-            for (index, value) in items.iter().enumerate() {
-                collect(text, format!("{key}[{index}]"), &below(KeyStep::Index(index)), value, found);
+    }
+
+    fn collect(&mut self, key: String, value: &toml::Value, place: &DeValue<'_>, start: usize) {
+        match (value, place) {
+            (toml::Value::Table(table), DeValue::Table(document)) if !table.is_empty() => {
+                self.collect_table(&key, table, document);
             }
-        }
-        value => {
-            let line = line_of(text, path);
-            found.push((key, value.clone(), line));
+            (toml::Value::Array(items), DeValue::Array(places)) if items.iter().any(toml::Value::is_table) => {
+                for (index, (item, place)) in items.iter().zip(places.iter()).enumerate() {
+                    self.collect(format!("{key}[{index}]"), item, place.get_ref(), place.span().start);
+                }
+            }
+            _ => {
+                let line = self.ends.partition_point(|end| *end < start) + 1;
+                self.found.push((key, value.clone(), line));
+            }
         }
     }
 }
@@ -142,9 +152,22 @@ mod tests {
         }
     }
 
+    /// 1,500 rules took more than a minute when each value read the file again.
+    #[test]
+    fn a_long_file_is_read_once() {
+        let rule = |index: usize| format!("[[rules]]\nname = \"r{index}\"\n[rules.allow]\nmax_cost = 1.0\n");
+        let rules = (0..1500).fold(String::new(), |rules, index| rules + &rule(index));
+        let found = values(&rules);
+        assert_eq!(found.len(), 3000);
+        for (key, _, line) in found.iter().step_by(500) {
+            let index: usize = key.split(['[', ']']).nth(1).unwrap().parse().unwrap();
+            assert_eq!(*line, index * 4 + if key.ends_with("name") { 2 } else { 4 }, "{key}");
+        }
+    }
+
     #[test]
     fn values_have_their_keys_and_lines() {
-        let keys: Vec<_> = values(TEXT).into_iter().map(|(key, _, line)| (key, line.unwrap())).collect();
+        let keys: Vec<_> = values(TEXT).into_iter().map(|(key, _, line)| (key, line)).collect();
         let expected = [
             ("prices.ml.m5.large", 14),
             ("rules[0].name", 5),

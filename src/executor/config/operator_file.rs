@@ -3,8 +3,11 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
+use serde_path_to_error::Segment;
+
 use crate::base::failure::Failure;
-use crate::config::check;
+use crate::config::check::{self, Refusal};
+use crate::config::key_lines::{KeyStep, locate};
 use crate::config::settings::{DEFAULT_PATH, Settings};
 
 /// Reads and checks the file.
@@ -20,24 +23,113 @@ pub fn load(path: &Path) -> anyhow::Result<Settings> {
 /// # Errors
 /// Names the line that is not TOML, or the key to change.
 pub fn parse(text: &str) -> Result<Settings, Failure> {
-    let deserializer = toml::Deserializer::parse(text).map_err(|error| wrong_syntax(text, &error))?;
+    parse_text(text).map_err(|misfit| misfit.failure)
+}
+
+/// A mistake, and the way to its key, which the file may not have.
+#[derive(Debug)]
+pub(super) struct Misfit {
+    pub(super) path: Vec<KeyStep>,
+    pub(super) failure: Failure,
+}
+
+/// As [`parse`], with the way to the key.
+pub(super) fn parse_text(text: &str) -> Result<Settings, Misfit> {
+    let not_toml = |error: toml::de::Error| Misfit { path: Vec::new(), failure: wrong_syntax(text, &error) };
+    let deserializer = toml::Deserializer::parse(text).map_err(not_toml)?;
+    if let Ok(table) = text.parse() {
+        refuse_lists(&table)?;
+    }
     let settings: Settings = serde_path_to_error::deserialize(deserializer)
-        .map_err(|error| wrong_shape(&error.path().to_string(), error.inner().message()))?;
-    let values = toml::from_str(text).map_err(|error| wrong_syntax(text, &error))?;
+        .map_err(|error| misshapen(error.path(), error.inner().message()))?;
+    let values = toml::from_str(text).map_err(not_toml)?;
     judge(settings, &values)
 }
 
 /// Checks the file as a table, from which keys may have been taken.
-pub(super) fn parse_table(table: &toml::Table) -> Result<Settings, Failure> {
+pub(super) fn parse_table(table: &toml::Table) -> Result<Settings, Misfit> {
+    refuse_lists(table)?;
     let settings: Settings = serde_path_to_error::deserialize(toml::Value::Table(table.clone()))
-        .map_err(|error| wrong_shape(&error.path().to_string(), error.inner().message()))?;
+        .map_err(|error| misshapen(error.path(), error.inner().message()))?;
     judge(settings, table)
 }
 
-fn judge(settings: Settings, values: &toml::Table) -> Result<Settings, Failure> {
-    check::check(&settings)?;
-    check::check_samples(values, settings.aws.endpoint_url.is_some())?;
+fn judge(settings: Settings, values: &toml::Table) -> Result<Settings, Misfit> {
+    let located = |Refusal { key, failure }: Refusal| Misfit { path: way_to(values, &key, &failure), failure };
+    check::check(&settings).map_err(located)?;
+    check::check_samples(values, settings.aws.endpoint_url.is_some()).map_err(located)?;
     Ok(settings)
+}
+
+/// The way to the key of a refusal. The file may have another key of the message instead, as of two that belong together.
+fn way_to(values: &toml::Table, key: &str, failure: &Failure) -> Vec<KeyStep> {
+    let mut others = failure.message().split('`').skip(1).step_by(2);
+    let found = locate(values, key).or_else(|| others.find_map(|name| locate(values, name)));
+    // The nearest table or list above it.
+    let above = || key.rmatch_indices(['.', '[']).find_map(|(at, _)| locate(values, key.get(..at)?));
+    found.or_else(above).unwrap_or_default()
+}
+
+/// Sections that are tables.
+const SECTIONS: [&str; 13] = [
+    "aws", "storage", "job", "runner", "limits", "trace", "results", "audit", "log", "metrics", "sandbox", "secrets",
+    "iam",
+];
+
+/// Refuses a list in place of a table: serde would take its values for those of the keys, in an order that nobody knows.
+fn refuse_lists(file: &toml::Table) -> Result<(), Misfit> {
+    for section in SECTIONS {
+        refuse_list(file.get(section), vec![KeyStep::Key(section.to_owned())])?;
+    }
+    let secrets = file.get("secrets").and_then(|secrets| secrets.get("allow"));
+    let key = |name: &str| KeyStep::Key(name.to_owned());
+    for (entries, place) in [(file.get("rules"), vec![key("rules")]), (secrets, vec![key("secrets"), key("allow")])] {
+        for (index, entry) in entries.and_then(toml::Value::as_array).into_iter().flatten().enumerate() {
+            let path = |names: &[&str]| {
+                let steps = place.iter().cloned().chain([KeyStep::Index(index)]);
+                steps.chain(names.iter().map(|name| key(name))).collect::<Vec<_>>()
+            };
+            refuse_list(Some(entry), path(&[]))?;
+            refuse_list(entry.get("match"), path(&["match"]))?;
+            refuse_list(entry.get("allow"), path(&["allow"]))?;
+        }
+    }
+    Ok(())
+}
+
+fn refuse_list(value: Option<&toml::Value>, path: Vec<KeyStep>) -> Result<(), Misfit> {
+    if !value.is_some_and(toml::Value::is_array) {
+        return Ok(());
+    }
+    let name = words(&path);
+    let failure = Failure::system(format!("`{name}`: invalid type: a list, expected a table"))
+        .hint("write a section with single brackets, as in `[job]`; `docs/CONFIG.md` lists every key with its section and its type");
+    Err(Misfit { path, failure })
+}
+
+/// `rules[1].match`.
+fn words(path: &[KeyStep]) -> String {
+    path.iter().fold(String::new(), |words, step| match step {
+        KeyStep::Key(name) if words.is_empty() => name.clone(),
+        KeyStep::Key(name) => format!("{words}.{name}"),
+        KeyStep::Index(index) => format!("{words}[{index}]"),
+    })
+}
+
+/// A key that is unknown or missing, or whose value has the wrong type.
+fn misshapen(path: &serde_path_to_error::Path, reason: &str) -> Misfit {
+    let mut steps: Vec<KeyStep> = path
+        .iter()
+        .filter_map(|segment| match segment {
+            Segment::Map { key } => Some(KeyStep::Key(key.clone())),
+            Segment::Seq { index } => Some(KeyStep::Index(*index)),
+            Segment::Enum { .. } | Segment::Unknown => None,
+        })
+        .collect();
+    if steps.is_empty() || reason.starts_with("missing field") {
+        steps.extend(reason.split('`').nth(1).map(|name| KeyStep::Key(name.to_owned())));
+    }
+    Misfit { path: steps, failure: wrong_shape(&path.to_string(), reason) }
 }
 
 /// Reads the file's text.
@@ -84,7 +176,8 @@ fn wrong_shape(path: &str, reason: &str) -> Failure {
         path if reason.starts_with("missing field") => (Some(path), format!("{path}.{name}")),
         path => (path.rsplit_once('.').map(|(section, _)| section), path.to_owned()),
     };
-    let mut words = reason.to_owned();
+    // A value that is meant for the containers may be a secret.
+    let mut words = if key.starts_with("job.environment.") { without_value(reason) } else { reason.to_owned() };
     for (rust, plain) in TYPES {
         words = words.replace(rust, plain);
     }
@@ -111,6 +204,18 @@ fn wrong_shape(path: &str, reason: &str) -> Failure {
     failure.hint("`docs/CONFIG.md` lists every key with its section and its type")
 }
 
+/// `invalid type: integer, expected a string` for ``invalid type: integer `1`, expected a string``.
+fn without_value(reason: &str) -> String {
+    match (reason.find([' ', ':']), reason.rfind(", expected ")) {
+        (Some(_), Some(end)) => {
+            let (before, expected) = reason.split_at(end);
+            let kind = before.split(['`', '"']).next().unwrap_or_default().trim_end();
+            format!("{kind}{expected}")
+        }
+        _ => "the value does not fit".to_owned(),
+    }
+}
+
 /// Likeness from which on a name may be a misspelling of another.
 const ALIKE: f64 = 0.8;
 
@@ -134,6 +239,40 @@ const RUNNERS_KEYS: [&str; 7] =
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_is_no_table() {
+        let base = "[storage]\nbucket = \"b\"\n[job]\n";
+        for (text, key) in [
+            (format!("limits = []\n{base}"), "`limits`"),
+            (format!("sandbox = [false]\n{base}"), "`sandbox`"),
+            ("[storage]\nbucket = \"b\"\n[[job]]\nimage = \"x\"\n".to_owned(), "`job`"),
+            (format!("{base}[[rules]]\nname = \"a\"\nallow = []\n"), "`rules[0].allow`"),
+            (format!("{base}[secrets]\nallow = [[[], []]]\n"), "`secrets.allow[0]`"),
+        ] {
+            let message = parse(&text).unwrap_err().message().to_owned();
+            assert!(message.contains(key) && message.contains("expected a table"), "{text}: {message}");
+        }
+        let schema: serde_json::Value = serde_json::from_str(crate::config::schema::SCHEMA).unwrap();
+        let sections = schema["properties"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .filter(|name| !["rules", "prices"].contains(&name.as_str()));
+        let mut known = SECTIONS.to_vec();
+        known.sort_unstable();
+        assert_eq!(sections.collect::<Vec<_>>(), known);
+    }
+
+    #[test]
+    fn a_value_of_the_environment_is_not_told() {
+        for value in ["4711", "[\"s3cret\"]", "true", "4.5"] {
+            let text = format!("[storage]\nbucket = \"b\"\n[job]\n[job.environment]\nA = {value}\n");
+            let message = parse(&text).unwrap_err().message().to_owned();
+            assert!(message.contains("job.environment.A") && message.contains("expected a string"), "{message}");
+            assert!(!message.contains(value.trim_matches(['[', ']'])), "{message}");
+        }
+    }
 
     #[test]
     fn mistakes_name_their_key() {

@@ -10,7 +10,7 @@ mod spool;
 mod text;
 
 pub use catalog::{
-    API_CALLS, API_SECONDS, BILLED_SECONDS, COST, JOB_SECONDS, JOBS, METRICS, Metric, MetricForm, ORPHANS,
+    API_CALLS, API_SECONDS, BILLED_SECONDS, COST, JOB_SECONDS, JOBS, METRICS, Metric, MetricForm, OPEN_LABELS, ORPHANS,
     OUTPUT_BYTES, PROVISIONING_SECONDS, QUEUE_SECONDS, RECEIVED_BYTES, SENT_BYTES, STAGES, SWEEPS, TRACE_DELAY,
 };
 pub use counts::{add, adopt, begin, flush, is_on, observe, shows_projects};

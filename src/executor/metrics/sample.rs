@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::catalog::{Metric, MetricForm};
+use super::catalog::{METRICS, Metric, MetricForm, OPEN_LABELS};
 
-/// Most series of one metric; further ones are counted as [`OTHER`], so that no job makes the file grow without end.
+/// Most series of one metric; further values of its open labels are counted as [`OTHER`], so that no job makes the file grow without end.
 const MOST_SERIES: usize = 1000;
+/// Room for the few series with [`OTHER`], which keep the values of all other labels.
+const ROOM: usize = 200;
 /// Value of a label for what has none of its own.
 const OTHER: &str = "other";
 /// Longest value of a label, in characters.
@@ -28,8 +30,10 @@ pub(super) struct SeriesSums {
 }
 
 impl SeriesSums {
-    fn merge(&mut self, other: &Self) {
-        self.sum += other.sum;
+    pub(super) fn merge(&mut self, other: &Self) {
+        // A sum that is no number could not be read again.
+        let sum = self.sum + other.sum;
+        self.sum = if sum.is_finite() { sum } else { self.sum };
         self.count = self.count.saturating_add(other.count);
         // A version with other bounds wrote the older one: its buckets cannot be added.
         if self.buckets.len() < other.buckets.len() {
@@ -92,11 +96,25 @@ impl Sums {
 
     fn entry(&mut self, name: &str, key: &str) -> &mut SeriesSums {
         let series = self.0.entry(name.to_owned()).or_default();
-        let is_full = series.len() >= MOST_SERIES && !series.contains_key(key);
-        let key =
-            if is_full { values(key).iter().map(|_| OTHER).collect::<Vec<_>>().join("\u{1f}") } else { key.to_owned() };
+        let mut key = key.to_owned();
+        if series.len() >= MOST_SERIES && !series.contains_key(&key) {
+            key = other_key(name, &key, false);
+            if series.len() >= MOST_SERIES + ROOM && !series.contains_key(&key) {
+                key = other_key(name, &key, true);
+            }
+        }
         series.entry(key).or_default()
     }
+}
+
+/// The key with [`OTHER`] in its open labels, or in all.
+fn other_key(name: &str, key: &str, is_for_all: bool) -> String {
+    let labels = METRICS.iter().find(|metric| metric.name == name).map(|metric| metric.labels).unwrap_or_default();
+    let value = |(at, value): (usize, &str)| {
+        let is_open = labels.get(at).is_none_or(|label| OPEN_LABELS.contains(label));
+        format!("{}=", if is_open || is_for_all { OTHER } else { value })
+    };
+    values(key).into_iter().enumerate().map(value).collect::<Vec<_>>().join("\u{1f}")
 }
 
 fn values(key: &str) -> Vec<&str> {
@@ -151,7 +169,26 @@ mod tests {
         }
         let series = sums.series(&API_CALLS);
         assert_eq!(series.len(), MOST_SERIES + 1);
-        let rest = series.iter().find(|(labels, _)| *labels == ["other", "other", "other"]).unwrap();
+        let rest = series.iter().find(|(labels, _)| *labels == ["other", "other", "ok"]).unwrap();
         assert!((rest.1.sum - 1000.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_result_of_a_job_outlives_the_name_of_its_project() {
+        let (mut sums, mut failed) = (Sums::default(), Sums::default());
+        for number in 0..MOST_SERIES {
+            sums.add(&JOBS, &["succeeded", "none", &format!("g/p{number}")], 1.0);
+        }
+        failed.add(&JOBS, &["failed", "system", "g/new"], 7.0);
+        sums.merge(&failed);
+        sums.add(&JOBS, &["canceled", "canceled", "g/new"], 1.0);
+        let series = sums.series(&JOBS);
+        let others: Vec<_> = series.iter().filter(|(labels, _)| labels[2] == "other").collect();
+        let found: Vec<_> = others.iter().map(|(labels, sample)| (labels[0], labels[1], sample.sum)).collect();
+        assert_eq!(found, [("canceled", "canceled", 1.0), ("failed", "system", 7.0)]);
+        for number in 0..2 * MOST_SERIES {
+            sums.add(&JOBS, &["failed", &number.to_string(), ""], 1.0);
+        }
+        assert!(sums.series(&JOBS).len() <= MOST_SERIES + ROOM + 1, "also from a damaged file");
     }
 }

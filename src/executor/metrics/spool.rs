@@ -76,6 +76,7 @@ fn make(folder: &Path) -> io::Result<()> {
 /// Adds what is new to the totals and writes the file, unless another process does.
 pub(super) fn fold(place: &CountsPlace) -> io::Result<()> {
     make(&place.folder)?;
+    let mut before = Vec::new();
     for _ in 0..LOOKS {
         let lock = File::options().create(true).append(true).open(place.folder.join("lock"))?;
         match lock.try_lock() {
@@ -84,9 +85,11 @@ pub(super) fn fold(place: &CountsPlace) -> io::Result<()> {
             Err(TryLockError::Error(error)) => return Err(error),
         }
         drop(lock);
-        if names(place)?.is_empty() {
+        let left = names(place)?;
+        if left.is_empty() || left == before {
             break;
         }
+        before = left;
     }
     Ok(())
 }
@@ -103,15 +106,14 @@ fn fold_locked(place: &CountsPlace) -> io::Result<()> {
     }
     totals.added = names;
     files::replace(&path, &serde_json::to_vec(&totals)?, Durability::Eventual)?;
-    for name in &totals.added {
-        match fs::remove_file(place.new_files().join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
     let running =
         fs::read_dir(&place.jobs).map_or(0, |entries| entries.flatten().filter(|entry| is_json(&entry.path())).count());
-    files::replace_public(&place.file, text::render(&totals.sums, running, place.by_project).as_bytes())
+    let written = files::replace_public(&place.file, text::render(&totals.sums, running, place.by_project).as_bytes());
+    // What cannot be removed, such as a folder, is among the names that are not added again.
+    for name in &totals.added {
+        let _ = fs::remove_file(place.new_files().join(name));
+    }
+    written
 }
 
 /// The totals; new ones when the file is absent or damaged. Prometheus takes that for a restart of the counters.
@@ -128,8 +130,7 @@ fn read_totals(path: &Path) -> io::Result<Totals> {
 }
 
 fn read_sums(path: &Path) -> Option<Sums> {
-    let is_small = path.metadata().is_ok_and(|meta| meta.len() <= LONGEST);
-    serde_json::from_slice(&fs::read(path).ok().filter(|_| is_small)?).ok()
+    serde_json::from_slice(&files::read_small(path, LONGEST).ok()?).ok()
 }
 
 /// The files of counts that wait, in order.
@@ -170,8 +171,8 @@ mod tests {
 
     fn jobs(place: &CountsPlace) -> String {
         let text = fs::read_to_string(&place.file).unwrap();
-        let line = text.lines().find(|line| line.starts_with("sagemaker_executor_jobs_total")).unwrap_or_default();
-        line.rsplit(' ').next().unwrap_or_default().to_owned()
+        let lines = text.lines().filter(|line| line.starts_with("sagemaker_executor_jobs_total"));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum::<u64>().to_string()
     }
 
     #[test]
@@ -223,6 +224,21 @@ mod tests {
         let text = fs::read_to_string(&place.file).unwrap();
         assert!(text.contains("sagemaker_executor_unreadable_counts_total 1\n"), "{text}");
         assert_eq!(jobs(&place), "1");
+    }
+
+    #[test]
+    fn what_cannot_be_removed_stops_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = place(dir.path());
+        fs::create_dir_all(place.new_files().join("a.json/full")).unwrap();
+        for number in 1..4 {
+            put(&place, &one()).unwrap();
+            fold(&place).unwrap();
+            assert_eq!(jobs(&place), number.to_string());
+            assert_eq!(names(&place).unwrap(), ["a.json"]);
+        }
+        let text = fs::read_to_string(&place.file).unwrap();
+        assert!(text.contains("sagemaker_executor_unreadable_counts_total 1\n"), "{text}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The text form of metrics that Prometheus reads. Pure.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use super::catalog::{BUILD, METRICS, Metric, MetricForm, RUNNING};
@@ -16,15 +17,8 @@ pub(super) fn render(sums: &Sums, running: usize, shows_projects: bool) -> Strin
             MetricForm::Histogram(_) => "histogram",
         };
         let _ = writeln!(text, "# TYPE {} {form}", metric.name);
-        let hides = |name: &str| name == "project" && !shows_projects;
-        let series = sums.series(metric);
-        for (values, sample) in &series {
-            let labels = metric.labels.iter().zip(values).filter(|(name, _)| !hides(name));
-            write_series(&mut text, metric, &labels.map(|(name, value)| pair(name, value)).collect::<Vec<_>>(), sample);
-        }
-        // A rate over a counter needs its zero; one without labels is known before its first event.
-        if series.is_empty() && metric.labels.is_empty() && metric.form == MetricForm::Counter {
-            write_series(&mut text, metric, &[], &SeriesSums::default());
+        for (labels, sample) in &shown(sums, metric, shows_projects) {
+            write_series(&mut text, metric, labels, sample);
         }
         if metric.name == RUNNING.name {
             let _ = writeln!(text, "{} {running}", metric.name);
@@ -34,6 +28,46 @@ pub(super) fn render(sums: &Sums, running: usize, shows_projects: bool) -> Strin
         }
     }
     text
+}
+
+/// The series as they are shown. Those that differ in a hidden label alone are one: Prometheus refuses a file that has a series twice.
+fn shown(sums: &Sums, metric: &Metric, shows_projects: bool) -> BTreeMap<Vec<String>, SeriesSums> {
+    let hides = |name: &str| name == "project" && !shows_projects;
+    let mut shown: BTreeMap<Vec<String>, SeriesSums> = BTreeMap::new();
+    let series = sums.series(metric);
+    let labels = |values: &[&str]| {
+        let pairs = metric.labels.iter().zip(values).filter(|(name, _)| !hides(name));
+        pairs.map(|(name, value)| pair(name, value)).collect::<Vec<_>>()
+    };
+    for values in zeros(metric, &series) {
+        shown.entry(labels(&values)).or_default();
+    }
+    for (values, sample) in &series {
+        shown.entry(labels(values)).or_default().merge(sample);
+    }
+    shown
+}
+
+/// The series that are there before their first event; a counter without labels is one.
+fn zeros<'v>(metric: &Metric, series: &[(Vec<&'v str>, &SeriesSums)]) -> BTreeSet<Vec<&'v str>> {
+    let mut zeros = BTreeSet::new();
+    if metric.labels.is_empty() && metric.form == MetricForm::Counter {
+        zeros.insert(Vec::new());
+    }
+    for known in metric.known {
+        let with = |values: &[&'v str]| -> Vec<&'v str> {
+            let value = |(at, known): (usize, &&'static str)| {
+                if *known == "*" { values.get(at).copied().unwrap_or_default() } else { known }
+            };
+            known.iter().enumerate().map(value).collect()
+        };
+        zeros.extend(series.iter().map(|(values, _)| with(values)));
+        // Before the first job there is no project.
+        if known.iter().all(|value| *value != "*") || metric.labels.contains(&"project") {
+            zeros.insert(with(&[]));
+        }
+    }
+    zeros
 }
 
 fn write_series(text: &mut String, metric: &Metric, labels: &[String], sample: &SeriesSums) {
@@ -65,6 +99,7 @@ fn pair(name: &str, value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::catalog::OPEN_LABELS;
     use crate::metrics::{API_CALLS, JOBS, QUEUE_SECONDS};
 
     #[test]
@@ -89,6 +124,61 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
         assert!(!render(&sums, 3, false).contains("project="));
+    }
+
+    /// As after `metrics.by_project` was true.
+    #[test]
+    fn series_of_hidden_labels_are_one() {
+        let mut sums = Sums::default();
+        for project in ["g/a", "g/b", ""] {
+            sums.add(&JOBS, &["failed", "user", project], 2.0);
+        }
+        let text = render(&sums, 0, false);
+        let line = r#"sagemaker_executor_jobs_total{result="failed",reason="user"} 6"#;
+        assert!(text.lines().any(|found| found == line), "{text}");
+        for text in [text, render(&sums, 0, true)] {
+            let names: Vec<_> = text.lines().filter_map(|line| Some(line.rsplit_once(' ')?.0)).collect();
+            let once: BTreeSet<_> = names.iter().collect();
+            assert_eq!(once.len(), names.len(), "{text}");
+        }
+    }
+
+    /// Without its zero the first event of a host is no increase for Prometheus.
+    #[test]
+    fn counters_have_their_zeros() {
+        let mut sums = Sums::default();
+        let text = render(&sums, 0, false);
+        for line in [
+            r#"sagemaker_executor_jobs_total{result="failed",reason="system"} 0"#,
+            r#"sagemaker_executor_jobs_total{result="abandoned",reason="killed"} 0"#,
+            r#"sagemaker_executor_sweeps_total{outcome="failed"} 0"#,
+            r#"sagemaker_executor_orphans_ended_total{found_by="record"} 0"#,
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+        assert!(!text.contains("api_calls_total{"), "no operation is known yet");
+        sums.add(&API_CALLS, &["S3", "GetObject", "ok"], 3.0);
+        sums.add(&JOBS, &["failed", "system", "g/p"], 2.0);
+        let text = render(&sums, 0, true);
+        for line in [
+            r#"sagemaker_executor_api_calls_total{service="S3",operation="GetObject",outcome="denied"} 0"#,
+            r#"sagemaker_executor_jobs_total{result="abandoned",reason="killed",project="g/p"} 0"#,
+            r#"sagemaker_executor_jobs_total{result="failed",reason="system",project="g/p"} 2"#,
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+    }
+
+    #[test]
+    fn known_series_fit_their_labels() {
+        for metric in METRICS {
+            for known in metric.known {
+                assert_eq!(known.len(), metric.labels.len(), "{}", metric.name);
+                for (label, value) in metric.labels.iter().zip(*known) {
+                    assert_eq!(OPEN_LABELS.contains(label), *value == "*", "{}: {label}", metric.name);
+                }
+            }
+        }
     }
 
     #[test]

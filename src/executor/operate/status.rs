@@ -16,6 +16,7 @@ use clap::Args;
 
 use self::viewed_host::ViewedHost;
 use crate::base::clock::Clock;
+use crate::base::plain;
 use crate::base::signals::Cancellation;
 use crate::boundary;
 use crate::cloud::Connect;
@@ -66,7 +67,7 @@ async fn show_all(host: &ViewedHost<'_>, args: &HostStatusArgs, cancellation: Ca
         let jobs = host.jobs()?;
         if args.json {
             let text = serde_json::to_string(&jobs)?;
-            host.printer.write_data(format!("{text}\n").as_bytes())?;
+            host.printer.write_data(format!("{}\n", plain::json(&text)).as_bytes())?;
         } else {
             let start = if watches { TOP } else { "" };
             host.printer.write_data(format!("{start}{}", jobs.text()).as_bytes())?;

@@ -5,6 +5,7 @@
 
 mod report;
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use crate::cloud::{Access, CloudError, Connect, ObjectStore, ObjectSurvey, Runni
 use crate::config::operator_file;
 use crate::config::settings::Settings;
 use crate::session::close::{self, Patience};
-use crate::session::job_note::{self, JobNote, JobNotes};
+use crate::session::job_note::{self, JobNotes};
 use crate::session::left_over::{self, Witness};
 use crate::session::lost_sessions::{Life, LostSearch, LostSession, Running};
 use crate::session::record::Records;
@@ -66,12 +67,31 @@ pub async fn run(
 ) -> ExitCode {
     let sweeping = async |cancellation| {
         let settings = operator_file::load(config)?;
+        check_user(&settings.runner.state_dir, rustix::process::geteuid().as_raw())?;
         telemetry::begin(&settings, &clock);
         let host = Host { settings: &settings, printer, clock };
         let sweep = Sweep { args: &args, settings: &settings, connect, host, report: Mutex::default(), cancellation };
         Box::pin(sweep.run()).await
     };
     boundary::command(printer, sweeping).await
+}
+
+/// Refuses root where another user runs the stages: files that root makes there would take records, log and metrics from that user. `user` is the
+/// caller's id.
+fn check_user(state_dir: &Path, user: u32) -> Result<(), Failure> {
+    let owner = |folder: &Path| folder.metadata().ok().map(|meta| meta.uid());
+    // The packages make the directory for `gitlab-runner`; a runner that is root makes what is in it.
+    if !is_foreign(user, owner(state_dir), owner(&state_dir.join("sessions"))) {
+        return Ok(());
+    }
+    Err(Failure::system(format!("{} belongs to another user than root", state_dir.display())).hint(
+        "run the sweep as the user that GitLab Runner runs as: `sudo -u gitlab-runner sagemaker-executor sweep`, with that user's name",
+    ))
+}
+
+/// `true` when root calls, and neither the directory nor the sessions in it are root's. An owner is absent with its directory.
+fn is_foreign(user: u32, owner: Option<u32>, of_sessions: Option<u32>) -> bool {
+    user == 0 && owner.is_some_and(|owner| owner != 0) && of_sessions != Some(0)
 }
 
 struct Sweep<'a> {
@@ -279,7 +299,8 @@ impl Sweep<'_> {
             report.count();
         }
         if self.args.json {
-            printer.write_data(format!("{}\n", serde_json::to_string(&report)?).as_bytes())?;
+            let text = serde_json::to_string(&report)?;
+            printer.write_data(format!("{}\n", plain::json(&text)).as_bytes())?;
         } else if report.sessions.is_empty() && report.errors.is_empty() {
             printer.line("Nothing is left over");
         }
@@ -302,8 +323,8 @@ fn forget_notes(host: &Host<'_>, older_than: Duration) {
     let (notes, now) = (JobNotes::at(state_dir), host.clock.now());
     let Ok(recorded) = Records::at(state_dir).sessions() else { return };
     for id in notes.sessions().unwrap_or_default() {
-        let is_old = |note: &JobNote| job_note::since(note.begun.max(note.stage_begun), now) >= older_than;
-        if recorded.binary_search(&id).is_err() && notes.load(&id).ok().flatten().is_some_and(|note| is_old(&note)) {
+        let is_old = |touched: u64| job_note::since(touched, now) >= older_than;
+        if recorded.binary_search(&id).is_err() && notes.touched(&id).is_some_and(is_old) {
             notes.conclude(&id, now);
         }
     }

@@ -113,7 +113,12 @@ pub(super) async fn bill(session: &Session<'_>, wait: &EndWait<'_>) -> Option<Bi
 /// Notes the bill of a training job that has ended.
 pub(super) fn log(session: &Session<'_>, job: &TrainingJob) {
     let bill = of(session, job);
-    tracing::info!(job = job.name, phases = bill.phase_line(), bill = bill.line(), "the training job has ended");
+    tracing::info!(
+        training_job = job.name,
+        phases = bill.phase_line(),
+        bill = bill.line(),
+        "the training job has ended"
+    );
 }
 
 /// The bill so far, which is noted for the metrics.

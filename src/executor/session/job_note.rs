@@ -40,11 +40,13 @@ pub struct JobNote {
     /// The stage that runs or ran last, as `prepare` or `run build_script`.
     pub stage: String,
     pub stage_begun: u64,
+    /// A failed `after_script` fails the job, by its variable `AFTER_SCRIPT_IGNORE_ERRORS`.
+    pub after_script_counts: bool,
     /// That stage has ended by itself.
     pub stage_over: bool,
     /// What SageMaker last said of the training job, and since when.
     pub status: Option<NotedStatus>,
-    /// The first stage that failed.
+    /// The first stage whose failure fails the job.
     pub failure: Option<NotedFailure>,
     /// Bills of the session's training jobs so far, by their names.
     pub bills: BTreeMap<String, NotedBill>,
@@ -124,13 +126,26 @@ impl JobNote {
         (self.stage, self.stage_begun, self.stage_over) = (stage.to_owned(), now, false);
     }
 
-    /// Notes that the stage ended.
+    /// Notes that the stage ended. GitLab Runner calls some stages again when they fail, as `GET_SOURCES_ATTEMPTS` says: one that succeeds in the
+    /// end has not failed. The failures of others fail no job.
     pub fn end_stage(&mut self, failure: Option<FailureReason>) {
         self.stage_over = true;
-        if let (Some(reason), None) = (failure, &self.failure)
-            && self.stage != CLEANUP
-        {
-            self.failure = Some(NotedFailure { stage: self.stage.clone(), reason });
+        match failure {
+            None => drop(self.failure.take_if(|before| before.stage == self.stage)),
+            Some(reason) if self.failure.is_none() && !self.ignores(reason) => {
+                self.failure = Some(NotedFailure { stage: self.stage.clone(), reason });
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// GitLab Runner ignores that the current stage failed so.
+    fn ignores(&self, reason: FailureReason) -> bool {
+        match self.stage.as_str() {
+            CLEANUP => true,
+            CLEANUP_OF_VARIABLES => reason != FailureReason::Canceled,
+            AFTER_SCRIPT => reason != FailureReason::Canceled && !self.after_script_counts,
+            _ => false,
         }
     }
 
@@ -157,6 +172,11 @@ impl JobNote {
 
 /// Name of the stage that ends a job.
 pub const CLEANUP: &str = "cleanup";
+/// Stages whose failure GitLab Runner ignores.
+const AFTER_SCRIPT: &str = "run after_script";
+const CLEANUP_OF_VARIABLES: &str = "run cleanup_file_variables";
+/// Result and reason of a job whose note cannot be read, as after a power failure.
+const UNREADABLE: (&str, &str) = ("unknown", "unreadable");
 
 /// Names of instance types come from AWS; one of another form is no label.
 fn instance_label(name: &str) -> &str {
@@ -218,10 +238,7 @@ impl JobNotes {
     /// A note that cannot be read, is too long, or was written by a newer program.
     pub fn load(&self, id: &SessionId) -> anyhow::Result<Option<JobNote>> {
         let path = self.file(id);
-        let text = match path
-            .metadata()
-            .and_then(|meta| if meta.len() > LONGEST { Ok(Vec::new()) } else { fs::read(&path) })
-        {
+        let text = match files::read_small(&path, LONGEST) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(anyhow::Error::new(error).context(format!("failed to read {}", path.display()))),
@@ -232,6 +249,14 @@ impl JobNotes {
         let is_known = (1..=VERSION).contains(&note.version);
         anyhow::ensure!(is_known, "{} has version {}; this program knows {VERSION}", path.display(), note.version);
         Ok(Some(note))
+    }
+
+    /// When a stage of the job last began, or when a note that cannot be read was written. `None` without a note.
+    pub fn touched(&self, id: &SessionId) -> Option<u64> {
+        match self.load(id) {
+            Ok(note) => note.map(|note| note.begun.max(note.stage_begun)),
+            Err(_) => fs::symlink_metadata(self.file(id)).and_then(|meta| meta.modified()).ok().map(seconds_of),
+        }
     }
 
     /// Writes the first note of a job.
@@ -268,15 +293,22 @@ impl JobNotes {
     }
 
     fn try_conclude(&self, id: &SessionId, now: u64) -> io::Result<()> {
-        let (note, counted) = (self.load(id).unwrap_or_default(), self.dir.join(format!("{id}.counted")));
+        let counted = self.dir.join(format!("{id}.counted"));
+        // One that cannot be read is counted too: nobody could ever read it.
+        let note = self.load(id).transpose();
         if let Some(note) = &note {
             if !counted.exists() {
-                let sums = note.sums(now, metrics::shows_projects());
+                let sums = match note {
+                    Ok(note) => note.sums(now, metrics::shows_projects()),
+                    Err(_) => unreadable(),
+                };
                 files::replace(&counted, &serde_json::to_vec(&sums)?, Durability::Eventual)?;
-                let (result, reason) = note.result();
-                let cost: f64 = note.bills.values().filter_map(|bill| bill.cost).sum();
-                let seconds = now.saturating_sub(note.begun);
-                tracing::info!(session = %id, project = note.project, job = note.job_id, result, reason, seconds, cost, "the job has ended");
+                match note {
+                    Ok(note) => log_end(id, note, now),
+                    Err(error) => {
+                        tracing::info!(session = %id, result = UNREADABLE.0, reason = UNREADABLE.1, %error, "the job has ended");
+                    }
+                }
             }
             gone(fs::remove_file(self.file(id)))?;
         }
@@ -294,6 +326,20 @@ impl JobNotes {
         }
         Ok(())
     }
+}
+
+fn log_end(id: &SessionId, note: &JobNote, now: u64) {
+    let (result, reason) = note.result();
+    let cost: f64 = note.bills.values().filter_map(|bill| bill.cost).sum();
+    let seconds = now.saturating_sub(note.begun);
+    tracing::info!(session = %id, project = note.project, job = note.job_id, result, reason, seconds, cost, "the job has ended");
+}
+
+/// What a job whose note cannot be read adds to the metrics.
+fn unreadable() -> Sums {
+    let mut sums = Sums::default();
+    sums.add(&metrics::JOBS, &[UNREADABLE.0, UNREADABLE.1, ""], 1.0);
+    sums
 }
 
 /// Another process was faster.
@@ -375,6 +421,47 @@ mod tests {
         }
         assert_eq!(note.result(), ("failed", "script"));
         assert_eq!(note.failure.unwrap().stage, "run build_script");
+    }
+
+    fn ended(stages: &[(&str, Option<FailureReason>)]) -> (&'static str, &'static str) {
+        let mut note = JobNote::default();
+        for (stage, failure) in stages.iter().chain(&[(CLEANUP, None)]) {
+            note.begin_stage(stage, 7);
+            note.end_stage(*failure);
+        }
+        note.result()
+    }
+
+    #[test]
+    fn failures_that_the_runner_ignores_fail_no_job() {
+        let (script, system) = (Some(FailureReason::Script), Some(FailureReason::System));
+        let green = ("succeeded", "none");
+        assert_eq!(ended(&[("run build_script", None), (AFTER_SCRIPT, script)]), green);
+        assert_eq!(ended(&[("run build_script", None), (CLEANUP_OF_VARIABLES, system)]), green);
+        assert_eq!(ended(&[("run get_sources", script), ("run get_sources", None), ("run build_script", None)]), green);
+        let red = ("failed", "script");
+        assert_eq!(ended(&[("run get_sources", script), ("run get_sources", script), (AFTER_SCRIPT, None)]), red);
+        assert_eq!(ended(&[("run build_script", script), (AFTER_SCRIPT, None)]), red);
+        assert_eq!(ended(&[(AFTER_SCRIPT, Some(FailureReason::Canceled))]), ("canceled", "canceled"));
+        let mut note = JobNote { after_script_counts: true, ..JobNote::default() };
+        note.begin_stage(AFTER_SCRIPT, 1);
+        note.end_stage(script);
+        assert_eq!(note.result(), red, "`AFTER_SCRIPT_IGNORE_ERRORS` is false");
+    }
+
+    #[test]
+    fn a_note_that_cannot_be_read_ends_with_its_job() {
+        let dir = tempfile::tempdir().unwrap();
+        let notes = JobNotes::at(dir.path());
+        for text in ["", r#"{"version": 99}"#] {
+            notes.begin(&id(1), JobNote::default());
+            fs::write(notes.file(&id(1)), text).unwrap();
+            assert!(notes.touched(&id(1)).is_some_and(|at| at > 0));
+            notes.conclude(&id(1), SystemTime::now());
+            assert_eq!(notes.sessions().unwrap(), []);
+        }
+        assert_eq!(notes.touched(&id(1)), None);
+        assert!(!unreadable().is_empty());
     }
 
     #[test]

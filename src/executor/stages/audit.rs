@@ -1,12 +1,11 @@
 //! The audit log: one JSON line for each decision of `prepare` about a job. It holds no value of a masked variable and none of `SAGEMAKER_ENV_*`.
 
-use std::fs::File;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 
 use serde_json::{Value, json};
 
 use crate::base::failure::{Failure, Kind};
+use crate::base::files;
 use crate::config::policy::{self, Decision, JobIdentity};
 use crate::gitlab::JobContext;
 use crate::session::SessionId;
@@ -26,7 +25,7 @@ pub(super) fn write(
         if let Some(folder) = path.parent().filter(|_| context.settings.audit.file.is_none()) {
             std::fs::create_dir_all(folder)?;
         }
-        let mut file = File::options().create(true).append(true).mode(0o600).open(&path)?;
+        let mut file = files::open_to_append(&path, 0o600)?;
         // One write, so that lines of jobs at once do not mix.
         file.write_all(line.as_bytes())
     })();

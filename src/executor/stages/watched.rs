@@ -46,6 +46,14 @@ impl StageName {
     }
 }
 
+/// The job's variable by which GitLab Runner ignores a failed `after_script`, which it does without the variable.
+const IGNORE_ERRORS: &str = "AFTER_SCRIPT_IGNORE_ERRORS";
+
+/// As GitLab Runner reads a variable that is false.
+fn is_no(value: &str) -> bool {
+    ["0", "f", "F", "false", "FALSE", "False"].contains(&value)
+}
+
 /// A stage that runs.
 pub(super) struct Watched {
     name: StageName,
@@ -80,7 +88,8 @@ impl Watched {
         let session = id.map(|id| (JobNotes::at(&context.settings.runner.state_dir), id));
         if let Some((notes, id)) = &session {
             if let (StageName::Prepare, Some(job), Ok(None)) = (&name, &job, notes.load(id)) {
-                notes.begin(id, note(job, begun));
+                let after_script_counts = context.env.job_variable(IGNORE_ERRORS).is_some_and(is_no);
+                notes.begin(id, JobNote { after_script_counts, ..note(job, begun) });
             }
             notes.change(id, |note| note.begin_stage(&name.words(), seconds_of(begun)));
         }

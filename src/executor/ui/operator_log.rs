@@ -1,12 +1,10 @@
 //! The program's log for operators: one JSON line an event in a file, or one entry in systemd's journal.
 //!
 //! Each line opens the file, so that a rotated file is left at once; it is one write in append mode, so that lines of several processes do not
-//! mix. A log that cannot be written fails no job.
+//! mix. A log that cannot be written fails no job and delays none: a line that the journal has no room for is lost.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -19,6 +17,8 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
 use crate::base::clock::Clock;
+use crate::base::files;
+use crate::base::plain;
 
 /// Crates whose events are in the log; those of libraries may show requests.
 const OWN: [&str; 4] = ["executor", "aws", "gitlab", "sagemaker_executor"];
@@ -157,8 +157,9 @@ fn shortened(text: &str) -> String {
 /// One JSON object a line; characters that act on a terminal are escaped.
 fn append(path: &Path, line: &[(String, Value)]) -> io::Result<()> {
     let members: Vec<_> = line.iter().map(|(name, value)| format!("{}:{value}", Value::from(name.as_str()))).collect();
-    let text = format!("{{{}}}\n", members.join(","));
-    File::options().create(true).append(true).mode(0o640).open(path)?.write_all(text.as_bytes())
+    let text = format!("{{{}}}", members.join(","));
+    let line = format!("{}\n", plain::json(&text));
+    files::open_to_append(path, 0o640)?.write_all(line.as_bytes())
 }
 
 /// One datagram in the journal's own protocol: a line a field, or its length before a value of several lines.
@@ -181,7 +182,10 @@ fn send(socket: &Path, level: Level, line: &[(String, Value)]) -> io::Result<()>
             name => put(&mut entry, &format!("SAGEMAKER_{}", name.to_ascii_uppercase()), &text),
         }
     }
-    UnixDatagram::unbound()?.send_to(&entry, socket).map(|_| ())
+    let sender = UnixDatagram::unbound()?;
+    // systemd keeps the socket of a journal that has stopped: its queue fills up, and a send would wait for ever.
+    sender.set_nonblocking(true)?;
+    sender.send_to(&entry, socket).map(|_| ())
 }
 
 fn put(entry: &mut Vec<u8>, name: &str, value: &str) {
@@ -238,6 +242,25 @@ mod tests {
         assert!(entry.starts_with(starts), "{}", String::from_utf8_lossy(&entry));
         let several = b"SAGEMAKER_ERROR\n\x09\0\0\0\0\0\0\0a\nb \x1b[31m\n";
         assert!(entry.windows(several.len()).any(|part| part == several), "{}", String::from_utf8_lossy(&entry));
+    }
+
+    /// The test ends because no call waits.
+    #[test]
+    fn a_journal_that_is_not_read_delays_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let _unread = UnixDatagram::bind(&path).unwrap();
+        let full = (0..100_000).find_map(|_| send(&path, Level::INFO, &line()).err()).unwrap();
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn characters_that_act_on_a_terminal_are_escaped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.log");
+        append(&path, &[("error".to_owned(), "a\u{9b}b\u{202e}".into()), ("level".to_owned(), "info".into())]).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text, "{\"error\":\"a\\u009bb\\u202e\",\"level\":\"info\"}\n");
     }
 
     #[test]

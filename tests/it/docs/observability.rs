@@ -36,6 +36,7 @@ fn check_query(query: &str, place: &str) -> BTreeSet<&'static str> {
         labels.extend(metric.labels);
     }
     assert!(!found.is_empty(), "{place}: {query} names no metric");
+    check_zeros(query, place);
     let used = Regex::new(r#"by \(([a-z_, ]+)\)|([a-z_]+)=~?"|([a-z_]+)!="#).unwrap();
     for captures in used.captures_iter(query) {
         let names = captures.iter().skip(1).flatten().flat_map(|part| part.as_str().split(", "));
@@ -45,6 +46,85 @@ fn check_query(query: &str, place: &str) -> BTreeSet<&'static str> {
         }
     }
     found
+}
+
+/// Asserts that the series of a counter which a query names by values are in the file before their first event: `increase` needs their zero.
+fn check_zeros(query: &str, place: &str) {
+    let named = Regex::new(r"(sagemaker_executor_[a-z_]+_total)\{([^}]*)\}").unwrap();
+    let pair = Regex::new(r#"([a-z_]+)="([^"]*)""#).unwrap();
+    for captures in named.captures_iter(query) {
+        let metric = METRICS.iter().find(|metric| metric.name == &captures[1]).unwrap();
+        let pairs: Vec<_> =
+            pair.captures_iter(&captures[2]).map(|pair| (pair[1].to_owned(), pair[2].to_owned())).collect();
+        let is_known = metric.known.iter().any(|known| {
+            let value = |label: &str| {
+                metric.labels.iter().zip(*known).find(|(name, _)| **name == label).map(|(_, value)| *value)
+            };
+            pairs.iter().all(|(label, wanted)| value(label).is_some_and(|value| value == "*" || value == wanted))
+        });
+        assert!(is_known || query.contains('$'), "{place}: no series of {} is there from the beginning", &captures[0]);
+    }
+}
+
+/// Alerts that have to fire, on the first event of a host too.
+const CASES: &str = r#"
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - series: 'sagemaker_executor_jobs_total{instance="h",result="abandoned",reason="killed"}'
+        values: '0x30 1x60'
+      - series: 'sagemaker_executor_jobs_total{instance="h",result="failed",reason="system"}'
+        values: '0x30 5x60'
+      - series: 'sagemaker_executor_sweeps_total{instance="h",outcome="failed"}'
+        values: '0x30 3x60'
+    alert_rule_test:
+      - eval_time: 35m
+        alertname: SageMakerExecutorAbandonedJobs
+        exp_alerts: [{exp_labels: {severity: warning, instance: h}}]
+      - eval_time: 45m
+        alertname: SageMakerExecutorSystemFailures
+        exp_alerts: [{exp_labels: {severity: warning, instance: h}}]
+      - eval_time: 45m
+        alertname: SageMakerExecutorSweepFails
+        exp_alerts: [{exp_labels: {severity: warning, instance: h, outcome: failed}}]
+      - eval_time: 20m
+        alertname: SageMakerExecutorAbandonedJobs
+        exp_alerts: []
+  - interval: 1m
+    input_series:
+      - series: 'sagemaker_executor_build_info{instance="h",version="1"}'
+        values: '1x600'
+      - series: 'sagemaker_executor_build_info{instance="i",version="1"}'
+        values: '1x600'
+      - series: 'sagemaker_executor_sweeps_total{instance="i",outcome="succeeded"}'
+        values: '0x600'
+      - series: 'sagemaker_executor_build_info{instance="j",version="1"}'
+        values: '1x600'
+      - series: 'sagemaker_executor_sweeps_total{instance="j",outcome="succeeded"}'
+        values: '0+1x600'
+    alert_rule_test:
+      - eval_time: 500m
+        alertname: SageMakerExecutorNoSweep
+        exp_alerts: [{exp_labels: {severity: warning, instance: h}}, {exp_labels: {severity: warning, instance: i}}]
+"#;
+
+#[test]
+fn the_alerts_fire() {
+    let Some(promtool) = find_program("promtool") else {
+        return tell("SKIPPED: `promtool test rules`: no promtool on PATH");
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let rules = read(ALERTS)
+        .lines()
+        .filter(|line| !line.contains("description:") && !line.contains("summary:"))
+        .fold(String::new(), |text, line| text + line.replace("annotations:", "annotations: {}").as_str() + "\n");
+    std::fs::write(folder.path().join("alerts.yml"), rules).unwrap();
+    let cases = folder.path().join("cases.yml");
+    std::fs::write(&cases, format!("rule_files: [alerts.yml]{CASES}")).unwrap();
+    let ended = Command::new(promtool).args(["test", "rules"]).arg(&cases).output().unwrap();
+    let text = String::from_utf8_lossy(&ended.stdout).into_owned() + &String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success(), "{text}");
 }
 
 #[test]

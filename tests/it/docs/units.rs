@@ -39,6 +39,17 @@ fn the_service_sweeps_with_the_operators_file_of_the_runner() {
     assert!(words[3] == "sweep" && text.contains("/nowhere.toml") && !text.contains("Usage"), "{text}");
     // The default of `runner.state_dir` can be written.
     assert_eq!(value(&service, "ReadWritePaths"), "-/var/lib/sagemaker-executor");
+    // So can the documented places of log, audit and metrics: a sweep that cannot write them tells nobody.
+    let writable: Vec<_> =
+        lines(&service).into_iter().filter_map(|line| line.strip_prefix("ReadWritePaths=")).collect();
+    let writable: Vec<_> =
+        writable.iter().flat_map(|paths| paths.split(' ')).filter_map(|path| path.strip_prefix('-')).collect();
+    for file in
+        read("runner-config/sagemaker-executor.toml").lines().filter_map(|line| line.strip_prefix("# file = \"/"))
+    {
+        let folder = format!("/{file}");
+        assert!(writable.iter().any(|path| folder.starts_with(&format!("{path}/"))), "{file}: {writable:?}");
+    }
     // It is made where no job has run: systemd refuses to start a service with a path that is missing.
     assert_eq!(value(&service, "StateDirectory"), "sagemaker-executor");
     let readme = read("README.md");

@@ -9,9 +9,11 @@ use std::path::{Component, Path, PathBuf};
 
 use self::rules::check_rules;
 use self::secrets::check_secrets;
+pub(super) use self::values::Refusal;
 use self::values::{Checked, SECURITY_GROUPS, SUBNETS, check_ids, in_range, is_region, need, partition_of, refuse};
 use self::wishes::check_wishes;
 use crate::base::arn::Arn;
+use crate::base::plain;
 use crate::config::forms;
 use crate::config::settings::{JOURNALD, Settings};
 use crate::protocol::agent_env;
@@ -49,17 +51,24 @@ pub(super) fn check(settings: &Settings) -> Checked {
 pub(super) fn check_samples(file: &toml::Table, has_endpoint: bool) -> Checked {
     let is_sample =
         |text: &str| FILL_IN.iter().any(|word| text.contains(word)) || (!has_endpoint && text.contains(SAMPLE_ACCOUNT));
-    let mut values: Vec<(String, &toml::Value)> = file.iter().map(|(key, value)| (key.clone(), value)).collect();
-    while let Some((key, value)) = values.pop() {
+    // Each with its key for people, and by its place.
+    let mut values: Vec<(String, String, &toml::Value)> =
+        file.iter().map(|(key, value)| (key.clone(), key.clone(), value)).collect();
+    while let Some((key, place, value)) = values.pop() {
         match value {
             toml::Value::String(text) if is_sample(text) => {
                 let change = format!("set `{key}` to a value of your own AWS account, or remove the key");
-                return refuse(&key, &format!("still has the sample's value `{text}`"), &change);
+                return refuse(&key, &format!("still has the sample's value `{text}`"), &change)
+                    .map_err(|refusal| refusal.moved(&key, &place));
             }
             toml::Value::Table(table) => {
-                values.extend(table.iter().map(|(name, value)| (format!("{key}.{name}"), value)));
+                let below = |(name, value)| (format!("{key}.{name}"), format!("{place}.{name}"), value);
+                values.extend(table.iter().map(below));
             }
-            toml::Value::Array(items) => values.extend(items.iter().map(|item| (key.clone(), item))),
+            toml::Value::Array(items) => {
+                let below = |(index, item)| (key.clone(), format!("{place}[{index}]"), item);
+                values.extend(items.iter().enumerate().map(below));
+            }
             _ => {}
         }
     }
@@ -85,7 +94,8 @@ fn check_aws(settings: &Settings) -> Checked {
         if let Some(url) = url {
             let is_http = url.starts_with("http://") || url.starts_with("https://");
             let change = format!("write `{key}` as in `http://127.0.0.1:4566`; remove it for AWS itself");
-            need(is_http, key, &format!("is `{url}`; it needs to start with http:// or https://"), &change)?;
+            let why = format!("is `{}`; it needs to start with http:// or https://", plain::without_password(url));
+            need(is_http, key, &why, &change)?;
         }
     }
     Ok(())

@@ -22,29 +22,29 @@ pub(super) fn check_rules(settings: &Settings) -> Checked {
         need(price.is_finite() && *price >= 0.0, &key, &format!("is {price}, which is not a price"), change)?;
     }
     let mut names = BTreeSet::new();
-    let mut for_all: Option<&str> = None;
     for (index, rule) in settings.rules.iter().enumerate() {
+        let (place, by_index) = (format!("rules.{}", rule.name), format!("rules[{index}]"));
+        let key = format!("{by_index}.name");
         let is_name = !rule.name.trim().is_empty() && !rule.name.chars().any(char::is_control);
-        need(
-            is_name,
-            &format!("rules[{index}].name"),
-            "is empty or holds control characters",
-            "name the rule as in `name = \"training\"`",
-        )?;
-        let place = format!("rules.{}", rule.name);
+        need(is_name, &key, "is empty or holds control characters", "name the rule as in `name = \"training\"`")?;
         let change = "give each of `[[rules]]` a name of its own: refusals and the audit log show it";
-        need(names.insert(rule.name.as_str()), &place, "is the name of two rules", change)?;
-        if let Some(before) = for_all {
-            let why = format!("is never reached: the rule `{before}` before it is for all jobs");
-            return refuse(&place, &why, "move it before that rule; the first rule that matches decides");
-        }
-        check_match(&place, &rule.jobs)?;
-        check_allowance(&place, rule, settings)?;
-        if is_for_all(&rule.jobs) {
-            for_all = Some(&rule.name);
-        }
+        need(names.insert(rule.name.as_str()), &place, "is the name of two rules", change)
+            .map_err(|refusal| refusal.moved(&place, &key))?;
+        check_match(&place, &rule.jobs)
+            .and_then(|()| check_allowance(&place, rule, settings))
+            .map_err(|refusal| refusal.moved(&place, &by_index))?;
     }
-    Ok(())
+    check_reached(settings)
+}
+
+/// Refuses a rule behind one that is for all jobs.
+fn check_reached(settings: &Settings) -> Checked {
+    let Some(at) = settings.rules.iter().position(|rule| is_for_all(&rule.jobs)) else { return Ok(()) };
+    let (Some(before), Some(rule)) = (settings.rules.get(at), settings.rules.get(at + 1)) else { return Ok(()) };
+    let place = format!("rules.{}", rule.name);
+    let why = format!("is never reached: the rule `{}` before it is for all jobs", before.name);
+    refuse(&place, &why, "move it before that rule; the first rule that matches decides")
+        .map_err(|refusal| refusal.moved(&place, &format!("rules[{}]", at + 1)))
 }
 
 /// `true` when every job that has a project matches.

@@ -1,11 +1,27 @@
-//! Forms of a refusal, and values that several keys have.
+//! Forms of a refusal, and values that several keys have. Pure.
 
 use crate::base::failure::Failure;
 
-pub(super) type Checked = Result<(), Failure>;
+/// A value that is refused.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    /// The key by its place: `rules[1].allow.roles`, where the message has the name of the rule, which may be any text.
+    pub(crate) key: String,
+    pub(crate) failure: Failure,
+}
+
+impl Refusal {
+    /// With the key `to` in place of `from`, or of what begins with it.
+    pub(super) fn moved(self, from: &str, to: &str) -> Self {
+        let key = self.key.strip_prefix(from).map(|rest| format!("{to}{rest}"));
+        Self { key: key.unwrap_or(self.key), failure: self.failure }
+    }
+}
+
+pub(super) type Checked = Result<(), Refusal>;
 
 pub(super) fn refuse(key: &str, why: &str, change: &str) -> Checked {
-    Err(Failure::system(format!("`{key}` {why}")).hint(change))
+    Err(Refusal { key: key.to_owned(), failure: Failure::system(format!("`{key}` {why}")).hint(change) })
 }
 
 pub(super) fn need(is_right: bool, key: &str, why: &str, change: &str) -> Checked {

@@ -1,6 +1,5 @@
 //! `config check`: every mistake of the operator's file, and what on this host does not go with it.
 
-use std::fs::File;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
@@ -8,7 +7,9 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::base::failure::{Failure, render};
-use crate::config::faults;
+use crate::base::files;
+use crate::base::plain;
+use crate::config::faults::{self, FileMistake, FileMistakes};
 use crate::config::operator_file;
 use crate::config::settings::{JOURNALD, Settings};
 use crate::ui::Printer;
@@ -25,6 +26,8 @@ pub struct CheckArgs {
 struct Found {
     file: String,
     mistakes: Vec<Mistake>,
+    /// More mistakes may show once these are mended.
+    maybe_more: bool,
     warnings: Vec<String>,
 }
 
@@ -36,43 +39,59 @@ struct Mistake {
 }
 
 pub(super) fn run(args: &CheckArgs, config: &Path, printer: &Printer) -> anyhow::Result<()> {
-    let text = operator_file::read(config)?;
-    let found = faults::all(&text);
-    let warnings = if found.is_empty() { warnings(config, &operator_file::parse(&text)?) } else { Vec::new() };
-    let count = found.len();
+    let text = match operator_file::read(config) {
+        Ok(text) => text,
+        // A program that reads the JSON gets some in any case.
+        Err(failure) if args.json => {
+            let found = FileMistakes { found: vec![FileMistake { line: None, failure }], maybe_more: true };
+            return tell_as_json(found, Vec::new(), config, printer);
+        }
+        Err(failure) => return Err(failure.into()),
+    };
+    let mistakes = faults::all(&text);
+    let is_sound = mistakes.found.is_empty();
+    let warnings = if is_sound { warnings(config, &operator_file::parse(&text)?) } else { Vec::new() };
     if args.json {
-        let mistake = |fault: faults::FileMistake| Mistake {
-            line: fault.line,
-            message: fault.failure.message().to_owned(),
-            hints: fault.failure.hints().to_vec(),
-        };
-        let mistakes = found.into_iter().map(mistake).collect();
-        let text = serde_json::to_string(&Found { file: config.display().to_string(), mistakes, warnings })?;
-        printer.write_data(format!("{text}\n").as_bytes())?;
-    } else {
-        for fault in found {
-            let place = fault.line.map(|line| format!(":{line}")).unwrap_or_default();
-            let text = render(&fault.failure.into());
-            printer.error(format!("{}{place}: {}", config.display(), text.strip_prefix("error: ").unwrap_or(&text)));
-        }
-        for warning in &warnings {
-            printer.warn(warning);
-        }
-        if count == 0 {
-            printer.line(format!("{} is usable; the stages of the next jobs read it as it is", config.display()));
-        }
+        return tell_as_json(mistakes, warnings, config, printer);
     }
-    match count {
-        0 => Ok(()),
-        1 => Err(mistakes("one mistake", config)),
-        count => Err(mistakes(&format!("{count} mistakes"), config)),
+    let (count, maybe_more) = (mistakes.found.len(), mistakes.maybe_more);
+    for fault in mistakes.found {
+        let place = fault.line.map(|line| format!(":{line}")).unwrap_or_default();
+        let text = render(&fault.failure.into());
+        printer.error(format!("{}{place}: {}", config.display(), text.strip_prefix("error: ").unwrap_or(&text)));
     }
+    for warning in &warnings {
+        printer.warn(warning);
+    }
+    if is_sound {
+        printer.line(format!("{} is usable; the stages of the next jobs read it as it is", config.display()));
+    }
+    conclude(count, maybe_more, config)
 }
 
-fn mistakes(count: &str, config: &Path) -> anyhow::Error {
-    Failure::system(format!("{count} in the operator's file {}", config.display()))
-        .hint("no job starts until they are mended; `docs/CONFIG.md` lists every key with its section and its type")
-        .into()
+fn tell_as_json(mistakes: FileMistakes, warnings: Vec<String>, config: &Path, printer: &Printer) -> anyhow::Result<()> {
+    let (count, maybe_more) = (mistakes.found.len(), mistakes.maybe_more);
+    let mistake = |fault: FileMistake| Mistake {
+        line: fault.line,
+        message: fault.failure.message().to_owned(),
+        hints: fault.failure.hints().to_vec(),
+    };
+    let mistakes = mistakes.found.into_iter().map(mistake).collect();
+    let text = serde_json::to_string(&Found { file: config.display().to_string(), mistakes, maybe_more, warnings })?;
+    printer.write_data(format!("{}\n", plain::json(&text)).as_bytes())?;
+    conclude(count, maybe_more, config)
+}
+
+fn conclude(count: usize, maybe_more: bool, config: &Path) -> anyhow::Result<()> {
+    let words = match count {
+        0 => return Ok(()),
+        1 => "one mistake".to_owned(),
+        count => format!("{count} mistakes"),
+    };
+    let failure = Failure::system(format!("{words} in the operator's file {}", config.display()))
+        .hint("no job starts until they are mended; `docs/CONFIG.md` lists every key with its section and its type");
+    let more = "call `config check` again then: these mistakes may hide others";
+    Err(if maybe_more { failure.hint(more) } else { failure }.into())
 }
 
 /// What on this host does not go with the file. The runner's user may differ from the caller.
@@ -85,7 +104,7 @@ fn warnings(config: &Path, settings: &Settings) -> Vec<String> {
     let audit = settings.audit.file.as_deref().map(|file| ("audit.file", file));
     for (key, file) in [log, audit].into_iter().flatten() {
         let is_missing = !file.exists();
-        let opened = if is_missing { can_make(file) } else { File::options().append(true).open(file).map(|_| ()) };
+        let opened = if is_missing { can_make(file) } else { files::open_to_append(file, 0o600).map(drop) };
         if let Err(error) = opened {
             warnings.push(format!("this user cannot append to `{key}`, {}: {error}", file.display()));
         }
@@ -95,6 +114,16 @@ fn warnings(config: &Path, settings: &Settings) -> Vec<String> {
         && let Err(error) = can_make(file)
     {
         warnings.push(format!("this user cannot make files beside `metrics.file`, {}: {error}", file.display()));
+    }
+    let state_dir = &settings.runner.state_dir;
+    let folders = ["", "sessions", "jobs", "metrics"].map(|name| state_dir.join(name));
+    for folder in folders.iter().filter(|folder| folder.exists()) {
+        if let Err(error) = can_make(&folder.join("file")) {
+            let folder = folder.display();
+            warnings.push(format!(
+                "this user cannot make files in {folder}, of `runner.state_dir`, which all stages have to: {error}"
+            ));
+        }
     }
     warnings
 }

@@ -1,14 +1,14 @@
 //! Where each value of the settings comes from: a line of the file, a variable of the environment, or the program. Pure.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::base::plain::{HIDDEN, without_password};
 use crate::config::env::Environment;
 use crate::config::key_lines;
 use crate::config::settings::Settings;
-
-/// In place of a value that is not shown.
-pub(super) const HIDDEN: &str = "(hidden)";
 
 /// One key.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -41,22 +41,18 @@ const VARIABLES: [(&str, &[&str]); 5] = [
 pub(super) fn all(text: &str, settings: &Settings, env: &Environment) -> serde_json::Result<Vec<KeyValue>> {
     let mut adopted = settings.clone();
     adopted.adopt_endpoint(env);
-    let of_file = key_lines::values(text);
-    let mut found: Vec<KeyValue> = Vec::new();
-    for (key, value, line) in &of_file {
-        let origin = line.map_or(Origin::Default, Origin::Line);
-        found.push(KeyValue { key: key.clone(), value: shown(key, serde_json::to_value(value)?), origin });
+    let mut found: BTreeMap<String, (Value, Origin)> = BTreeMap::new();
+    for (key, value, line) in key_lines::values(text) {
+        let value = shown(&key, serde_json::to_value(value)?);
+        found.insert(key, (value, Origin::Line(line)));
     }
     let (mut before, mut after) = (Vec::new(), Vec::new());
     flatten(String::new(), serde_json::to_value(settings)?, &mut before);
     flatten(String::new(), serde_json::to_value(&adopted)?, &mut after);
     for ((key, value), (_, effective)) in before.into_iter().zip(after) {
-        let is_there = |found: &KeyValue| {
-            found.key == key || found.key.starts_with(&format!("{key}[")) || found.key.starts_with(&format!("{key}."))
-        };
         let of_rule = key.starts_with("rules[") || key.starts_with("secrets.allow[");
         let is_changed = value != effective;
-        if of_rule || (found.iter().any(is_there) && !is_changed) {
+        if of_rule || (!is_changed && is_there(&found, &key)) {
             continue;
         }
         let variable = VARIABLES.iter().find(|(name, _)| *name == key);
@@ -66,11 +62,16 @@ pub(super) fn all(text: &str, settings: &Settings, env: &Environment) -> serde_j
             Some(name) if key == "aws.region" => (env.get(name).into(), Origin::Variable(name)),
             _ => (value, Origin::Default),
         };
-        found.retain(|found| found.key != key);
-        found.push(KeyValue { value: shown(&key, value), key, origin });
+        let value = shown(&key, value);
+        found.insert(key, (value, origin));
     }
-    found.sort_by(|one, other| one.key.cmp(&other.key));
-    Ok(found)
+    Ok(found.into_iter().map(|(key, (value, origin))| KeyValue { key, value, origin }).collect())
+}
+
+/// `true` when the key is there, or one in it.
+fn is_there(found: &BTreeMap<String, (Value, Origin)>, key: &str) -> bool {
+    let begins = |start: String| found.range(start.clone()..).next().is_some_and(|(key, _)| key.starts_with(&start));
+    found.contains_key(key) || begins(format!("{key}[")) || begins(format!("{key}."))
 }
 
 fn flatten(key: String, value: Value, found: &mut Vec<(String, Value)>) {
@@ -97,17 +98,6 @@ fn shown(key: &str, value: Value) -> Value {
         Value::String(text) => without_password(&text).into(),
         Value::Array(items) => items.into_iter().map(|item| shown(key, item)).collect(),
         value => value,
-    }
-}
-
-/// `https://user:password@host/` as `https://(hidden)@host/`.
-fn without_password(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
-    let end = rest.find('/').unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(end);
-    match authority.rsplit_once('@') {
-        Some((_, host)) => format!("{scheme}://{HIDDEN}@{host}{path}"),
-        None => text.to_owned(),
     }
 }
 

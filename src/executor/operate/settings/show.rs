@@ -36,7 +36,7 @@ pub(super) fn run(args: &ShowArgs, config: &Path, env: &Environment, printer: &P
     let values = origin::all(&text, &settings, env)?;
     if args.json {
         let text = serde_json::to_string(&Shown { file: config.display().to_string(), values: &values })?;
-        printer.write_data(format!("{text}\n").as_bytes())?;
+        printer.write_data(format!("{}\n", plain::json(&text)).as_bytes())?;
         return Ok(());
     }
     let mut lines = String::new();

@@ -34,7 +34,7 @@ pub(super) async fn show(viewed: &ViewedHost<'_>, words: &str, lines: usize, jso
             Err(why) => (None, Some(why)),
         };
         let text = serde_json::to_string(&Details { row: &row, last_lines, no_lines })?;
-        printer.write_data(format!("{text}\n").as_bytes())?;
+        printer.write_data(format!("{}\n", plain::json(&text)).as_bytes())?;
         return Ok(());
     }
     let mut text = String::new();

@@ -9,6 +9,9 @@ use crate::cloud::Connect;
 use crate::config::settings::Settings;
 use crate::ui::Printer;
 
+/// Most sessions that a hint names.
+const NAMED: usize = 10;
+
 pub(super) struct ViewedHost<'a> {
     pub(super) settings: &'a Settings,
     pub(super) connect: &'a dyn Connect,
@@ -34,9 +37,11 @@ impl ViewedHost<'_> {
                 .hint("`sagemaker-executor status` lists the jobs that have not ended, with their numbers and sessions")
                 .into()),
             count => {
-                let names: Vec<_> = found.iter().map(|row| format!("`{}`", row.session)).collect();
+                let names: Vec<_> = found.iter().take(NAMED).map(|row| format!("`{}`", row.session)).collect();
+                let more = count.saturating_sub(NAMED);
+                let more = if more == 0 { String::new() } else { format!(" and {more} more") };
                 Err(Failure::user(format!("{count} jobs on this host are called `{words}`"))
-                    .hint(format!("name one of the sessions {}", names.join(", ")))
+                    .hint(format!("name one of the sessions {}{more}", names.join(", ")))
                     .into())
             }
         }

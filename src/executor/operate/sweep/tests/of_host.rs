@@ -60,6 +60,33 @@ async fn a_lease_that_another_host_renews_keeps_a_session_of_this_boot() {
     assert!(host.sweep(Some(Duration::ZERO), false).await.0.contains("Ended") && account.is_stopped(DEAD));
 }
 
+/// Files of root in the directory of another user would stop that user's stages.
+#[test]
+fn root_does_not_sweep_for_another_user() {
+    assert!(is_foreign(0, Some(993), None) && is_foreign(0, Some(993), Some(993)));
+    assert!(!is_foreign(0, Some(0), Some(0)) && !is_foreign(0, None, None), "the stages run as root, or none has run");
+    assert!(!is_foreign(0, Some(993), Some(0)), "a runner that is root, in the directory that a package made");
+    assert!(!is_foreign(993, Some(993), Some(993)) && !is_foreign(993, Some(0), None));
+    let folder = tempfile::tempdir().unwrap();
+    let owner = std::os::unix::fs::MetadataExt::uid(&folder.path().metadata().unwrap());
+    assert_eq!(check_user(folder.path(), 0).is_err(), owner != 0);
+}
+
+/// A note that a power failure damaged is counted once its job is over.
+#[tokio::test(start_paused = true)]
+async fn a_note_that_cannot_be_read_does_not_stay() {
+    let account = Account::new();
+    let host = account.host(Duration::ZERO);
+    let jobs = host.dir.path().join("state/jobs");
+    std::fs::create_dir_all(&jobs).unwrap();
+    let note = jobs.join(format!("{DEAD}.json"));
+    std::fs::write(&note, "").unwrap();
+    host.sweep(Some(HOUR), true).await;
+    assert!(note.exists());
+    host.sweep(Some(Duration::ZERO), false).await;
+    assert!(!note.exists());
+}
+
 /// Without S3 the locks and the time since boot are enough.
 #[tokio::test(start_paused = true)]
 async fn a_session_of_this_boot_is_ended_without_the_time_of_s3() {
