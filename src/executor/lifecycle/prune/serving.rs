@@ -170,7 +170,9 @@ impl PruneRun<'_> {
             let left = self.end_turn(ThingKind::Model, &mut queue, &turn, &going, |one| &one.name, delete).await;
             // Those that come again may go later.
             let going: BTreeSet<_> = going.into_iter().map(|(name, _)| name).collect();
-            for name in going.iter().filter(|name| !left.has(name)) {
+            // In a dry run they are still there.
+            let is_dry = self.is_dry;
+            for name in going.iter().filter(|name| !is_dry && !left.has(name)) {
                 self.late.lost_model(name);
             }
             known.retain(|name, _| left.failed.contains(name) || !going.contains(name));
