@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use aws_sdk_sagemaker::types::{EndpointConfigSortKey, OrderKey, VpcConfig};
 use executor::cloud::{
-    CloudError, CloudErrorKind, ComponentParts, EndpointChange, EndpointConfiguration, EndpointSight, ModelEndpoints,
-    ModelParts, NewEndpoint, ServedKind, ServedModel, ServingSummary,
+    CloudError, CloudErrorKind, ComponentParts, ConfigurationModels, EndpointChange, EndpointConfiguration,
+    EndpointSight, ModelEndpoints, ModelParts, NewEndpoint, ServedKind, ServedModel, ServingSummary,
 };
 
 use super::clients::Clients;
@@ -130,12 +131,15 @@ impl ModelEndpoints for AwsEndpoints {
         Ok(names)
     }
 
-    async fn models_of(&self, config: &str) -> Result<Option<Vec<String>>, CloudError> {
+    async fn models_of(&self, config: &str) -> Result<Option<ConfigurationModels>, CloudError> {
         let call = self.call("look at", "endpoint configuration", config, "sagemaker:DescribeEndpointConfig");
         match self.clients.sagemaker().describe_endpoint_config().endpoint_config_name(config).send().await {
             Ok(reply) => {
-                let variants = reply.production_variants().iter().chain(reply.shadow_production_variants());
-                Ok(Some(variants.filter_map(|variant| variant.model_name.clone()).collect()))
+                let variants = || reply.production_variants().iter().chain(reply.shadow_production_variants());
+                Ok(Some(ConfigurationModels {
+                    names: variants().filter_map(|variant| variant.model_name.clone()).collect(),
+                    lacks_one: variants().any(|variant| variant.model_name.is_none()),
+                }))
             }
             Err(error) => unless_absent(call.failed(&error)).map(|()| None),
         }
@@ -147,10 +151,14 @@ impl ModelEndpoints for AwsEndpoints {
 
     async fn listing(&self, kind: ServedKind, containing: &str) -> Result<Vec<ServingSummary>, CloudError> {
         match kind {
-            ServedKind::Model => listing::models(&self.clients, containing).await,
+            ServedKind::Model => listing::models(&self.clients, containing, None).await,
             ServedKind::Configuration => listing::configs(&self.clients, containing).await,
             ServedKind::Endpoint => listing::endpoint_summaries(&self.clients, containing).await,
         }
+    }
+
+    async fn models_after(&self, time: SystemTime) -> Result<Vec<ServingSummary>, CloudError> {
+        listing::models(&self.clients, "", Some(time)).await
     }
 
     async fn components(&self, endpoint: &str) -> Result<ComponentParts, CloudError> {

@@ -19,6 +19,21 @@ impl Connection {
     /// # Errors
     /// Those of the calls; a list with too many pages or bytes, or whose pages go in a circle.
     pub(super) async fn list<T: DeserializeOwned>(&self, call: &GitLabCall, url: &Url) -> Result<Vec<T>, GitLabError> {
+        match self.begin(call, url).await? {
+            (all, None) => Ok(all),
+            (_, Some(what)) => Err(call.error(GitLabErrorKind::Invalid, &format!("the list {what}"))),
+        }
+    }
+
+    /// The objects of a list as far as it may be read, and what is too much of it.
+    ///
+    /// # Errors
+    /// Those of the calls, and pages that go in a circle.
+    pub(super) async fn begin<T: DeserializeOwned>(
+        &self,
+        call: &GitLabCall,
+        url: &Url,
+    ) -> Result<(Vec<T>, Option<String>), GitLabError> {
         let (mut all, mut bytes, mut page) = (Vec::new(), 0, 1);
         for _ in 0..MOST_PAGES {
             let mut of_page = url.clone();
@@ -26,18 +41,17 @@ impl Connection {
             let answer = self.get(call, &of_page).await?;
             bytes += answer.body.len();
             if bytes > MOST_ANSWER {
-                let text = format!("the list is larger than {} MiB", MOST_ANSWER >> 20);
-                return Err(call.error(GitLabErrorKind::Invalid, &text));
+                return Ok((all, Some(format!("is larger than {} MiB", MOST_ANSWER >> 20))));
             }
             let found: Vec<T> = answer.read(call)?;
             let next = next_page(&answer.headers, page, found.len()).map_err(|what| call.odd(what))?;
             all.extend(found);
             match next {
                 Some(next) => page = next,
-                None => return Ok(all),
+                None => return Ok((all, None)),
             }
         }
-        Err(call.error(GitLabErrorKind::Invalid, &format!("the list has more than {MOST_PAGES} pages")))
+        Ok((all, Some(format!("has more than {MOST_PAGES} pages"))))
     }
 }
 

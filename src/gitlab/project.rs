@@ -9,7 +9,8 @@ use reqwest::{Method, Url};
 use serde_json::{Value, json};
 
 use super::answers::{
-    CommitAnswer, NoteAnswer, PackageAnswer, PackageFileAnswer, ReleaseAnswer, TagAnswer, UserAnswer,
+    CommitAnswer, JobAnswer, NoteAnswer, PackageAnswer, PackageFileAnswer, ProjectAnswer, ReleaseAnswer, TagAnswer,
+    UserAnswer,
 };
 use super::connection::Connection;
 use super::errors::GitLabCall;
@@ -129,14 +130,42 @@ impl GitLabApi for HttpProject {
         Ok(files)
     }
 
+    async fn project_path(&self) -> Result<Option<String>, GitLabError> {
+        let refused = |error: &GitLabError| {
+            use GitLabErrorKind::{Denied, NotFound, Unauthenticated};
+            matches!(error.kind, NotFound | Unauthenticated | Denied)
+        };
+        let call = self.connection.call(format!("read project {}", self.project));
+        match self.connection.get(&call, &self.url(&[])).await {
+            Ok(answer) => return Ok(Some(answer.read::<ProjectAnswer>(&call)?.path_with_namespace)),
+            Err(error) if refused(&error) => {}
+            Err(error) => return Err(error),
+        }
+        // A job's own token may ask for its job alone.
+        let call = self.connection.call("read the job of the token".to_owned());
+        match self.connection.get(&call, &self.connection.url(&["job"])).await {
+            Ok(answer) => {
+                let api = self.connection.url(&[]).to_string();
+                let server = api.trim_end_matches('/').trim_end_matches("/api/v4");
+                answer.read::<JobAnswer>(&call)?.path(&call, &self.project, server).map(Some)
+            }
+            Err(error) if refused(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn packages(&self, name: &str) -> Result<Vec<GenericPackage>, GitLabError> {
         let call = self.connection.call(format!("list packages named {name}"));
         let mut url = self.url(&["packages"]);
-        url.query_pairs_mut().append_pair("package_type", "generic").append_pair("package_name", name);
-        let listed: Vec<PackageAnswer> = self.connection.list(&call, &url).await?;
+        url.query_pairs_mut()
+            .append_pair("package_type", "generic")
+            .append_pair("package_name", name)
+            .append_pair("order_by", "created_at")
+            .append_pair("sort", "asc");
+        let (listed, _) = self.connection.begin::<PackageAnswer>(&call, &url).await?;
         // GitLab searches for parts of names.
         let meant = listed.into_iter().filter(|package| package.package_type == "generic" && package.name == name);
-        Ok(meant.filter_map(PackageAnswer::package).collect())
+        meant.filter_map(|package| package.package(&call).transpose()).collect()
     }
 
     async fn delete_package(&self, id: u64) -> Result<(), GitLabError> {

@@ -8,8 +8,8 @@ use aws_sdk_sagemaker::operation::describe_endpoint_config::DescribeEndpointConf
 use aws_sdk_sagemaker::operation::describe_model::DescribeModelOutput;
 use aws_sdk_sagemaker::primitives::DateTime;
 use aws_sdk_sagemaker::types::{
-    AsyncInferenceConfig, ContainerDefinition, EndpointStatus, ProductionVariant, ProductionVariantStatus,
-    VariantStatus,
+    AsyncInferenceConfig, ContainerDefinition, DeployedImage, EndpointStatus, ProductionVariant,
+    ProductionVariantStatus, VariantStatus,
 };
 use executor::base::plain;
 use executor::cloud::{
@@ -112,6 +112,7 @@ fn asynchronous(config: AsyncInferenceConfig) -> Option<AsynchronousOutput> {
 
 pub(super) fn endpoint(name: &str, reply: DescribeEndpointOutput) -> EndpointSight {
     let time = |time: Option<DateTime>| time.and_then(|time| SystemTime::try_from(time).ok());
+    let images = images(&reply);
     let pending = reply.pending_deployment_summary;
     let (pending_config, pending_variants) =
         pending.map(|pending| (pending.endpoint_config_name, pending.production_variants)).unwrap_or_default();
@@ -142,10 +143,23 @@ pub(super) fn endpoint(name: &str, reply: DescribeEndpointOutput) -> EndpointSig
                 desired_instances: number(one.desired_instance_count),
             })
             .collect(),
+        images,
         failure: reply.failure_reason.map(|reason| plain::line(&reason, LONGEST_TEXT)),
         created: time(reply.creation_time),
         modified: time(reply.last_modified_time),
     }
+}
+
+/// Images of all variants, as they were named and by digest.
+fn images(reply: &DescribeEndpointOutput) -> Vec<String> {
+    let pending = reply.pending_deployment_summary();
+    let pending_variants =
+        pending.into_iter().flat_map(|one| one.production_variants().iter().chain(one.shadow_production_variants()));
+    let deployed = reply.production_variants().iter().chain(reply.shadow_production_variants());
+    let deployed = deployed.flat_map(|variant| variant.deployed_images().iter());
+    let all = deployed.chain(pending_variants.flat_map(|variant| variant.deployed_images().iter()));
+    let named = |image: &DeployedImage| [image.specified_image.clone(), image.resolved_image.clone()];
+    all.flat_map(named).flatten().collect()
 }
 
 /// The last status of a variant, with its message.

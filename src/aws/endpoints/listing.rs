@@ -33,10 +33,15 @@ fn time(time: Option<DateTime>) -> Option<SystemTime> {
     time.and_then(|time| SystemTime::try_from(time).ok())
 }
 
-pub(super) async fn models(clients: &Clients, containing: &str) -> Result<Vec<ServingSummary>, CloudError> {
+pub(super) async fn models(
+    clients: &Clients,
+    containing: &str,
+    after: Option<SystemTime>,
+) -> Result<Vec<ServingSummary>, CloudError> {
     let call = clients.call("list", "the models".to_owned(), "sagemaker:ListModels");
     let request = clients.sagemaker().list_models().set_name_contains(part(containing)).max_results(PAGE);
     let request = request.sort_by(ModelSortKey::CreationTime).sort_order(OrderKey::Descending);
+    let request = request.set_creation_time_after(after.map(DateTime::from));
     let mut pages = request.into_paginator().send();
     let mut found = Vec::new();
     while let Some(page) = pages.next().await {

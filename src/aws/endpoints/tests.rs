@@ -113,7 +113,8 @@ async fn all_endpoints_and_their_models_are_found() {
     let variants = r#"{"ProductionVariants":[{"ModelName":"m-1"},{"ModelName":"m-2"},{"VariantName":"v"}],
         "ShadowProductionVariants":[{"ModelName":"m-3"}]}"#;
     stub.push(reply(200, variants));
-    assert_eq!(port.models_of("c").await.unwrap().unwrap(), ["m-1", "m-2", "m-3"]);
+    let models = port.models_of("c").await.unwrap().unwrap();
+    assert_eq!((models.names.as_slice(), models.lacks_one), (&["m-1", "m-2", "m-3"].map(str::to_owned)[..], true));
     stub.push(reply(400, r#"{"__type":"ValidationException","message":"Could not find endpoint configuration"}"#));
     assert_eq!(port.models_of("c").await.unwrap(), None);
 }

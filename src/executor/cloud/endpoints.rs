@@ -26,14 +26,16 @@ pub trait ModelEndpoints: Send + Sync {
     async fn delete_config(&self, name: &str) -> Result<(), CloudError>;
     /// Names of configurations that contain this text, newest first: all pages.
     async fn configs(&self, containing: &str) -> Result<Vec<String>, CloudError>;
-    /// Names of all models of a configuration, those of shadow variants too; `None` when it does not exist.
-    async fn models_of(&self, config: &str) -> Result<Option<Vec<String>>, CloudError>;
+    /// The models of a configuration; `None` when it does not exist.
+    async fn models_of(&self, config: &str) -> Result<Option<ConfigurationModels>, CloudError>;
     /// What the inference components of an endpoint serve; nothing when it has none or does not exist.
     async fn components(&self, endpoint: &str) -> Result<ComponentParts, CloudError>;
     /// Names of all endpoints: all pages.
     async fn all_endpoints(&self) -> Result<Vec<String>, CloudError>;
     /// Everything of this kind whose name contains the text, newest first: all pages.
     async fn listing(&self, kind: ServedKind, containing: &str) -> Result<Vec<ServingSummary>, CloudError>;
+    /// The models that were made after this time, newest first: all pages. Those of the time itself may be missing.
+    async fn models_after(&self, time: SystemTime) -> Result<Vec<ServingSummary>, CloudError>;
     /// `None` when it does not exist.
     async fn endpoint(&self, name: &str) -> Result<Option<EndpointSight>, CloudError>;
     /// `Exists` when the name is taken, `Quota` and `Capacity` as their names say.
@@ -90,6 +92,14 @@ pub struct ModelParts {
     pub images: Vec<String>,
     /// ARNs of versions in a registry.
     pub packages: Vec<String>,
+}
+
+/// Models of a configuration, of all its variants, those for shadows too.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConfigurationModels {
+    pub names: Vec<String>,
+    /// A variant has no model: inference components bring theirs.
+    pub lacks_one: bool,
 }
 
 /// The names in the inference components of an endpoint.
@@ -205,6 +215,8 @@ pub struct EndpointSight {
     /// The configuration of the deployment that is under way.
     pub pending_config: Option<String>,
     pub pending_variants: Vec<VariantSight>,
+    /// Images of all variants, of the pending and the shadow ones too, as they were named and by digest. None before they are deployed.
+    pub images: Vec<String>,
     /// AWS's words about the last failure.
     pub failure: Option<String>,
     pub created: Option<SystemTime>,

@@ -48,9 +48,9 @@ pub use encryption_keys::{EncryptionKeys, KeySight};
 pub use ended_jobs::{EndedJob, EndedJobs};
 pub use endpoint_logs::EndpointLogs;
 pub use endpoints::{
-    AsynchronousOutput, ComponentParts, EndpointChange, EndpointConfiguration, EndpointSight, EndpointState,
-    ModelEndpoints, ModelParts, ModelSource, NewEndpoint, RolloutSpec, ServedKind, ServedModel, ServingSummary,
-    TrafficShift, VariantCapacity, VariantSight,
+    AsynchronousOutput, ComponentParts, ConfigurationModels, EndpointChange, EndpointConfiguration, EndpointSight,
+    EndpointState, ModelEndpoints, ModelParts, ModelSource, NewEndpoint, RolloutSpec, ServedKind, ServedModel,
+    ServingSummary, TrafficShift, VariantCapacity, VariantSight,
 };
 pub use error::{CloudError, CloudErrorKind, Parameter};
 pub use identity::{CallerIdentity, CredentialSight};

@@ -106,6 +106,8 @@ pub struct NewRelease {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Release {
     pub tag: String,
+    /// Its title.
+    pub name: String,
     pub commit: String,
     pub description: String,
     pub links: Vec<ReleaseLink>,
@@ -136,7 +138,10 @@ pub struct Note {
 pub trait GitLabApi: Send + Sync {
     /// All files of this name and version of the package, of all uploads, the oldest first. Empty without such a package.
     async fn package_files(&self, place: &PackageFilePlace) -> Result<Vec<PackageFile>, GitLabError>;
-    /// All generic packages of this name, in no order.
+    /// The path of the project, `group/project`; `None` when the token may not ask.
+    async fn project_path(&self) -> Result<Option<String>, GitLabError>;
+    /// The generic packages of this name, the oldest first. GitLab finds parts of names too: of more than ten thousand that it finds the
+    /// rest is left out.
     async fn packages(&self, name: &str) -> Result<Vec<GenericPackage>, GitLabError>;
     /// Deletes a package with its files. One that does not exist is no error.
     async fn delete_package(&self, id: u64) -> Result<(), GitLabError>;

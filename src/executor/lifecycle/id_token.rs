@@ -86,6 +86,11 @@ impl JobIdToken {
         }
     }
 
+    /// The number of the job's project in GitLab.
+    pub(crate) fn project_number(&self) -> Option<String> {
+        self.text("project_id")
+    }
+
     /// The id of the key that signed it.
     pub(crate) fn key_id(&self) -> Option<&str> {
         self.header.get("kid")?.as_str()

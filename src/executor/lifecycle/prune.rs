@@ -1,6 +1,7 @@
 //! `sagemaker-executor prune`: deletes what deployments, candidates and training jobs of the project left, when nothing refers to it.
 
 mod decide;
+mod late;
 mod references;
 mod registry;
 mod run;
@@ -9,7 +10,7 @@ mod sight;
 mod things;
 mod turns;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,7 +31,9 @@ use super::output::{self, Data, OutputArgs};
 use super::target::{ProjectTarget, TargetArgs};
 use crate::base::exit_codes;
 use crate::base::failure::Failure;
+use crate::base::plain;
 use crate::base::signals::Cancellation;
+use crate::gitlab::api::GitLabErrorKind;
 
 /// Seconds of a day.
 const DAY: u64 = 24 * 60 * 60;
@@ -127,13 +130,18 @@ pub async fn run(inputs: &CommandInputs, args: PruneArgs, _: Cancellation) -> an
     target.require_bucket()?;
     target.access.deletes_once = true;
     args.identity.token(inputs, &target)?.map(|token| target.work_as(token));
-    let rules = rules(&args, &target, inputs)?;
+    let rules = rules(&args, &target, &text, inputs)?;
+    let is_proven = is_project_of_token(&args, inputs)?;
     let scope = scope(&args, &target, &text, inputs);
     let gitlab = gitlab(&args, inputs)?.map(|project| project.connect(inputs)).transpose()?;
     target.check_account(inputs).await?;
-    let ports = PrunePorts::connect(inputs, &target, gitlab).await?;
+    let mut ports = PrunePorts::connect(inputs, &target, gitlab).await?;
+    let doubt = if is_proven { None } else { doubt_of_project(&mut ports, &rules.project).await? };
     let is_dry = args.dry_run.unwrap_or_else(|| is_of_request(inputs));
     let mut run = PruneRun::new(&ports, &rules, &scope, &inputs.printer, is_dry);
+    if let Some(doubt) = doubt {
+        run.unread_text(PruneSource::Releases, &doubt.text, doubt.may_pass);
+    }
     run.carry_out().await;
     let (things, failures) = (run.things, run.failures);
     let data = PruneData {
@@ -176,17 +184,83 @@ fn verdict(failures: &[PruneFailure]) -> anyhow::Result<()> {
     Err(Failure::system(text).hint(hint).into())
 }
 
-fn rules(args: &PruneArgs, target: &ProjectTarget, inputs: &CommandInputs) -> Result<PruneRules, Failure> {
+/// Tells whether the id token of the job names the project by the number with which GitLab is asked.
+///
+/// # Errors
+/// It names another one.
+fn is_project_of_token(args: &PruneArgs, inputs: &CommandInputs) -> Result<bool, Failure> {
+    let claimed = args.identity.claims(&inputs.env).and_then(|claims| claims.project_number());
+    let (Some(claimed), Some(asked)) = (claimed, inputs.env.get("CI_PROJECT_ID")) else { return Ok(false) };
+    if claimed == asked.trim() {
+        return Ok(true);
+    }
+    Err(of_another_project("the id token is of the project with another number"))
+}
+
+/// Asks GitLab whether its project is this one. When the answer is not known nothing is asked of GitLab any more, and the reason is returned.
+///
+/// # Errors
+/// It is another project.
+async fn doubt_of_project(ports: &mut PrunePorts, project: &str) -> Result<Option<PruneFailure>, Failure> {
+    let Some(gitlab) = &ports.gitlab else { return Ok(None) };
+    let doubt = match gitlab.project_path().await {
+        Ok(Some(path)) if path == project => return Ok(None),
+        Ok(Some(path)) => {
+            let path = plain::line(&path, 300);
+            return Err(of_another_project(&format!("GitLab knows `CI_PROJECT_ID` as {path}")));
+        }
+        Ok(None) => {
+            let text = "the token may not ask GitLab which project `CI_PROJECT_ID` is: give the job an id token, or use a token with `read_api`";
+            PruneFailure { text: text.to_owned(), may_pass: false }
+        }
+        Err(error) => PruneFailure { may_pass: error.kind == GitLabErrorKind::Throttled, text: error.to_string() },
+    };
+    ports.gitlab = None;
+    Ok(Some(doubt))
+}
+
+fn of_another_project(what: &str) -> Failure {
+    Failure::user(format!("`CI_PROJECT_ID` is not the number of the project whose things are deleted: {what}"))
+        .hint("run the command in a job of the project, and set neither `CI_PROJECT_ID` nor `CI_PROJECT_PATH`")
+}
+
+/// Fails when tags do not tell the project or the environment from another one.
+fn check_names(project: &str, environment: &str, text: &ManifestText) -> Result<(), Failure> {
+    if tag_value(project) != project {
+        let text = format!("the path of the project is no value of a tag of AWS: {}", plain::line(project, 300));
+        return Err(
+            Failure::user(text).hint("such a project cannot be told from others by its tags: it has no `prune`")
+        );
+    }
+    let is_same = |name: &&String| *name != environment && tag_value(name) == tag_value(environment);
+    match text.environments().iter().find(is_same) {
+        None => Ok(()),
+        Some(other) => {
+            let [own, other] = [environment, other].map(|name| plain::line(name, 200));
+            let text = format!("the environments `{own}` and `{other}` of the manifest have one value in tags");
+            Err(Failure::user(text).hint("name them so that they differ in letters, digits, spaces or `_.:/=+-@`"))
+        }
+    }
+}
+
+fn rules(
+    args: &PruneArgs,
+    target: &ProjectTarget,
+    text: &ManifestText,
+    inputs: &CommandInputs,
+) -> Result<PruneRules, Failure> {
     let project = target.pipeline.project.as_deref().ok_or_else(|| {
         Failure::user("the project is not known, and only its own things are deleted")
             .hint("run the command in a job of GitLab CI, or set `CI_PROJECT_PATH` to `group/project`")
     })?;
+    let environment = target.environment.as_deref().unwrap_or_default();
+    check_names(project, environment, text)?;
     Ok(PruneRules {
         now: inputs.clock.now(),
         retention: Duration::from_secs(u64::from(args.retention_days) * DAY),
         keep: usize::try_from(args.keep).unwrap_or(usize::MAX),
         project: tag_value(project),
-        environment: tag_value(target.environment.as_deref().unwrap_or_default()),
+        environment: tag_value(environment),
         project_number: inputs.env.get("CI_PROJECT_ID").filter(|number| is_number(number)).map(str::to_owned),
         is_protected: target.needs_approval(&inputs.env),
         has_prefix: !target.access.prefix.trim_matches('/').is_empty(),
@@ -205,30 +279,47 @@ fn scope(args: &PruneArgs, target: &ProjectTarget, text: &ManifestText, inputs: 
     // The repository of `model.image` may be another project's.
     let of_project = target.manifest.target.account.clone().zip(built);
     let group = model.map(|model| model.group.clone()).filter(|group| !group.is_empty());
-    let (images, unread) = images_of_entries(text, inputs);
+    let entries = ModelEntries::read(text, target.environment.as_deref(), inputs);
+    let own_group = group.as_ref();
     PruneScope {
         repositories: of_project.into_iter().collect(),
-        images: images.into_iter().chain(model.map(|model| model.image.clone())).collect(),
-        unread_entries: unread,
+        images: entries.images.into_iter().chain(model.map(|model| model.image.clone())).collect(),
+        unread_entries: entries.unread,
+        other_groups: entries.groups.into_iter().filter(|other| Some(other) != own_group).collect(),
         generic_package: args.registry_package.clone().or_else(|| group.clone()),
         group,
     }
 }
 
-/// The model's image in the entry of each environment, and the names of those entries that do not tell it: they need variables that this job
-/// does not have.
-fn images_of_entries(text: &ManifestText, inputs: &CommandInputs) -> (Vec<String>, Vec<String>) {
-    let (mut images, mut unread) = (Vec::new(), Vec::new());
-    for name in text.environments() {
-        let reading = text.of(Some(&name), &inputs.env);
-        // Mistakes in other parts do not count here.
-        if reading.findings.iter().any(|finding| finding.key.is_empty() || finding.key.contains("model")) {
-            unread.push(name);
-        } else {
-            images.extend(reading.manifest.model.map(|model| model.image));
+/// The model in the entries of all environments.
+#[derive(Debug, Default)]
+struct ModelEntries {
+    images: Vec<String>,
+    groups: BTreeSet<String>,
+    /// Those that do not tell both: they have variables, whose values may be others in that environment.
+    unread: Vec<String>,
+}
+
+impl ModelEntries {
+    fn read(text: &ManifestText, own: Option<&str>, inputs: &CommandInputs) -> Self {
+        let mut entries = Self::default();
+        for name in text.environments() {
+            let reading = text.of(Some(&name), &inputs.env);
+            // Mistakes in other parts do not count here.
+            let is_wrong =
+                reading.findings.iter().any(|finding| finding.key.is_empty() || finding.key.contains("model"));
+            let has_variable =
+                Some(name.as_str()) != own && ["image", "group"].iter().any(|key| text.has_variable(&name, key));
+            if let Some(model) = reading.manifest.model {
+                entries.images.extend(Some(model.image).filter(|image| !image.is_empty()));
+                entries.groups.extend(Some(model.group).filter(|group| !group.is_empty()));
+            }
+            if is_wrong || has_variable {
+                entries.unread.push(name);
+            }
         }
+        entries
     }
-    (images, unread)
 }
 
 /// The project in GitLab, with the token of `--token-env`, else the job's own. `None` outside of a job.

@@ -167,6 +167,7 @@ fn release_answer() -> Value {
 fn expected_release() -> Release {
     Release {
         tag: "v/1".to_owned(),
+        name: "One".to_owned(),
         commit: "c0ffee".to_owned(),
         description: "text".to_owned(),
         links: vec![link("a.zip")],

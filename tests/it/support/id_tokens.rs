@@ -49,6 +49,7 @@ impl TokenKey {
             "user_id": user,
             "user_login": format!("user{user}"),
             "project_path": "group/project",
+            "project_id": "42",
             "pipeline_id": "7",
             "job_id": "8",
         }))

@@ -81,6 +81,15 @@ impl MemoryAccount {
         self.inner().service.stored.entry(repository.to_owned()).or_default().push(image);
     }
 
+    /// Gives an image of a repository one more tag.
+    pub fn tag_image(&self, repository: &str, digest: &str, tag: &str) {
+        let stored = &mut self.inner().service.stored;
+        let images = stored.get_mut(repository).into_iter().flatten();
+        for image in images.filter(|image| image.digest == digest) {
+            image.tags.push(tag.to_owned());
+        }
+    }
+
     /// Lets other accounts read a repository.
     pub fn share(&self, repository: &str) {
         self.inner().service.shared.insert(repository.to_owned());

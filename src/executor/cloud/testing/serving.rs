@@ -96,6 +96,11 @@ impl MemoryServing {
         self.inner().service.bad_models.insert(model.to_owned(), alarm.to_owned());
     }
 
+    /// Lets an endpoint tell these images.
+    pub fn set_deployed_images(&self, endpoint: &str, images: &[String]) {
+        self.inner().service.deployed.insert(endpoint.to_owned(), images.to_vec());
+    }
+
     /// Gives an endpoint inference components; its configuration names no model from then on.
     pub fn set_components(&self, endpoint: &str, components: ComponentParts) {
         self.inner().service.components.insert(endpoint.to_owned(), components);

@@ -40,6 +40,10 @@ pub struct ProjectState {
     blind_release_looks: usize,
     /// Commits that the project does not have.
     absent_commits: Vec<String>,
+    /// The project's path, when a test sets it.
+    path: Option<String>,
+    /// The token may not ask for the path.
+    hides_path: bool,
     /// Public documents of the server, by their paths.
     documents: BTreeMap<String, Vec<u8>>,
 }
@@ -63,6 +67,13 @@ impl MemoryGitLab {
     /// Shows a public document at a path of the server.
     pub fn show_document(&self, path: &str, text: &str) {
         self.inner().service.documents.insert(path.to_owned(), text.as_bytes().to_vec());
+    }
+
+    /// The project has this path, or the token may not ask for it.
+    pub fn set_path(&self, path: Option<&str>) {
+        let service = &mut self.inner().service;
+        service.hides_path = path.is_none();
+        service.path = path.map(str::to_owned);
     }
 
     /// Takes a commit away.
@@ -149,7 +160,8 @@ fn error(kind: GitLabErrorKind, operation: String, message: &str) -> GitLabError
 
 fn release_of(new: &NewRelease, commit: String) -> Release {
     let url = Some(format!("https://gitlab.example.com/group/project/-/releases/{}", new.tag));
-    Release { tag: new.tag.clone(), commit, description: new.description.clone(), links: new.links.clone(), url }
+    let (tag, name) = (new.tag.clone(), new.name.clone());
+    Release { tag, name, commit, description: new.description.clone(), links: new.links.clone(), url }
 }
 
 impl PlannedError for GitLabError {
@@ -181,6 +193,14 @@ impl GitLabApi for MemoryGitLab {
             Ok(meant.map(|(_, file, _)| file.clone()).collect())
         };
         self.call("package_files", &place.to_string(), act).await
+    }
+
+    async fn project_path(&self) -> Result<Option<String>, GitLabError> {
+        let act = |project: &mut ProjectState| {
+            let path = project.path.clone().unwrap_or_else(|| "group/project".to_owned());
+            Ok(Some(path).filter(|_| !project.hides_path))
+        };
+        self.call("project_path", "", act).await
     }
 
     async fn packages(&self, name: &str) -> Result<Vec<GenericPackage>, GitLabError> {

@@ -96,6 +96,7 @@ mod tests {
             variants: Vec::new(),
             pending_config: Some("wine-2".to_owned()),
             pending_variants: vec![variant],
+            images: Vec::new(),
             failure: None,
             created: None,
             modified: None,

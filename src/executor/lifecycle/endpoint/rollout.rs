@@ -200,6 +200,7 @@ mod tests {
             variants: Vec::new(),
             pending_config: None,
             pending_variants: Vec::new(),
+            images: Vec::new(),
             failure: None,
             created: Some(at(0)),
             modified: Some(at(modified)),

@@ -84,6 +84,15 @@ impl ManifestText {
         entries.into_iter().flat_map(Map::keys).cloned().collect()
     }
 
+    /// Tells whether a key of `model` has a variable in the entry of this environment, or in the part that all have. Its value may be
+    /// another one in that environment's jobs.
+    pub(crate) fn has_variable(&self, environment: &str, key: &str) -> bool {
+        let Ok((value, _)) = &self.parsed else { return true };
+        let patched = &value["environments"][environment]["patch"]["model"][key];
+        let text = if patched.is_null() { &value["model"][key] } else { patched };
+        text.as_str().is_some_and(|text| text.contains("${"))
+    }
+
     /// Reads the manifest with the entry of `environment` applied. Other entries are not looked at: their variables may have no value
     /// here.
     pub(crate) fn of(&self, environment: Option<&str>, env: &Environment) -> ManifestReading {

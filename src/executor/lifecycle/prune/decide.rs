@@ -27,6 +27,8 @@ const CLOCK_DIGITS: usize = 6;
 const FOLDERS: [&str; 5] = ["models", "deployments", "packages", "metrics", "candidate"];
 /// Begin of the names of candidates.
 const CANDIDATE: &str = "candidate-PR-";
+/// Begin of the names of packages of releases.
+const STABLE: &str = "stable-";
 /// The folder of the bucket for what expires.
 pub(super) const CANDIDATES: &str = "candidate/";
 /// The folder of the bucket with packages, by their SHA-256.
@@ -134,7 +136,12 @@ pub(super) fn model(rules: &PruneRules, references: &References, summary: &Servi
         return ThingVerdict::Foreign;
     }
     // A configuration that stays, because it could not be deleted, needs its model.
-    let blind = references.blind(&[PruneSource::Endpoints, PruneSource::Ledger, PruneSource::Configurations]);
+    let blind = references.blind(&[
+        PruneSource::Endpoints,
+        PruneSource::EndpointModels,
+        PruneSource::Ledger,
+        PruneSource::Configurations,
+    ]);
     let user = references.models.get(&summary.name);
     let user = user.or_else(|| references.stems.get(stem_of_model(&summary.name)?));
     judged(rules, user, blind, summary.created, ThingReason::Unused)
@@ -159,8 +166,13 @@ pub(super) fn listed_version(
         (RegistrationState::Deleting, _) => return ThingVerdict::Stays(ThingReason::NotReady("being deleted")),
         (RegistrationState::Completed | RegistrationState::Failed(_), Approval::Pending | Approval::Rejected) => {}
     }
-    let blind =
-        references.blind(&[PruneSource::Endpoints, PruneSource::Ledger, PruneSource::Models, PruneSource::Releases]);
+    let blind = references.blind(&[
+        PruneSource::Endpoints,
+        PruneSource::EndpointModels,
+        PruneSource::Ledger,
+        PruneSource::Models,
+        PruneSource::Releases,
+    ]);
     judged(rules, references.versions.get(&version.arn), blind, version.created, ThingReason::Unused)
 }
 
@@ -246,6 +258,7 @@ pub(super) fn image(
     }
     let sources = [
         PruneSource::Endpoints,
+        PruneSource::EndpointModels,
         PruneSource::Ledger,
         PruneSource::Models,
         PruneSource::Configurations,
@@ -264,7 +277,7 @@ pub(super) fn generic_package(rules: &PruneRules, references: &References, packa
     if !is_candidate(&package.version) {
         return ThingVerdict::Foreign;
     }
-    let user = references.released(&package.version);
+    let user = references.released(&package.version).or_else(|| references.numbered(package.id));
     let blind = references.blind(&[PruneSource::Releases]);
     match judged(rules, user.as_ref(), blind, package.created, ThingReason::Candidate) {
         ThingVerdict::Goes(_) if references.has_numbered_links => ThingVerdict::Stays(ThingReason::UnnamedLink),
@@ -277,11 +290,25 @@ fn is_candidate(name: &str) -> bool {
     let Some(rest) = name.strip_prefix(CANDIDATE) else { return false };
     let parts: Vec<_> = rest.split('-').collect();
     let [request, commit, time] = parts[..] else { return false };
-    let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let is_time = time.strip_suffix('Z').and_then(|time| time.split_once('T')).is_some_and(|(day, clock)| {
+    let is_commit = commit.len() == COMMIT_DIGITS[0] && is_hex(commit);
+    (request == "none" || is_digits(request)) && is_commit && is_stamp(time)
+}
+
+/// Tells whether the name is that of a file that `package` makes: of a candidate, or `stable-20261129T045233Z.zip`.
+pub(super) fn is_packaged(file: &str) -> bool {
+    let Some(name) = file.strip_suffix(".zip") else { return false };
+    is_candidate(name) || name.strip_prefix(STABLE).is_some_and(is_stamp)
+}
+
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// A time like `20261129T045233Z`.
+fn is_stamp(time: &str) -> bool {
+    time.strip_suffix('Z').and_then(|time| time.split_once('T')).is_some_and(|(day, clock)| {
         day.len() == DAY_DIGITS && clock.len() == CLOCK_DIGITS && is_digits(day) && is_digits(clock)
-    });
-    (request == "none" || is_digits(request)) && commit.len() == COMMIT_DIGITS[0] && is_hex(commit) && is_time
+    })
 }
 
 /// An object below [`CANDIDATES`] or [`PACKAGES`].
@@ -302,10 +329,12 @@ pub(super) fn object(rules: &PruneRules, references: &References, object: &Liste
     };
     let blind = references.blind(&[
         PruneSource::Endpoints,
+        PruneSource::EndpointModels,
         PruneSource::Ledger,
         PruneSource::Models,
         PruneSource::Versions,
         PruneSource::Releases,
+        PruneSource::Manifest,
     ]);
     let released = references.released(name.trim_end_matches(".zip"));
     let user = references.packages.get(sha256).or(released.as_ref());
@@ -316,7 +345,7 @@ pub(super) fn job(rules: &PruneRules, references: &References, job: &EndedJob) -
     if job.has_pool {
         return ThingVerdict::Stays(ThingReason::WarmPool);
     }
-    let blind = references.blind(&[PruneSource::Versions]);
+    let blind = references.blind(&[PruneSource::Versions, PruneSource::Manifest]);
     judged(rules, references.trained(&job.name).as_ref(), blind, job.ended, ThingReason::Ended)
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::decide::is_packaged;
 use super::things::{PruneSource, ThingUser, model_of_config, stem_of_config};
 use crate::cloud::{ModelParts, ModelVersion};
 use crate::gitlab::api::{Release, ReleaseLink};
@@ -14,12 +15,14 @@ pub(super) struct EndpointUse {
     pub(super) configs: Vec<String>,
     /// Those of the configurations, by name, as far as they exist.
     pub(super) models: BTreeMap<String, Option<ModelParts>>,
-    /// Of inference components without a model.
+    /// Those that AWS tells of the endpoint, and of inference components without a model.
     pub(super) images: Vec<String>,
-    /// A configuration names no model.
+    /// It may have inference components.
     pub(super) has_components: bool,
     /// A configuration does not exist.
     pub(super) lacks_config: bool,
+    /// Models or images that it uses are not known.
+    pub(super) is_unknown: bool,
 }
 
 /// Users by the names of what they use.
@@ -43,6 +46,10 @@ pub(super) struct References {
     release_texts: Vec<(String, String)>,
     /// Addresses of the models of versions that stay, with the ARN of each.
     model_data: Vec<(String, String)>,
+    /// Endpoints that exist and have no record of deployments where it was looked for.
+    pub(super) unrecorded: BTreeSet<String>,
+    /// Numbers of packages in GitLab that releases name.
+    package_numbers: BTreeMap<u64, ThingUser>,
     /// A release links to a file of a package without its name.
     pub(super) has_numbered_links: bool,
     /// Sources that could not be read.
@@ -61,6 +68,9 @@ impl References {
         self.models.extend(one.configs.iter().filter_map(|config| Some((model_of_config(config)?, user()))));
         for image in &one.images {
             self.add_image(image, &user());
+        }
+        if one.is_unknown {
+            self.blind.insert(PruneSource::EndpointModels);
         }
         if one.lacks_config {
             // Somebody deleted the configuration of an endpoint that goes on.
@@ -189,19 +199,30 @@ impl References {
         Some(ThingUser::Release(tag.clone()))
     }
 
-    /// A release, by its links and its text.
+    /// The release that names the package of GitLab with this number.
+    pub(super) fn numbered(&self, package: u64) -> Option<ThingUser> {
+        self.package_numbers.get(&package).cloned()
+    }
+
+    /// A release, by its tag, its title, its links and its text.
     pub(super) fn add_release(&mut self, release: &Release) {
         let user = || ThingUser::Release(release.tag.clone());
         let links = release.links.iter().flat_map(|link| [link.name.clone(), decoded(&link.url)]);
-        let texts: Vec<_> = links.chain([release.description.replace('\\', "")]).collect();
+        let description = release.description.replace('\\', "");
+        let own = [description.clone(), decoded(&description), release.tag.clone(), release.name.clone()];
+        let texts: Vec<_> = links.chain(own).collect();
         let text = (release.tag.clone(), texts.join("\n"));
+        for rest in text.1.split("/packages/").skip(1) {
+            let digits = rest.split(|letter: char| !letter.is_ascii_digit()).next().unwrap_or_default();
+            self.package_numbers.extend(digits.parse().ok().map(|number: u64| (number, user())));
+        }
         if !self.release_texts.contains(&text) {
             self.release_texts.push(text);
         }
         // GitLab's pages of a file have a number in place of its name.
-        let is_numbered =
-            |link: &&ReleaseLink| link.url.contains("/package_files/") && link.name.strip_suffix(".zip").is_none();
-        if release.links.iter().any(|link| is_numbered(&link)) {
+        let is_file = |text: &str| decoded(text).contains("/package_files/");
+        let is_numbered = |link: &ReleaseLink| is_file(&link.name) || (is_file(&link.url) && !is_packaged(&link.name));
+        if release.links.iter().any(is_numbered) || is_file(&description) || is_file(&release.name) {
             self.has_numbered_links = true;
         }
         for link in &release.links {
@@ -273,6 +294,7 @@ mod tests {
         let escaped = arn.replace(':', "\\:");
         let release = Release {
             tag: "stable-1".to_owned(),
+            name: String::new(),
             commit: String::new(),
             description: format!("| SHA-256 | `{package}` |\n| Image | `sha256:{image}` |\n| Version | {escaped} |."),
             links: vec![ReleaseLink { name: "stable-1.zip".to_owned(), url: "https://g/x".to_owned() }],

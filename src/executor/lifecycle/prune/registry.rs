@@ -20,13 +20,13 @@ const OBJECTS: usize = 100;
 impl PruneRun<'_> {
     /// Notes what the releases of the project name.
     pub(super) async fn read_releases(&mut self) {
-        let Some(gitlab) = &self.ports.gitlab else {
-            if self.references.blind.insert(PruneSource::Releases) {
-                let text =
-                    "this is no job of GitLab: versions, images and packages stay, because a release may name them";
-                self.printer.warn(text);
-            }
+        if self.references.blind.contains(&PruneSource::Releases) {
             return;
+        }
+        let Some(gitlab) = &self.ports.gitlab else {
+            self.references.blind.insert(PruneSource::Releases);
+            let text = "this is no job of GitLab: versions, images and packages stay, because a release may name them";
+            return self.printer.warn(text);
         };
         match gitlab.releases().await {
             Ok(releases) => {
@@ -38,24 +38,13 @@ impl PruneRun<'_> {
         }
     }
 
-    async fn listed_versions(&self, group: &str) -> Result<Vec<VersionSummary>, CloudError> {
-        let (mut all, mut page) = (Vec::new(), None::<String>);
-        loop {
-            let found = patiently(|| self.ports.registry.versions(group, None, page.clone())).await?;
-            all.extend(found.versions);
-            page = found.next;
-            if page.is_none() {
-                return Ok(all);
-            }
-        }
-    }
-
     pub(super) async fn take_versions(&mut self) {
         let Some(group) = self.scope.group.as_deref() else { return };
-        let listed = match self.listed_versions(group).await {
+        let listed = match self.versions_after(group, 0).await {
             Ok(listed) => listed,
             Err(error) => return self.unread(PruneSource::Versions, &error),
         };
+        self.late.saw_versions(group, &listed);
         let (ports, rules) = (self.ports, self.rules);
         let newest = decide::newest_versions(rules, &listed);
         let judge = |references: &_, one: &VersionSummary| decide::listed_version(rules, references, &newest, one);
@@ -79,6 +68,7 @@ impl PruneRun<'_> {
         while let Some(turn) = queue.next().await {
             self.look_again().await;
             self.read_releases().await;
+            self.look_for_models().await;
             let found = at_once(&turn, async |one| patiently(|| ports.registry.version(&one.arn)).await).await;
             let looks = turn.into_iter().zip(found).collect();
             self.end_versions(&newest, &mut own, looks, &mut queue).await;
@@ -131,18 +121,22 @@ impl PruneRun<'_> {
         }
     }
 
-    pub(super) async fn take_images(&mut self) {
+    /// Notes what the manifest names, for any environment.
+    pub(super) fn note_manifest(&mut self) {
         for image in &self.scope.images {
             self.references.add_image(image, &ThingUser::Manifest);
         }
-        if !self.scope.unread_entries.is_empty() && !self.scope.repositories.is_empty() {
+        if !self.scope.unread_entries.is_empty() {
             self.references.blind.insert(PruneSource::Manifest);
             let names = self.scope.unread_entries.join("`, `");
             self.printer.warn(format!(
-                "images stay: the model's image in the entry `{names}` of the manifest has variables that this job does not have; `validate \
-                 --environment` names them"
+                "images, candidates in `packages/` and training jobs stay: `model.image` or `model.group` has variables in the entry `{names}` of \
+                 the manifest, which may have other values in that environment: write their values into its `patch`"
             ));
         }
+    }
+
+    pub(super) async fn take_images(&mut self) {
         for (account, repository) in self.scope.repositories.clone() {
             self.take_images_of(&account, &repository).await;
         }
@@ -165,8 +159,10 @@ impl PruneRun<'_> {
         while let Some(turn) = queue.next().await {
             self.look_again().await;
             self.read_releases().await;
-            let going: Vec<RepositoryImage> = turn.iter().copied().cloned().collect();
-            let going = self.sorted(ThingKind::Image, &going, |one| &one.digest, judge).into_iter();
+            self.look_for_users().await;
+            self.keep_running().await;
+            let now = self.images_now(account, repository, &turn).await;
+            let going = self.sorted(ThingKind::Image, &now, |one| &one.digest, judge).into_iter();
             let digests: Vec<String> = going.map(|one| one.digest.clone()).collect();
             if digests.is_empty() {
                 continue;
@@ -188,7 +184,25 @@ impl PruneRun<'_> {
         }
     }
 
-    /// Notes the images that training jobs use now. `false` when all of these stay, because other accounts may use them.
+    /// These images with the tags and pulls that they have now.
+    async fn images_now(&mut self, account: &str, repository: &str, turn: &[&RepositoryImage]) -> Vec<RepositoryImage> {
+        let ports = self.ports;
+        if !self.references.blind.contains(&PruneSource::Images) {
+            match patiently(|| ports.images.repository_images(account, repository)).await {
+                Ok(mut images) => {
+                    images.retain(|image| turn.iter().any(|one| one.digest == image.digest));
+                    for one in turn.iter().filter(|one| images.iter().all(|image| image.digest != one.digest)) {
+                        self.gone(ThingKind::Image, &one.digest);
+                    }
+                    return images;
+                }
+                Err(error) => self.unread(PruneSource::Images, &error),
+            }
+        }
+        turn.iter().copied().cloned().collect()
+    }
+
+    /// `false` when all of these stay, because other accounts may use them.
     async fn keep_used_elsewhere(&mut self, account: &str, repository: &str, may_go: &[&RepositoryImage]) -> bool {
         let ports = self.ports;
         match patiently(|| ports.images.is_shared(account, repository)).await {
@@ -200,14 +214,6 @@ impl PruneRun<'_> {
                 return false;
             }
             Err(error) => self.unread(PruneSource::Images, &error),
-        }
-        match patiently(|| ports.jobs.images_of_running()).await {
-            Ok(images) => {
-                for image in images {
-                    self.references.add_image(&image, &ThingUser::RunningJob);
-                }
-            }
-            Err(error) => self.unread(PruneSource::Jobs, &error),
         }
         true
     }
@@ -288,8 +294,9 @@ impl PruneRun<'_> {
                     Ok(page) => page,
                     Err(error) => return self.unread(PruneSource::Objects, &error),
                 };
+                let from = after;
                 after = page.objects.last().map(|last| last.key.clone());
-                self.end_objects(&page.objects).await;
+                self.end_objects(folder, from.as_deref(), &page.objects).await;
                 if !page.has_more || after.is_none() {
                     break;
                 }
@@ -297,7 +304,8 @@ impl PruneRun<'_> {
         }
     }
 
-    async fn end_objects(&mut self, objects: &[Listed]) {
+    /// The objects of a page of this folder, behind the key `from`.
+    async fn end_objects(&mut self, folder: &str, from: Option<&str>, objects: &[Listed]) {
         let rules = self.rules;
         let judge = |references: &_, one: &Listed| decide::object(rules, references, one);
         let may_go = self.sorted(ThingKind::Object, objects, |one| &one.key, judge);
@@ -305,7 +313,19 @@ impl PruneRun<'_> {
         while let Some(turn) = queue.next().await {
             self.look_again().await;
             self.read_releases().await;
-            let now: Vec<Listed> = turn.iter().copied().cloned().collect();
+            self.look_for_users().await;
+            // They may have been stored again. One that the page does not show stays for the next run.
+            let now = match patiently(|| self.ports.survey.page(folder, from)).await {
+                Ok(page) => page.objects,
+                Err(error) => {
+                    self.unread(PruneSource::Objects, &error);
+                    for one in &turn {
+                        self.stays(ThingKind::Object, &one.key, &ThingReason::ReferencesUnknown(PruneSource::Objects));
+                    }
+                    continue;
+                }
+            };
+            let now: Vec<_> = now.into_iter().filter(|one| turn.iter().any(|known| known.key == one.key)).collect();
             let going = self.sorted(ThingKind::Object, &now, |one| &one.key, judge);
             let keys: Vec<_> = going.iter().map(|one| one.key.clone()).collect();
             if self.delete_objects(&keys, queue.is_patient()).await {
@@ -349,6 +369,7 @@ impl PruneRun<'_> {
         let may_go = self.sorted(ThingKind::TrainingJob, &jobs, |one| &one.name, judge);
         let mut queue = TurnQueue::new(may_go, BATCH);
         while let Some(turn) = queue.next().await {
+            self.look_for_versions().await;
             let tags = at_once(&turn, async |one| patiently(|| ports.jobs.job_tags(&one.arn)).await).await;
             let looks = turn.iter().copied().zip(tags).collect();
             let owns = |rules: &decide::PruneRules, one: &EndedJob, tags: &ThingTags| rules.owns_job(&one.name, tags);

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use futures::{StreamExt as _, stream};
 
 use super::decide::PruneRules;
+use super::late::LateUsers;
 use super::references::References;
 use super::sight::{AT_ONCE, EndpointWatch, LedgerWatch};
 use super::things::{JudgedThing, PruneSource, ThingFate, ThingKind, ThingReason, ThingVerdict};
@@ -22,6 +23,7 @@ use crate::cloud::{
 };
 use crate::gitlab::api::{GitLabApi, GitLabError, GitLabErrorKind};
 use crate::lifecycle::CommandInputs;
+use crate::lifecycle::endpoint::ENDPOINT;
 use crate::lifecycle::target::ProjectTarget;
 use crate::ui::Printer;
 
@@ -73,11 +75,13 @@ impl PrunePorts {
 pub(super) struct PruneScope {
     /// Model package group.
     pub(super) group: Option<String>,
+    /// Those of other entries of the manifest, whose versions may have the same images and packages.
+    pub(super) other_groups: BTreeSet<String>,
     /// Account and name of each repository of images.
     pub(super) repositories: BTreeSet<(String, String)>,
     /// Images that the manifest names, for any environment.
     pub(super) images: Vec<String>,
-    /// Environments whose entries do not tell the model's image here.
+    /// Environments whose entries do not tell the model's image or group here.
     pub(super) unread_entries: Vec<String>,
     /// Name of the generic package in GitLab.
     pub(super) generic_package: Option<String>,
@@ -167,12 +171,14 @@ pub(super) struct PruneRun<'a> {
     pub(super) references: References,
     pub(super) endpoints: EndpointWatch,
     pub(super) ledgers: LedgerWatch,
+    pub(super) late: LateUsers,
     pub(super) things: Vec<JudgedThing>,
     pub(super) failures: Vec<PruneFailure>,
     /// Things of others that were looked at.
     pub(super) others: usize,
     /// Things whose deletion was sent and may have been done, although AWS did not say so.
     tried: BTreeSet<(ThingKind, String)>,
+    has_told_unknown: bool,
 }
 
 impl<'a> PruneRun<'a> {
@@ -192,10 +198,12 @@ impl<'a> PruneRun<'a> {
             references: References::default(),
             endpoints: EndpointWatch::new(Arc::clone(&ports.endpoints), BTreeSet::new()),
             ledgers: LedgerWatch::new(Arc::clone(&ports.objects), Arc::clone(&ports.survey)),
+            late: LateUsers::default(),
             things: Vec::new(),
             failures: Vec::new(),
             others: 0,
             tried: BTreeSet::new(),
+            has_told_unknown: false,
         }
     }
 
@@ -208,6 +216,8 @@ impl<'a> PruneRun<'a> {
         self.take_configs().await;
         self.take_models().await;
         self.read_releases().await;
+        self.note_manifest();
+        self.read_other_groups().await;
         self.take_versions().await;
         self.take_images().await;
         self.take_generic_packages().await;
@@ -224,15 +234,30 @@ impl<'a> PruneRun<'a> {
     /// As [`PruneRun::look_again`], with the deployments to endpoints whose names begin with one of these stems, where that costs less
     /// than a look at all. No stem means all.
     pub(super) async fn look_at(&mut self, stems: &BTreeSet<&str>) {
-        if let Err(error) = self.endpoints.look(&mut self.references).await {
+        // What a source may refer to that could not be read stays anyway: it is not asked again.
+        let is_blind = |references: &References, source| references.blind.contains(&source);
+        if !is_blind(&self.references, PruneSource::Endpoints)
+            && let Err(error) = self.endpoints.look(&mut self.references).await
+        {
             self.unread(PruneSource::Endpoints, &error);
         }
-        let existing = self.endpoints.names();
-        let existing = self.references.blind(&[PruneSource::Endpoints]).is_none().then_some(&existing);
+        if self.references.blind.contains(&PruneSource::EndpointModels) && !self.has_told_unknown {
+            self.has_told_unknown = true;
+            self.printer.warn(
+                "models, versions, images and packages stay: somebody deleted the configuration or the model of an endpoint of the account, \
+                 and AWS does not tell what it serves",
+            );
+        }
+        if is_blind(&self.references, PruneSource::Ledger) {
+            return;
+        }
+        let names = self.endpoints.names();
+        let existing = (!is_blind(&self.references, PruneSource::Endpoints)).then_some(&names);
         if let Err(error) = self.ledgers.look(stems, self.rules, existing, &mut self.references).await {
             let may_pass = error.downcast_ref::<CloudError>().is_some_and(CallError::is_throttled);
             self.unread_text(PruneSource::Ledger, &format!("{error:#}"), may_pass);
         }
+        self.references.unrecorded = names.into_iter().filter(|name| !self.ledgers.has(name)).collect();
     }
 
     /// Notes a source that cannot be read. What it may refer to stays.
@@ -240,7 +265,7 @@ impl<'a> PruneRun<'a> {
         self.unread_text(source, &error.to_string(), error.is_throttled());
     }
 
-    fn unread_text(&mut self, source: PruneSource, error: &str, may_pass: bool) {
+    pub(super) fn unread_text(&mut self, source: PruneSource, error: &str, may_pass: bool) {
         if self.references.blind.insert(source) {
             let error = plain::line(error, LONGEST_ERROR);
             self.printer.warn(format!("{} could not be read: {error}", source.name()));
@@ -343,6 +368,12 @@ impl<'a> PruneRun<'a> {
         may_go
     }
 
+    /// The endpoint of a configuration or model with these tags, when it exists and its deployments are recorded elsewhere.
+    fn unrecorded(&self, kind: ThingKind, tags: &ThingTags) -> Option<String> {
+        let has_record = matches!(kind, ThingKind::Configuration | ThingKind::Model);
+        tags.get(ENDPOINT).filter(|name| has_record && self.references.unrecorded.contains(*name)).cloned()
+    }
+
     /// Judges things again after the look at their tags: those that go are returned.
     pub(super) fn settled<T, E: CallError>(
         &mut self,
@@ -358,7 +389,10 @@ impl<'a> PruneRun<'a> {
                 (_, Err(error)) if error.is_absent() => self.gone(kind, name(thing)),
                 (ThingVerdict::Goes(reason), Err(error)) => self.failed(kind, name(thing), &reason, &error),
                 (_, Ok(tags)) if !owns(self.rules, thing, &tags) => self.others += 1,
-                (ThingVerdict::Goes(reason), Ok(_)) => going.push((name(thing).to_owned(), reason)),
+                (ThingVerdict::Goes(reason), Ok(tags)) => match self.unrecorded(kind, &tags) {
+                    Some(endpoint) => self.stays(kind, name(thing), &ThingReason::NoRecord(endpoint)),
+                    None => going.push((name(thing).to_owned(), reason)),
+                },
                 (ThingVerdict::Stays(reason), _) => self.stays(kind, name(thing), &reason),
                 (ThingVerdict::Foreign, _) => {}
             }

@@ -126,7 +126,7 @@ impl PruneRun<'_> {
         let looks = at_once(&foreign, async |name| patiently(|| ports.endpoints.models_of(name)).await).await;
         for (name, look) in foreign.iter().zip(looks) {
             match look {
-                Ok(models) => self.references.add_models_of(name, models.unwrap_or_default()),
+                Ok(models) => self.references.add_models_of(name, models.unwrap_or_default().names),
                 Err(error) => self.unread(PruneSource::Configurations, &error),
             }
         }
@@ -138,6 +138,7 @@ impl PruneRun<'_> {
             Ok(listed) => listed,
             Err(error) => return self.unread(PruneSource::Models, &error),
         };
+        self.late.saw_models(&listed);
         let rules = self.rules;
         let judge = |references: &_, one: &ServingSummary| decide::model(rules, references, one);
         let may_go = self.sorted(ThingKind::Model, &listed, |one| &one.name, judge);
@@ -169,6 +170,11 @@ impl PruneRun<'_> {
             let left = self.end_turn(ThingKind::Model, &mut queue, &turn, &going, |one| &one.name, delete).await;
             // Those that come again may go later.
             let going: BTreeSet<_> = going.into_iter().map(|(name, _)| name).collect();
+            // In a dry run they are still there.
+            let is_dry = self.is_dry;
+            for name in going.iter().filter(|name| !is_dry && !left.has(name)) {
+                self.late.lost_model(name);
+            }
             known.retain(|name, _| left.failed.contains(name) || !going.contains(name));
             for (name, tags) in &known {
                 self.references.add_model(name, tags);
@@ -178,7 +184,7 @@ impl PruneRun<'_> {
     }
 
     /// Notes the images and versions of these models, which stay.
-    async fn keep_parts(&mut self, names: Vec<String>) {
+    pub(super) async fn keep_parts(&mut self, names: Vec<String>) {
         let endpoints = &self.ports.endpoints;
         let looks = at_once(&names, async |name| patiently(|| endpoints.model_parts(name)).await).await;
         for (name, look) in names.iter().zip(looks) {
@@ -192,7 +198,7 @@ impl PruneRun<'_> {
     }
 
     /// Notes what a model that stays is made of.
-    fn keep_model(&mut self, one: &ServingSummary, tags: Result<ThingTags, CloudError>) {
+    pub(super) fn keep_model(&mut self, one: &ServingSummary, tags: Result<ThingTags, CloudError>) {
         match tags {
             Ok(tags) => self.references.add_model(&one.name, &tags),
             Err(error) if error.is_absent() => {}

@@ -10,6 +10,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::decide::PruneRules;
 use super::references::{EndpointUse, References};
+use super::things::stem_of_config;
 use crate::base::backoff::backoff;
 use crate::cloud::{
     CloudError, CloudErrorKind, EndpointState, ModelEndpoints, ObjectStore, ObjectSurvey, ServedKind, ServingSummary,
@@ -65,7 +66,11 @@ impl EndpointWatch {
         let changed: Vec<_> = listed.iter().filter(|one| !is_known(one)).cloned().collect();
         let endpoints = &self.endpoints;
         let reads = changed.iter().map(|one| use_of(endpoints.as_ref(), &one.name));
-        let uses: Vec<_> = stream::iter(reads).buffered(AT_ONCE).try_collect().await?;
+        let found: Vec<_> = stream::iter(reads).buffered(AT_ONCE).try_collect().await?;
+        let absent = changed.iter().zip(&found).filter(|(_, found)| found.is_none());
+        let absent: BTreeSet<_> = absent.map(|(one, _)| one.name.clone()).collect();
+        let mut uses: Vec<_> = found.into_iter().flatten().collect();
+        uses.extend(self.listed_again(&absent).await?);
         for one in &uses {
             references.add_endpoint(one);
         }
@@ -73,32 +78,59 @@ impl EndpointWatch {
         self.seen = listed.into_iter().map(|one| (one.name, (one.modified, one.state))).collect();
         Ok(())
     }
+
+    /// What these endpoints use, which were listed and then not found, as far as AWS still lists them.
+    async fn listed_again(&self, absent: &BTreeSet<String>) -> Result<Vec<EndpointUse>, CloudError> {
+        let mut uses = Vec::new();
+        if absent.is_empty() {
+            return Ok(uses);
+        }
+        let listed = patiently(|| self.endpoints.listing(ServedKind::Endpoint, "")).await?;
+        for one in listed.into_iter().filter(|one| absent.contains(&one.name)) {
+            let found = use_of(self.endpoints.as_ref(), &one.name).await?;
+            uses.push(found.ok_or_else(|| CloudError {
+                kind: CloudErrorKind::Transient,
+                operation: format!("look at endpoint {}", one.name),
+                message: "AWS lists it, and does not find it".to_owned(),
+                action: "sagemaker:DescribeEndpoint",
+            })?);
+        }
+        Ok(uses)
+    }
 }
 
-async fn use_of(endpoints: &dyn ModelEndpoints, name: &str) -> Result<EndpointUse, CloudError> {
-    let mut found = EndpointUse { name: name.to_owned(), ..EndpointUse::default() };
-    let Some(sight) = patiently(|| endpoints.endpoint(name)).await? else { return Ok(found) };
-    let mut models = Vec::new();
+/// What an endpoint uses; `None` when it does not exist.
+async fn use_of(endpoints: &dyn ModelEndpoints, name: &str) -> Result<Option<EndpointUse>, CloudError> {
+    let Some(sight) = patiently(|| endpoints.endpoint(name)).await? else { return Ok(None) };
+    let mut found = EndpointUse { name: name.to_owned(), images: sight.images, ..EndpointUse::default() };
+    let tells_images = !found.images.is_empty();
+    // One that was never made serves nothing.
+    let serves = sight.state != EndpointState::Failed || !sight.variants.is_empty();
+    let (mut models, mut has_foreign) = (Vec::new(), false);
     for config in [Some(sight.config), sight.pending_config].into_iter().flatten() {
-        match patiently(|| endpoints.models_of(&config)).await? {
-            Some(named) => {
-                found.has_components |= named.is_empty();
-                models.extend(named);
-            }
-            None => found.lacks_config = true,
+        if let Some(named) = patiently(|| endpoints.models_of(&config)).await? {
+            found.has_components |= named.lacks_one;
+            models.extend(named.names);
+        } else {
+            found.lacks_config = true;
+            found.has_components = true;
+            has_foreign |= stem_of_config(&config).is_none();
         }
         found.configs.push(config);
     }
     if found.has_components {
         let components = patiently(|| endpoints.components(name)).await?;
+        let has_any = !components.models.is_empty() || !components.images.is_empty();
+        found.is_unknown = serves && found.lacks_config && !has_any && (has_foreign || !tells_images);
         models.extend(components.models);
-        found.images = components.images;
+        found.images.extend(components.images);
     }
     for model in models {
         let described = patiently(|| endpoints.model_parts(&model)).await?;
+        found.is_unknown |= serves && described.is_none() && !tells_images;
         found.models.insert(model, described);
     }
-    Ok(found)
+    Ok(Some(found))
 }
 
 /// The records of deployments in the environment's bucket.
@@ -114,6 +146,11 @@ pub(super) struct LedgerWatch {
 impl LedgerWatch {
     pub(super) fn new(store: Arc<dyn ObjectStore>, survey: Arc<dyn ObjectSurvey>) -> Self {
         Self { store, survey, seen: BTreeMap::new(), pages: 1 }
+    }
+
+    /// Tells whether there is a record of this endpoint.
+    pub(super) fn has(&self, endpoint: &str) -> bool {
+        self.seen.contains_key(endpoint)
     }
 
     /// Adds the deployments of all endpoints that are kept and were not read yet; with some stems those of endpoints whose names begin with

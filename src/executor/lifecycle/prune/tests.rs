@@ -2,7 +2,9 @@
 
 mod doubts;
 mod kills;
+mod late;
 mod named;
+mod others;
 mod rollbacks;
 mod throttled;
 mod worlds;
@@ -330,6 +332,7 @@ async fn a_project() -> PruneDesk {
     desk.add_job(42, 3).await;
     desk.gitlab.make_release(Release {
         tag: "stable-1".to_owned(),
+        name: String::new(),
         commit: String::new(),
         description: format!("`candidate` {}", version_arn(2).replace(':', "\\:")),
         links: vec![crate::gitlab::api::ReleaseLink {

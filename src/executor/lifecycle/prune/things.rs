@@ -59,6 +59,8 @@ pub(super) enum PruneSource {
     Jobs,
     /// Entries of other environments.
     Manifest,
+    /// Models, or images, of endpoints whose configuration or model was deleted.
+    EndpointModels,
 }
 
 impl PruneSource {
@@ -76,7 +78,8 @@ impl PruneSource {
             Self::Packages => "the generic packages of the project",
             Self::Objects => "the objects of the bucket",
             Self::Jobs => "the training jobs",
-            Self::Manifest => "the model's image in an entry of the manifest",
+            Self::Manifest => "the model's image or group in an entry of the manifest",
+            Self::EndpointModels => "what an endpoint serves whose configuration or model was deleted",
         }
     }
 }
@@ -155,6 +158,8 @@ pub(super) enum ThingReason {
     SharedRepository,
     /// A release links to a file of some package by its number.
     UnnamedLink,
+    /// The endpoint exists, and its record is not in this environment's folder of the bucket.
+    NoRecord(String),
     /// A source that may refer to it could not be read.
     ReferencesUnknown(PruneSource),
 }
@@ -190,7 +195,7 @@ impl ThingReason {
             Self::Tagged(_) => "tagged",
             Self::SharedBucket => "shared_bucket",
             Self::SharedRepository => "shared_repository",
-            Self::UnnamedLink | Self::ReferencesUnknown(_) => "references_unknown",
+            Self::UnnamedLink | Self::NoRecord(_) | Self::ReferencesUnknown(_) => "references_unknown",
         }
     }
 
@@ -225,6 +230,10 @@ impl ThingReason {
             Self::UnnamedLink => {
                 "a release links to a file by its number (`/package_files/`), which may be in this package".to_owned()
             }
+            Self::NoRecord(endpoint) => format!(
+                "the record of the deployments of {} is not below this environment's `prefix`: a rollback may need it",
+                shown(endpoint)
+            ),
             Self::ReferencesUnknown(source) => format!("{} could not be read", source.name()),
         }
     }

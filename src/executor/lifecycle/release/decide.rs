@@ -142,8 +142,14 @@ mod tests {
 
     fn release(change: impl FnOnce(&mut Release)) -> Release {
         let made = publication().release.unwrap();
-        let mut release =
-            Release { tag: made.tag, commit: made.commit, description: String::new(), links: made.links, url: None };
+        let mut release = Release {
+            tag: made.tag,
+            name: made.name,
+            commit: made.commit,
+            description: String::new(),
+            links: made.links,
+            url: None,
+        };
         change(&mut release);
         release
     }

@@ -262,8 +262,14 @@ mod tests {
     #[test]
     fn a_release_carries_packages_of_the_same_name_alone() {
         let made = publication(PackageKind::Stable, &ChosenNames::default()).unwrap().release.unwrap();
-        let mut release =
-            Release { tag: made.tag, commit: made.commit, description: String::new(), links: made.links, url: None };
+        let mut release = Release {
+            tag: made.tag,
+            name: made.name,
+            commit: made.commit,
+            description: String::new(),
+            links: made.links,
+            url: None,
+        };
         let (place, _) = carried(&release, "wine", url).unwrap();
         assert_eq!(place.version, "stable-20261129T045233Z");
         assert_eq!(carried(&release, "beer", url), None);

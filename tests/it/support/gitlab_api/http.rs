@@ -17,6 +17,7 @@ pub(super) type AppState = State<Arc<ApiShared>>;
 
 pub(super) fn router(shared: Arc<ApiShared>) -> Router {
     let project = Router::new()
+        .route("/", get(read_project))
         .route("/packages", get(packages::list))
         .route("/packages/{package}", axum::routing::delete(packages::delete))
         .route("/packages/{package}/package_files", get(packages::list_files))
@@ -31,6 +32,7 @@ pub(super) fn router(shared: Arc<ApiShared>) -> Router {
     Router::new()
         .nest("/api/v4/projects/{project}", project)
         .route("/api/v4/user", get(notes::user))
+        .route("/api/v4/job", get(read_job))
         .fallback(async || refusal(404, "404 Not Found"))
         .layer(from_fn_with_state(Arc::clone(&shared), gate))
         .layer(axum::extract::DefaultBodyLimit::max(16 << 20))
@@ -62,7 +64,9 @@ async fn gate(State(shared): AppState, mut request: Request, next: Next) -> Resp
             (Some(FaultEffect::Page(status)), _) => Some(page(status)),
             _ => match caller(&state.tokens, request.headers(), &method, &path) {
                 Err(refusal) => Some(*refusal),
-                Ok(_) if path != USER && project != PROJECT.to_string() && project != PROJECT_PATH => {
+                Ok(_)
+                    if !APART.contains(&path.as_str()) && project != PROJECT.to_string() && project != PROJECT_PATH =>
+                {
                     Some(refusal(404, "404 Project Not Found"))
                 }
                 Ok(caller) => {
@@ -127,13 +131,24 @@ async fn drain(request: Request) {
     while let Some(Ok(_)) = futures::StreamExt::next(&mut parts).await {}
 }
 
-/// The one path outside of the project.
+/// The paths outside of the project.
 const USER: &str = "/user";
+const APART: [&str; 2] = [USER, "/job"];
+
+async fn read_project() -> Response {
+    answer(200, &json!({ "id": PROJECT, "path_with_namespace": PROJECT_PATH }))
+}
+
+/// The job of a job's token.
+async fn read_job(State(shared): AppState) -> Response {
+    let page = format!("{}/{PROJECT_PATH}/-/jobs/8", shared.origin);
+    answer(200, &json!({ "id": 8, "web_url": page, "pipeline": { "id": 7, "project_id": PROJECT } }))
+}
 
 /// Project and rest of a path: `/api/v4/projects/42/releases?x` is `42` and `/releases?x`.
 fn split(uri: &str) -> (String, String) {
-    if uri.strip_prefix("/api/v4") == Some(USER) {
-        return (String::new(), USER.to_owned());
+    if let Some(path) = APART.into_iter().find(|path| uri.strip_prefix("/api/v4") == Some(*path)) {
+        return (String::new(), path.to_owned());
     }
     let below = uri.strip_prefix("/api/v4/projects/").unwrap_or_default();
     let (project, rest) = below.split_once('/').unwrap_or((below, ""));
@@ -160,7 +175,7 @@ fn caller(
             // GitLab knows no job token on the other routes: it is as if there were none.
             let is_note = path.starts_with("/merge_requests/");
             let is_one_tag = path.starts_with("/repository/tags/");
-            if (is_note && !is_read) || is_one_tag || path == USER {
+            if (is_note && !is_read) || is_one_tag || [USER, "/"].contains(&path) {
                 Err(Box::new(unauthorized()))
             } else {
                 Ok(Caller { user: 3 })

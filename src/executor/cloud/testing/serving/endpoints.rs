@@ -1,7 +1,7 @@
 //! Models, configurations and endpoints of the fake.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use tokio::time::Instant;
@@ -10,8 +10,9 @@ use super::state::{FakeEndpoint, FakeUpdate, ServingState};
 use super::timeline::waits;
 use crate::cloud::testing::faults::Fake;
 use crate::cloud::{
-    CloudError, CloudErrorKind, ComponentParts, EndpointChange, EndpointConfiguration, EndpointSight, EndpointState,
-    ModelEndpoints, ModelParts, ModelSource, NewEndpoint, ServedKind, ServedModel, ServingSummary, VariantCapacity,
+    CloudError, CloudErrorKind, ComponentParts, ConfigurationModels, EndpointChange, EndpointConfiguration,
+    EndpointSight, EndpointState, ModelEndpoints, ModelParts, ModelSource, NewEndpoint, ServedKind, ServedModel,
+    ServingSummary, VariantCapacity,
 };
 
 /// Region and account of all ARNs.
@@ -268,12 +269,14 @@ impl ModelEndpoints for Fake<ServingState> {
         self.call("configs", containing, act).await
     }
 
-    async fn models_of(&self, config: &str) -> Result<Option<Vec<String>>, CloudError> {
+    async fn models_of(&self, config: &str) -> Result<Option<ConfigurationModels>, CloudError> {
         let act = |service: &mut ServingState| {
             let with_components = service.endpoints.values().filter(|one| service.components.contains_key(&one.name));
             let names_none = with_components.into_iter().any(|one| one.config == config);
-            let models =
-                |config: &EndpointConfiguration| if names_none { Vec::new() } else { vec![config.model.clone()] };
+            let models = |config: &EndpointConfiguration| ConfigurationModels {
+                names: if names_none { Vec::new() } else { vec![config.model.clone()] },
+                lacks_one: names_none,
+            };
             Ok(service.config(config).map(models))
         };
         self.call("models_of", config, act).await
@@ -299,6 +302,14 @@ impl ModelEndpoints for Fake<ServingState> {
             Ok(all.filter(|one| one.name.contains(containing)).collect())
         };
         self.call("listing", &format!("{kind:?}"), act).await
+    }
+
+    async fn models_after(&self, time: SystemTime) -> Result<Vec<ServingSummary>, CloudError> {
+        let act = |service: &mut ServingState| {
+            let all = service.listed(ServedKind::Model).into_iter();
+            Ok(all.filter(|one| one.created > Some(time)).collect())
+        };
+        self.call("models_after", "", act).await
     }
 
     async fn endpoint(&self, name: &str) -> Result<Option<EndpointSight>, CloudError> {

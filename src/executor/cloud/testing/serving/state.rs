@@ -48,6 +48,8 @@ pub struct ServingState {
     pub(super) endpoints: BTreeMap<String, FakeEndpoint>,
     /// Inference components, by endpoint.
     pub(super) components: BTreeMap<String, ComponentParts>,
+    /// Images that endpoints tell, by endpoint.
+    pub(super) deployed: BTreeMap<String, Vec<String>>,
     pub(super) alarms: AlarmBook,
     /// By resource and dimension.
     pub(super) targets: BTreeMap<(String, &'static str), (ScalableTarget, Vec<ScalingPolicy>)>,
@@ -78,6 +80,7 @@ impl Default for ServingState {
             configs: Vec::new(),
             endpoints: BTreeMap::new(),
             components: BTreeMap::new(),
+            deployed: BTreeMap::new(),
             alarms: AlarmBook::default(),
             targets: BTreeMap::new(),
             logs: BTreeMap::new(),
@@ -254,6 +257,7 @@ impl ServingState {
                 .map(|run| variant(&run.to, self.count_of(&run.to), Some(status)))
                 .into_iter()
                 .collect(),
+            images: self.deployed.get(&endpoint.name).cloned().unwrap_or_default(),
             failure: endpoint.failure.clone(),
             created: day(endpoint.created),
             modified: day(endpoint.modified),

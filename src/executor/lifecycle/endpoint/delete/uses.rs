@@ -26,7 +26,7 @@ impl EndpointUses {
             let Some(sight) = endpoints.endpoint(&name).await? else { return Ok(Vec::new()) };
             let mut used = Vec::new();
             for config in [Some(sight.config), sight.pending_config].into_iter().flatten() {
-                used.push((name.clone(), endpoints.models_of(&config).await?.unwrap_or_default(), config));
+                used.push((name.clone(), endpoints.models_of(&config).await?.unwrap_or_default().names, config));
             }
             Ok(used)
         });

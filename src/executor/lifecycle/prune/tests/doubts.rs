@@ -17,7 +17,8 @@ use crate::gitlab::api::{Release, ReleaseLink};
 const CANDIDATE: &str = "candidate-PR-1-01234567-20261101T000000Z";
 
 fn release(text: &str, links: Vec<ReleaseLink>) -> Release {
-    Release { tag: "v9".to_owned(), commit: String::new(), description: text.to_owned(), links, url: None }
+    let (tag, name) = ("v9".to_owned(), String::new());
+    Release { tag, name, commit: String::new(), description: text.to_owned(), links, url: None }
 }
 
 fn link(name: &str, url: &str) -> ReleaseLink {
@@ -131,6 +132,11 @@ async fn a_release_that_is_made_meanwhile_keeps_what_it_names() {
 #[test_case("`candidate-PR-1-01234567-20261101T000000Z` won", &[] => "released"; "its text")]
 #[test_case("", &[("The model", "https://g/group/project/-/package_files/3/download")] => "references_unknown"; "a number")]
 #[test_case("", &[("stable-20261129T045233Z.zip", "https://g/-/package_files/3/download")] => "candidate"; "the number of another")]
+#[test_case("", &[("wine.zip", "https://g/group/project/-/package_files/3/download")] => "references_unknown"; "a number under another name")]
+#[test_case("see https://g/group/project/-/package_files/3/download", &[] => "references_unknown"; "a number in its text")]
+#[test_case("see https://g/group/project/-/packages/1.", &[] => "released"; "the number of the package in its text")]
+#[test_case("", &[("The model", "https://g/group/project/-/packages/1")] => "released"; "the number of the package in a link")]
+#[test_case("", &[("The model", "https://g/group/project/-/packages/9")] => "candidate"; "the number of another package")]
 fn a_release_may_name_a_candidate_in_any_way(text: &str, links: &[(&str, &str)]) -> String {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {

@@ -94,7 +94,14 @@ fn package(number: usize) -> String {
 
 fn release(desk: &PruneDesk, tag: String, description: String, links: Vec<(String, String)>) {
     let links = links.into_iter().map(|(name, url)| ReleaseLink { name, url }).collect();
-    desk.gitlab.make_release(Release { tag, commit: String::new(), description, links, url: None });
+    desk.gitlab.make_release(Release {
+        tag,
+        name: String::new(),
+        commit: String::new(),
+        description,
+        links,
+        url: None,
+    });
 }
 
 /// Stores the images that are young, or those that are not; returns the names of those that stay.
