@@ -37,6 +37,9 @@ impl EncryptionKeys for AwsEncryptionKeys {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         if reply.status == 200 {
             let key = &answer["KeyMetadata"];
+            if !key["KeyState"].is_string() {
+                return Err(call.error(CloudErrorKind::Other, "the reply is not one that AWS sends"));
+            }
             let is_symmetric = key["KeySpec"] == "SYMMETRIC_DEFAULT" || key["KeySpec"].is_null();
             return Ok(Some(KeySight { arn: text(&key["Arn"]), state: text(&key["KeyState"]), is_symmetric }));
         }

@@ -50,7 +50,9 @@ impl AwsNetworks {
             call.error(CloudErrorKind::Other, format!("the reply is not one that AWS sends (HTTP {})", reply.status))
         })?;
         if reply.status == 200 {
-            return Ok(Some(root.child(list).map(|list| list.children.clone()).unwrap_or_default()));
+            let list = root.child(list).filter(|_| root.name == format!("{action}Response"));
+            let list = list.ok_or_else(|| call.error(CloudErrorKind::Other, "the reply is not one that AWS sends"))?;
+            return Ok(Some(list.children.clone()));
         }
         let error = root.child("Errors").and_then(|errors| errors.child("Error")).unwrap_or(&root);
         let code = error.text_of("Code");
@@ -198,10 +200,13 @@ mod tests {
         stub.push(reply(400, refusal("InvalidSubnetID.NotFound")));
         stub.push(reply(403, refusal("UnauthorizedOperation")));
         stub.push(reply(400, "not XML"));
+        stub.push(reply(200, "<html><body>log in</body></html>"));
         let networks = AwsNetworks::new(Arc::clone(&stub.clients));
         assert_eq!(networks.subnet("subnet-1").await.unwrap(), None);
         let error = networks.subnet("subnet-1").await.unwrap_err();
         assert_eq!((error.kind, error.action), (CloudErrorKind::Denied, "ec2:DescribeSubnets"));
-        assert_eq!(networks.subnet("subnet-1").await.unwrap_err().kind, CloudErrorKind::Other);
+        for _ in 0..2 {
+            assert_eq!(networks.subnet("subnet-1").await.unwrap_err().kind, CloudErrorKind::Other);
+        }
     }
 }

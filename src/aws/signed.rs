@@ -8,12 +8,16 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::ProvideCredentials as _;
 use aws_sdk_codebuild::config::endpoint::{DefaultResolver, Params, ResolveEndpoint as _};
 use aws_sdk_s3::config::http::{HttpRequest, HttpResponse};
+use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextMut;
+use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_s3::error::BoxError;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
 use aws_smithy_runtime::client::orchestrator::operation::Operation;
 use aws_smithy_types::body::SdkBody;
 use executor::base::arn::partition;
 use executor::cloud::{CloudError, CloudErrorKind, EndpointKind};
+use http_body_util::Limited;
 
 use super::clients::{Clients, timeouts};
 use super::errors::AwsCall;
@@ -21,9 +25,11 @@ use super::errors::AwsCall;
 /// Name in the addresses of the service whose forms [`endpoint`] takes.
 const KNOWN: &str = "codebuild";
 /// Time limit of one attempt.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Attempts at a call whose error may pass.
-const ATTEMPTS: u32 = 3;
+const ATTEMPTS: u32 = 2;
+/// Largest body of an answer, in bytes. A list of a few hundred route tables is below 1 MiB.
+const LARGEST: usize = 8 << 20;
 /// Pause before the second attempt; it doubles.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -97,6 +103,7 @@ async fn post_once(clients: &Clients, call: &AwsCall, request: &SignedRequest) -
         .endpoint_url(&endpoint)
         .no_auth()
         .no_retry()
+        .interceptor(LimitedBody)
         .timeout_config(timeouts(ATTEMPT_TIMEOUT))
         .serializer(move |request: SignedHttp| Ok(request.into_http()?))
         .deserializer::<_, Infallible>(|response| Ok(read(response)))
@@ -105,6 +112,28 @@ async fn post_once(clients: &Clients, call: &AwsCall, request: &SignedRequest) -
         let text = format!("no answer from {endpoint}: {}", causes(&error));
         call.error(CloudErrorKind::Transient, text)
     })
+}
+
+/// Ends the reading of an answer's body at [`LARGEST`] bytes.
+#[derive(Debug)]
+struct LimitedBody;
+
+impl Intercept for LimitedBody {
+    fn name(&self) -> &'static str {
+        "LimitedBody"
+    }
+
+    fn modify_before_deserialization(
+        &self,
+        context: &mut BeforeDeserializationInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let body = context.response_mut().body_mut();
+        let whole = std::mem::replace(body, SdkBody::taken());
+        *body = SdkBody::from_body_1_x(Limited::new(whole, LARGEST));
+        Ok(())
+    }
 }
 
 /// The last cause, which names the host or the reason.

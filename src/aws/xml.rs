@@ -5,6 +5,8 @@ use quick_xml::events::Event;
 
 /// Deepest nesting that is read.
 const DEEPEST: usize = 32;
+/// Most elements that are read.
+const MOST: usize = 100_000;
 
 /// An element with what is in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,7 +22,12 @@ impl Element {
         let mut reader = Reader::from_str(text);
         // The first one stands for the document.
         let mut open = vec![Self::default()];
+        let mut events = 0;
         loop {
+            events += 1;
+            if events > 3 * MOST {
+                return None;
+            }
             match reader.read_event().ok()? {
                 Event::Start(start) if open.len() < DEEPEST => {
                     let name = String::from_utf8_lossy(start.local_name().into_inner()).into_owned();
@@ -70,7 +77,8 @@ mod tests {
         assert_eq!((root.name.as_str(), root.text_of("b"), root.text_of("c")), ("a", "1", ""));
         assert_eq!(root.items("d").map(|item| item.text.as_str()).collect::<Vec<_>>(), ["2", "3"]);
         let deep = "<a>".repeat(100_000);
-        for text in ["", "text", "<a>", "<a></b>", "</a>", deep.as_str()] {
+        let many = format!("<a>{}</a>", "<b/>".repeat(3 * MOST));
+        for text in ["", "text", "<a>", "<a></b>", "</a>", deep.as_str(), many.as_str()] {
             assert_eq!(Element::parse(text), None, "{text}");
         }
     }

@@ -276,7 +276,10 @@ fn a_missing_permission_comes_with_its_statement() {
             "RolePolicyList": [{"PolicyName": name, "PolicyDocument": {"Version": "2012-10-17", "Statement": granted.clone()}}],
         })
     };
-    let plain = role("plain", &[]);
+    let mut plain = role("plain", &[]);
+    let of_jobs = &policies["training-job.json"];
+    let list = plain["RolePolicyList"].as_array_mut().unwrap();
+    list.push(json!({"PolicyName": "jobs", "PolicyDocument": of_jobs}));
     let host = role("runner", &["iam:SimulatePrincipalPolicy", "iam:GetRole"]);
     let account = json!({"RoleDetailList": [host, plain]});
     std::fs::write(site.folder.path().join("account.json"), account.to_string()).unwrap();

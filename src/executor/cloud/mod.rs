@@ -66,7 +66,7 @@ pub use jobs::{
 pub use logs::{FILTER_STREAMS, FilterPage, JobLogs, LogClient, LogEvent, StreamPage};
 pub use networks::{AccountNetworks, RouteTableSight, SecurityGroupSight, SubnetSight, VpcEndpointSight};
 pub use objects::{Content, Listed, MOST_BYTES, ObjectStore, Retention, Sha256Hash, StoredHash, VersionExpiration};
-pub use permissions::{PermissionQuestion, Permissions};
+pub use permissions::{DenialReason, DeniedAction, PermissionQuestion, Permissions};
 pub use quotas::AccountQuotas;
 pub use registry::{
     Approval, GroupSpec, ModelRegistry, ModelVersion, ModelVersionPage, RegistrationState, StoredMetrics,

@@ -5,12 +5,16 @@
 
 mod account;
 mod bucket;
+mod directories;
+mod follow_ups;
 mod host;
 mod images;
 mod installation;
 mod job;
 mod machine;
 mod network;
+mod permissions;
+mod questions;
 mod quotas;
 mod report;
 mod roles;
@@ -22,7 +26,6 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Args;
 
@@ -32,6 +35,7 @@ use self::report::{DoctorFinding, DoctorReport};
 use self::runner_entry::RunnerConfig;
 use crate::base::clock::Clock;
 use crate::base::failure::{Failure, render};
+use crate::base::signals::Cancellation;
 use crate::boundary;
 use crate::cloud::Connect;
 use crate::config::env::Environment;
@@ -41,17 +45,15 @@ use crate::ui::Printer;
 
 pub use self::report::CHECKS;
 
-/// Longest time of all checks of AWS together.
-const ANSWERED_WITHIN: Duration = Duration::from_mins(1);
 /// Checks that need credentials, for the report when there are none.
 const OF_AWS: [&str; 7] =
     ["aws.actions", "bucket.exists", "kms.key", "role.exists", "network.vpc", "quota.training", "agent.stored"];
 
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// GitLab Runner's own configuration
-    #[arg(long, value_name = "FILE", default_value = "/etc/gitlab-runner/config.toml")]
-    runner_config: PathBuf,
+    /// GitLab Runner's own configuration [default: the one that its service names, else the one in /etc/gitlab-runner or /var/lib/gitlab-runner]
+    #[arg(long, value_name = "FILE")]
+    runner_config: Option<PathBuf>,
     /// Run a training job of a minute with the default image and instance type, and tell its cost; it is billed
     #[arg(long)]
     job: bool,
@@ -67,11 +69,15 @@ pub async fn run(
     (connect, clock): (&dyn Connect, &dyn Clock),
     printer: &Printer,
 ) -> ExitCode {
-    let work = async |_| {
+    let work = async |cancellation: Cancellation| {
         let machine = ThisMachine { env };
-        let mut findings = Box::pin(inspect(&args.runner_config, config, env, (&machine, connect, clock))).await;
+        let inspected = Box::pin(inspect(args.runner_config.as_deref(), config, env, (&machine, connect, clock)));
+        let mut findings = tokio::select! {
+            findings = inspected => findings,
+            () = cancellation.token().cancelled() => return Err(Failure::canceled("interrupted").into()),
+        };
         if args.job {
-            findings.push(job::run(config, env, &findings, printer).await);
+            findings.push(job::run(config, env, &findings, (printer, &cancellation)).await);
         }
         conclude(&args, findings, printer)
     };
@@ -93,46 +99,58 @@ fn conclude(args: &DoctorArgs, findings: Vec<DoctorFinding>, printer: &Printer) 
     }
 }
 
-/// All findings, in the order of an installation.
+/// All findings, in the order of an installation. Those of the host and of AWS wait at the same time.
 async fn inspect(
-    runner_config: &Path,
+    runner_config: Option<&Path>,
     operator_file: &Path,
     env: &Environment,
-    ports: (&dyn HostMachine, &dyn Connect, &dyn Clock),
+    (machine, connect, clock): (&dyn HostMachine, &dyn Connect, &dyn Clock),
 ) -> Vec<DoctorFinding> {
-    let machine = ports.0;
     let (settings, of_file) = load(operator_file, env, machine);
-    let shell = settings.as_ref().map(|settings| settings.runner.shell.as_str());
-    let mut findings = runner_config::check(&RunnerConfig { path: runner_config, operator_file, shell, machine });
-    findings.extend(host::runner(machine).await);
-    findings.extend(host::tools(machine, settings.as_ref()).await);
-    findings.push(host::sweep_timer(machine).await);
-    findings.extend(of_file);
-    let Some(settings) = settings else {
-        let waiting = ["host.state_dir", "aws.credentials"].into_iter().chain(OF_AWS);
-        findings.extend(waiting.map(|id| DoctorFinding::waiting(id, "operator.file")));
-        return findings;
+    let of_account = async {
+        let Some(settings) = &settings else {
+            let waiting = ["host.state_dir", "aws.credentials"].into_iter().chain(OF_AWS);
+            return waiting.map(|id| DoctorFinding::waiting(id, "operator.file")).collect();
+        };
+        let installation = Installation::new(settings, (connect, clock));
+        let mut findings = of_account(&installation).await;
+        findings.push(named_role(&installation, operator_file));
+        follow_ups::fold(findings, settings)
     };
-    findings.extend(host::storage(machine, &settings));
-    let installation = Installation::new(&settings, ports);
-    let roles = installation.job_roles();
-    findings.push(if roles.is_empty() {
+    let (host, account) = tokio::join!(of_host(runner_config, operator_file, settings.as_ref(), machine), of_account);
+    [host, of_file, account].concat()
+}
+
+/// The checks of the runner and of this machine.
+async fn of_host(
+    runner_config: Option<&Path>,
+    operator_file: &Path,
+    settings: Option<&Settings>,
+    machine: &dyn HostMachine,
+) -> Vec<DoctorFinding> {
+    let shell = settings.map(|settings| settings.runner.shell.as_str());
+    let of_config = async {
+        let path = match runner_config {
+            Some(path) => path.to_owned(),
+            None => runner_config::locate(machine).await,
+        };
+        runner_config::check(&RunnerConfig { path: &path, operator_file, shell, machine })
+    };
+    let (mut findings, runner, tools, timer) =
+        tokio::join!(of_config, host::runner(machine), host::tools(machine, settings), host::sweep_timer(machine));
+    findings.extend(runner.into_iter().chain(tools).chain([timer]));
+    findings.extend(settings.into_iter().flat_map(|settings| directories::storage(machine, settings)));
+    findings
+}
+
+fn named_role(installation: &Installation<'_>, operator_file: &Path) -> DoctorFinding {
+    let (roles, shown) = (installation.job_roles(), operator_file.display().to_string());
+    if roles.is_empty() {
         let text = "names no role of the training jobs: every job is refused";
         let change = "set `job.role_arn`, or `allow.roles` of the rules";
-        DoctorFinding::failure("operator.role", operator_file.display().to_string(), text, change)
-    } else {
-        DoctorFinding::ok("operator.role", operator_file.display().to_string(), format!("names {}", roles.join(", ")))
-    });
-    match tokio::time::timeout(ANSWERED_WITHIN, of_account(&installation)).await {
-        Ok(found) => findings.extend(found),
-        Err(_) => findings.push(DoctorFinding::failure(
-            "aws.credentials",
-            "",
-            "AWS did not answer all checks within a minute",
-            "look at the host's way to AWS: routes, proxy and security groups; in a VPC, endpoints for STS, S3 and SageMaker",
-        )),
+        return DoctorFinding::failure("operator.role", shown, text, change);
     }
-    findings
+    DoctorFinding::ok("operator.role", shown, format!("names {}", roles.join(", ")))
 }
 
 /// Reads the operator's file.
@@ -182,7 +200,7 @@ async fn of_account(installation: &Installation<'_>) -> Vec<DoctorFinding> {
     };
     findings.extend(account::place(installation.settings, &caller, &installation.roles()));
     let (actions, (is_there, bucket), keys, roles, network, quotas, images) = tokio::join!(
-        account::actions(installation, &caller),
+        permissions::check(installation, &caller),
         bucket::check(installation),
         bucket::keys(installation, &caller),
         roles::check(installation, &caller),

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use self::check::CheckArgs;
+pub(super) use self::check::{WrittenFile, written_files};
 use self::show::ShowArgs;
 use crate::boundary;
 use crate::config::env::Environment;

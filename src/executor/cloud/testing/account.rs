@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use super::faults::Fake;
 use crate::cloud::{
     AccountQuotas, AccountRole, AccountRoles, BucketEncryption, CallerIdentity, CloudError, CredentialSight,
-    ImageRegistry, KeySight, RepositoryImage, RepositoryImages, RouteTableSight, SecurityGroupSight, SubnetSight,
-    VpcEndpointSight,
+    DenialReason, ImageRegistry, KeySight, RepositoryImage, RepositoryImages, RouteTableSight, SecurityGroupSight,
+    SubnetSight, VpcEndpointSight,
 };
 
 /// An account in maps.
@@ -44,8 +44,10 @@ pub struct AccountSettings {
     pub security_groups: Vec<SecurityGroupSight>,
     pub route_tables: Vec<RouteTableSight>,
     pub endpoints: Vec<VpcEndpointSight>,
-    /// Actions that no policy allows.
+    /// Actions that no policy allows, and values of conditions that none has.
     pub denied: BTreeSet<String>,
+    /// The reason for all of them.
+    pub denied_by: DenialReason,
 }
 
 impl Default for AccountSettings {
@@ -62,6 +64,7 @@ impl Default for AccountSettings {
             route_tables: Vec::new(),
             endpoints: Vec::new(),
             denied: BTreeSet::new(),
+            denied_by: DenialReason::NoStatement,
         }
     }
 }

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 
 use super::account::{AccountState, MemoryAccount};
 use crate::cloud::{
-    AccountNetworks, BucketConfiguration, BucketEncryption, CloudError, EncryptionKeys, KeySight, PermissionQuestion,
-    Permissions, RouteTableSight, SecurityGroupSight, SubnetSight, VpcEndpointSight,
+    AccountNetworks, BucketConfiguration, BucketEncryption, CloudError, DeniedAction, EncryptionKeys, KeySight,
+    PermissionQuestion, Permissions, RouteTableSight, SecurityGroupSight, SubnetSight, VpcEndpointSight,
 };
 
 #[async_trait]
@@ -60,17 +60,19 @@ impl AccountNetworks for MemoryAccount {
 
 #[async_trait]
 impl Permissions for MemoryAccount {
-    async fn denied(
-        &self,
-        principal: &str,
-        question: &PermissionQuestion,
-    ) -> Result<Vec<(String, String)>, CloudError> {
+    async fn denied(&self, principal: &str, question: &PermissionQuestion) -> Result<Vec<DeniedAction>, CloudError> {
         let find = |service: &mut AccountState| {
-            let denied = question.actions.iter().filter(|action| service.settings.denied.contains(*action));
-            let pairs = denied.flat_map(|action| {
-                question.resources.iter().map(|resource| (action.clone(), resource.clone())).collect::<Vec<_>>()
+            let settings = &service.settings;
+            let mut values = question.context.values().flat_map(|(_, values)| values);
+            let lacks_value = values.any(|value| settings.denied.contains(value));
+            let denied = question.actions.iter().filter(|action| lacks_value || settings.denied.contains(*action));
+            let pairs = denied.flat_map(|action| question.resources.iter().map(move |resource| (action, resource)));
+            let denied = pairs.map(|(action, resource)| DeniedAction {
+                action: action.clone(),
+                resource: resource.clone(),
+                why: settings.denied_by.clone(),
             });
-            Ok(pairs.collect())
+            Ok(denied.collect())
         };
         self.call("denied", principal, find).await
     }

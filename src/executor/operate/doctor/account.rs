@@ -1,21 +1,20 @@
-//! Checks of the credentials, the account and region, and each action of the policy that the operator's file asks for.
+//! Checks of the credentials, the account and the region.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
-
-use serde_json::Value;
 
 use super::installation::Installation;
 use super::report::DoctorFinding;
 use crate::base::arn::{Arn, partition};
-use crate::cloud::{CloudError, CloudErrorKind, CredentialSight, PermissionQuestion};
+use crate::cloud::{CloudError, CloudErrorKind, CredentialSight};
 use crate::config::settings::Settings;
-use crate::iam;
 
 /// Credentials that end so soon are told.
 const SOON: Duration = Duration::from_hours(12);
-/// Text in place of a wildcard of a policy, for a resource that a policy with the wildcard allows.
-const FILLED: &str = "doctor";
+/// Part of an error that the clock of the host is the reason of.
+const CLOCK: &str = "set the clock of the host";
+
+const GIVE: &str = "give the host an instance profile with the role of the runner hosts, or renew the keys in the environment of the runner's service";
+const REACH: &str = "look at the host's way to AWS: routes, proxy, security groups, `aws.ca_bundle`; in a VPC, endpoints for STS, S3 and SageMaker";
 
 /// The identity behind the credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,12 +23,17 @@ pub(super) struct CallerSight {
     pub(super) account: String,
     /// The user, or the role of the session; `None` for the account's root.
     pub(super) principal: Option<String>,
+    /// The user or role of the runner hosts: `iam.host_role_arn`, else that of the caller.
+    pub(super) host: Option<String>,
     pub(super) region: String,
 }
 
 /// A call that failed, as a finding. What `doctor` itself may not do, or could not ask, is no mistake of the installation.
 pub(super) fn of_error(id: &'static str, subject: &str, error: &CloudError) -> DoctorFinding {
     match error.kind {
+        CloudErrorKind::Denied | CloudErrorKind::Unauthenticated if error.message.contains(CLOCK) => {
+            DoctorFinding::skipped(id, subject, "AWS refuses the time of this host; see `host.clock`")
+        }
         CloudErrorKind::Denied => {
             let (operation, action) = (&error.operation, error.action);
             let text = format!("these credentials may not {operation}; allow them `{action}` for this check");
@@ -44,30 +48,46 @@ pub(super) fn of_error(id: &'static str, subject: &str, error: &CloudError) -> D
     }
 }
 
+/// A service without which no job runs.
+pub(super) fn of_needed(id: &'static str, subject: &str, error: &CloudError) -> DoctorFinding {
+    if error.kind == CloudErrorKind::Transient {
+        return DoctorFinding::failure(id, subject, error.to_string(), REACH);
+    }
+    of_error(id, subject, error)
+}
+
 /// A call without which no other can be made: its error fails the installation, whatever it is.
 fn refused(id: &'static str, subject: &str, error: &CloudError) -> DoctorFinding {
-    let change = if error.kind.may_pass() {
-        "look at the host's way to AWS: routes, proxy, security groups, `aws.ca_bundle`; in a VPC, endpoints for STS, S3 and SageMaker"
-    } else {
-        "give the host an instance profile with the role of the runner hosts, or renew the keys in the environment of the runner's service"
+    let is_absent = error.message.contains("credentials") && error.kind.may_pass();
+    let change = match error.kind {
+        _ if error.message.contains(CLOCK) => "set the clock, and let chrony or systemd-timesyncd keep it",
+        CloudErrorKind::Denied | CloudErrorKind::Unauthenticated => GIVE,
+        _ if is_absent => {
+            "give the host an instance profile with the role of the runner hosts, or correct `AWS_PROFILE` and the profile's source of credentials"
+        }
+        kind if kind.may_pass() => REACH,
+        _ => "correct `aws.region` and `aws.endpoint_url`: what answers there is not AWS",
     };
     DoctorFinding::failure(id, subject, error.to_string(), change)
 }
 
 /// Finds the caller; without one no other check of AWS can be made.
 pub(super) async fn caller(installation: &Installation<'_>) -> (Option<CallerSight>, Vec<DoctorFinding>) {
-    let identity = match installation.connect.identity(&installation.access).await {
+    let identity = match installation.within("STS", installation.connect.identity(&installation.access)).await {
         Ok(identity) => identity,
         Err(error) => {
             let change = "set `aws.region` in the operator's file; with `aws.ca_bundle`, name a PEM file";
             return (None, vec![DoctorFinding::failure("aws.credentials", "", format!("{error:#}"), change)]);
         }
     };
-    let arn = match identity.arn().await {
+    let arn = match installation.within("STS", identity.arn()).await {
         Ok(arn) => arn,
         Err(error) => return (None, vec![refused("aws.credentials", "", &error)]),
     };
-    let credentials = identity.credentials().await;
+    let (credentials, principal) = tokio::join!(
+        installation.within("the source of the credentials", identity.credentials()),
+        principal(installation, &arn)
+    );
     let region = installation.settings.aws.region.clone();
     let region = region.or_else(|| credentials.as_ref().ok().map(|found| found.region.clone())).unwrap_or_default();
     let mut findings =
@@ -77,8 +97,8 @@ pub(super) async fn caller(installation: &Installation<'_>) -> (Option<CallerSig
         Err(error) => findings.push(of_error("aws.expiry", &arn, error)),
     }
     let account = Arn::parse(&arn).map(|arn| arn.account.to_owned()).unwrap_or_default();
-    let principal = principal(installation, &arn).await;
-    (Some(CallerSight { arn, account, principal, region }), findings)
+    let host = installation.settings.iam.host_role_arn.clone().or_else(|| principal.clone());
+    (Some(CallerSight { arn, account, principal, host, region }), findings)
 }
 
 fn expiry(found: &CredentialSight, now: SystemTime) -> DoctorFinding {
@@ -109,7 +129,7 @@ async fn principal(installation: &Installation<'_>, arn: &str) -> Option<String>
         (Some("assumed-role"), Some(name)) => {
             let plain = format!("arn:{}:iam::{}:role/{name}", parsed.partition, parsed.account);
             let roles = installation.connect.roles(&installation.access).await.ok()?;
-            Some(roles.find(name).await.ok().flatten().map_or(plain, |role| role.arn))
+            Some(installation.within("IAM", roles.find(name)).await.ok().flatten().map_or(plain, |role| role.arn))
         }
         (Some("user"), Some(_)) => Some(arn.to_owned()),
         _ => None,
@@ -158,130 +178,9 @@ pub(super) fn place(settings: &Settings, caller: &CallerSight, roles: &[String])
     findings
 }
 
-/// Asks for each statement of the runner host's policy whether the caller may do all of it.
-pub(super) async fn actions(installation: &Installation<'_>, caller: &CallerSight) -> Vec<DoctorFinding> {
-    let Some(principal) = &caller.principal else {
-        let text = "is the account's root, which has no policies";
-        let change = "give the host a role of its own: `policy iam` makes its policy";
-        return vec![DoctorFinding::warning("aws.actions", &caller.arn, text, change)];
-    };
-    let mut settings = installation.settings.clone();
-    settings.iam.host_role_arn.get_or_insert_with(|| principal.clone());
-    settings.aws.region.get_or_insert_with(|| caller.region.clone());
-    let policies = match iam::policies(&settings) {
-        Ok(policies) => policies,
-        Err(failure) => return vec![DoctorFinding::skipped("aws.actions", principal, failure.message())],
-    };
-    let policy =
-        policies.get("runner-host.json").and_then(|policy| serde_json::to_value(policy).ok()).unwrap_or_default();
-    let statements = policy["Statement"].as_array().cloned().unwrap_or_default();
-    let port = match installation.connect.permissions(&installation.access).await {
-        Ok(port) => port,
-        Err(error) => return vec![DoctorFinding::skipped("aws.actions", principal, format!("{error:#}"))],
-    };
-    let questions = statements.into_iter().filter_map(|statement| Some((question(&statement)?, statement)));
-    let asked = questions.map(|(question, statement)| {
-        let port = &port;
-        async move { (port.denied(principal, &question).await, question, statement) }
-    });
-    let mut findings = Vec::new();
-    for (answer, question, statement) in futures::future::join_all(asked).await {
-        findings.push(of_statement(principal, &answer, &question, statement));
-    }
-    findings
-}
-
-fn of_statement(
-    principal: &str,
-    answer: &Result<Vec<(String, String)>, CloudError>,
-    question: &PermissionQuestion,
-    statement: Value,
-) -> DoctorFinding {
-    let name = statement["Sid"].as_str().unwrap_or_default().to_owned();
-    match answer {
-        Err(error) => of_error("aws.actions", &name, error),
-        Ok(denied) if denied.is_empty() => {
-            DoctorFinding::ok("aws.actions", principal, format!("may do {} ({name})", question.actions.join(", ")))
-        }
-        Ok(denied) => {
-            let pairs: Vec<_> = denied.iter().map(|(action, resource)| format!("{action} on {resource}")).collect();
-            let change = "add the statement to the policy of this user or role; `policy iam` writes the whole policy";
-            DoctorFinding::failure("aws.actions", principal, format!("may not {}", pairs.join(", ")), change)
-                .with_statement(statement)
-        }
-    }
-}
-
-/// A question that a policy with the statement answers with yes: its actions on its resources, with values that its conditions hold for.
-pub(super) fn question(statement: &Value) -> Option<PermissionQuestion> {
-    if statement["Effect"] != "Allow" {
-        return None;
-    }
-    let mut context = BTreeMap::new();
-    for (operator, keys) in statement["Condition"].as_object().into_iter().flatten() {
-        for (key, values) in keys.as_object().into_iter().flatten() {
-            let Some(value) = texts(values).into_iter().next().filter(|value| !value.contains("${")) else { continue };
-            if let Some(kind) = kind_of(operator) {
-                context.entry(key.clone()).or_insert_with(|| (kind, vec![filled(&value)]));
-            }
-        }
-    }
-    let resources = texts(&statement["Resource"]).iter().map(|resource| filled(resource)).collect();
-    Some(PermissionQuestion { actions: texts(&statement["Action"]), resources, context })
-}
-
-/// Type of a condition key, as the simulator names it; `None` for a condition on its absence.
-fn kind_of(operator: &str) -> Option<&'static str> {
-    let of_list = operator.starts_with("ForAllValues:") || operator.starts_with("ForAnyValue:");
-    match operator.split(':').next_back().unwrap_or_default() {
-        "Null" => None,
-        name if name.starts_with("Numeric") => Some("numeric"),
-        name if name.starts_with("Bool") => Some("boolean"),
-        _ if of_list => Some("stringList"),
-        _ => Some("string"),
-    }
-}
-
-fn filled(pattern: &str) -> String {
-    if pattern == "*" { pattern.to_owned() } else { pattern.replace('*', FILLED).replace('?', "0") }
-}
-
-fn texts(value: &Value) -> Vec<String> {
-    match value {
-        Value::Array(list) => list.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
-        Value::String(text) => vec![text.clone()],
-        _ => Vec::new(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-
-    #[test]
-    fn a_question_fits_the_statement_that_it_is_made_of() {
-        let question = question(&json!({
-            "Effect": "Allow",
-            "Action": ["sagemaker:CreateTrainingJob"],
-            "Resource": "arn:aws:sagemaker:eu-west-1:1:training-job/gitlab-*",
-            "Condition": {
-                "ForAllValues:StringLike": {"sagemaker:InstanceTypes": ["ml.m5.*", "ml.g5.*"]},
-                "NumericLessThanEquals": {"sagemaker:MaxRuntimeInSeconds": "86400"},
-                "Null": {"sagemaker:VpcSubnets": "true"},
-                "StringEquals": {"aws:ResourceTag/x": "${aws:PrincipalTag/x}"},
-            },
-        }))
-        .unwrap();
-        assert_eq!(question.resources, ["arn:aws:sagemaker:eu-west-1:1:training-job/gitlab-doctor"]);
-        let expected = [
-            ("sagemaker:InstanceTypes", ("stringList", vec!["ml.m5.doctor".to_owned()])),
-            ("sagemaker:MaxRuntimeInSeconds", ("numeric", vec!["86400".to_owned()])),
-        ];
-        assert_eq!(question.context, expected.map(|(key, value)| (key.to_owned(), value)).into());
-        assert_eq!(super::question(&json!({"Effect": "Deny", "Action": "*", "Resource": "*"})), None);
-    }
 
     #[test]
     fn credentials_of_a_session_that_nobody_renews_are_told() {

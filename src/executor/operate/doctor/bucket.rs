@@ -1,6 +1,8 @@
 //! Checks of the bucket and of the keys of KMS.
 
-use super::account::{CallerSight, of_error};
+use serde_json::Value;
+
+use super::account::{CallerSight, of_error, of_needed};
 use super::host;
 use super::installation::Installation;
 use super::report::DoctorFinding;
@@ -21,17 +23,20 @@ pub(super) async fn check(installation: &Installation<'_>) -> (bool, Vec<DoctorF
         Ok(data) => data,
         Err(error) => return (false, vec![DoctorFinding::skipped("bucket.exists", bucket, format!("{error:#}"))]),
     };
-    let found = match data.find_bucket(bucket, None).await {
+    let found = match installation.within("S3", data.find_bucket(bucket, None)).await {
         Ok(found) => found,
-        Err(error) => return (false, vec![of_error("bucket.exists", bucket, &error)]),
+        Err(error) => return (false, vec![of_needed("bucket.exists", bucket, &error)]),
     };
     let (is_usable, mut findings) = existence(bucket, &found);
     if is_usable {
-        findings.push(clock(installation).await);
-        match installation.connect.bucket_configuration(&installation.access).await {
-            Ok(settings) => findings.extend(of_settings(installation, &*settings).await),
-            Err(error) => findings.push(DoctorFinding::skipped("bucket.encryption", bucket, format!("{error:#}"))),
-        }
+        let settings = async {
+            match installation.connect.bucket_configuration(&installation.access).await {
+                Ok(settings) => of_settings(installation, &*settings).await,
+                Err(error) => vec![DoctorFinding::skipped("bucket.encryption", bucket, format!("{error:#}"))],
+            }
+        };
+        let (clock, settings, versioning) = tokio::join!(clock(installation), settings, versioning(installation));
+        findings.extend(settings.into_iter().chain([clock, versioning]));
     }
     (is_usable, findings)
 }
@@ -67,7 +72,7 @@ fn existence(bucket: &str, found: &InputPrefix) -> (bool, Vec<DoctorFinding>) {
 /// The clock of this host against that of S3.
 async fn clock(installation: &Installation<'_>) -> DoctorFinding {
     let there = match installation.connect.survey(&installation.access).await {
-        Ok(survey) => survey.now().await,
+        Ok(survey) => installation.within("S3", survey.now()).await,
         Err(error) => return DoctorFinding::skipped("host.clock", "the clock", format!("{error:#}")),
     };
     match there {
@@ -79,10 +84,10 @@ async fn clock(installation: &Installation<'_>) -> DoctorFinding {
 async fn of_settings(installation: &Installation<'_>, settings: &dyn BucketConfiguration) -> Vec<DoctorFinding> {
     let bucket = &installation.settings.storage.bucket;
     let (encryption, blocks, policy, expiring) = tokio::join!(
-        settings.encryption(),
-        settings.blocks_public_access(),
-        settings.policy(),
-        settings.expiring_prefixes()
+        installation.within("S3", settings.encryption()),
+        installation.within("S3", settings.blocks_public_access()),
+        installation.within("S3", settings.policy()),
+        installation.within("S3", settings.expiring_prefixes())
     );
     let mut findings = vec![match encryption {
         Ok(found) => of_encryption(bucket, installation.settings.storage.kms_key_id.as_deref(), &found),
@@ -98,12 +103,17 @@ async fn of_settings(installation: &Installation<'_>, settings: &dyn BucketConfi
         ),
         Err(error) => of_error("bucket.public_access", bucket, &error),
     });
-    findings.push(versioning(installation).await);
     findings.push(match expiring {
         Ok(prefixes) => lifecycle(bucket, &prefixes),
         Err(error) => of_error("bucket.lifecycle", bucket, &error),
     });
     findings.push(match policy {
+        Ok(Some(policy)) if is_open(&policy) => DoctorFinding::failure(
+            "bucket.policy",
+            bucket,
+            "has a policy that lets everybody in: a statement with `Allow` for the principal `*`, without a condition",
+            "remove the statement, and apply `bucket-policy.json` of `sagemaker-executor policy iam`",
+        ),
         Ok(Some(_)) => DoctorFinding::ok("bucket.policy", bucket, "has a policy"),
         Ok(None) => DoctorFinding::warning(
             "bucket.policy",
@@ -137,7 +147,7 @@ fn of_encryption(bucket: &str, wanted: Option<&str>, found: &BucketEncryption) -
 async fn versioning(installation: &Installation<'_>) -> DoctorFinding {
     let bucket = &installation.settings.storage.bucket;
     let retention = match installation.connect.objects(&installation.access).await {
-        Ok(objects) => objects.retention().await,
+        Ok(objects) => installation.within("S3", objects.retention()).await,
         Err(error) => return DoctorFinding::skipped("bucket.versioning", bucket, format!("{error:#}")),
     };
     match retention {
@@ -165,6 +175,23 @@ fn lifecycle(bucket: &str, prefixes: &[String]) -> DoctorFinding {
     DoctorFinding::warning("bucket.lifecycle", bucket, text, LIFECYCLE)
 }
 
+/// A statement lets everybody in.
+fn is_open(policy: &str) -> bool {
+    let policy: Value = serde_json::from_str(policy).unwrap_or_default();
+    let statements = match &policy["Statement"] {
+        Value::Array(list) => list.iter().collect(),
+        one => vec![one],
+    };
+    let is_all = |principal: &Value| {
+        principal == "*"
+            || principal["AWS"] == "*"
+            || principal["AWS"].as_array().is_some_and(|all| all.iter().any(|one| one == "*"))
+    };
+    statements
+        .into_iter()
+        .any(|one| one["Effect"] == "Allow" && one["Condition"].is_null() && is_all(&one["Principal"]))
+}
+
 /// The keys of the operator's file.
 pub(super) async fn keys(installation: &Installation<'_>, caller: &CallerSight) -> Vec<DoctorFinding> {
     let settings = installation.settings;
@@ -178,7 +205,7 @@ pub(super) async fn keys(installation: &Installation<'_>, caller: &CallerSight) 
     };
     let mut findings = Vec::new();
     for (setting, key) in named.into_iter().filter_map(|(setting, key)| Some((setting, key?))) {
-        findings.push(match port.describe(key).await {
+        findings.push(match installation.within("KMS", port.describe(key)).await {
             Ok(found) => of_key(setting, key, found.as_ref(), &caller.region),
             Err(error) => of_error("kms.key", key, &error),
         });

@@ -1,11 +1,10 @@
-//! Checks of this host: the runner's program and user, tools, sandbox, directories, disk, clock, timer.
+//! Checks of this host: the runner's program and user, tools, sandbox, clock, timer.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::machine::{HostMachine, PathSight};
+use super::machine::HostMachine;
 use super::report::DoctorFinding;
-use crate::base::human::human_bytes;
 use crate::config::settings::Settings;
 
 /// The executor reads `BUILD_EXIT_CODE_FILE` and `JOB_RESPONSE_FILE`, which earlier runners do not set.
@@ -13,18 +12,13 @@ const LEAST_RUNNER: (u32, u32) = (16, 9);
 /// The version whose contract the driver follows.
 const KNOWN_RUNNER: u32 = 19;
 const LEAST_BUBBLEWRAP: (u32, u32) = (0, 7);
-/// Free bytes below which a clone fails.
-const LEAST_BYTES: u64 = 1 << 30;
-const LEAST_INODES: u64 = 10_000;
-const FEW_INODES: u64 = 200_000;
 /// AWS refuses requests that are five minutes off.
 const MOST_SKEW: Duration = Duration::from_mins(4);
 const SOME_SKEW: Duration = Duration::from_secs(30);
 const TIMER: &str = "sagemaker-executor-sweep.timer";
-const SERVICE: &str = "gitlab-runner.service";
+pub(super) const SERVICE: &str = "gitlab-runner.service";
 /// Address of the metadata service of instances.
-const METADATA: &str = "169.254.169.254";
-const PROXIES: [&str; 4] = ["https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY"];
+pub(super) const METADATA: &str = "169.254.169.254";
 
 /// The first two numbers of a version in a text.
 pub(super) fn version(text: &str) -> Option<(u32, u32)> {
@@ -94,7 +88,7 @@ async fn runner_user(machine: &dyn HostMachine) -> DoctorFinding {
                 "runs as {user}, and this command as another user: what it says of directories, sandbox and credentials may differ"
             ),
             format!(
-                "run `sudo -u {user} sagemaker-executor doctor`, with `--runner-config` of a copy where {user} may not read `config.toml`"
+                "run `sudo -u {user} sagemaker-executor doctor`; where {user} may not read `config.toml`, what this run says of that file counts"
             ),
         ),
         _ => DoctorFinding::ok("runner.user", SERVICE, format!("runs as {user}")),
@@ -110,30 +104,37 @@ fn user_id(machine: &dyn HostMachine, user: &str) -> Option<u32> {
 /// Shell, git and bubblewrap, and a sandbox that is made for the check.
 pub(super) async fn tools(machine: &dyn HostMachine, settings: Option<&Settings>) -> Vec<DoctorFinding> {
     let shell = settings.map_or("bash", |settings| settings.runner.shell.as_str());
-    let mut findings = vec![of_shell(machine, shell), git(machine).await];
-    if settings.is_some_and(|settings| !settings.sandbox.enabled) {
+    let is_enabled = settings.is_none_or(|settings| settings.sandbox.enabled);
+    let of_sandbox = async {
+        if is_enabled {
+            let (bubblewrap, mut findings) = tokio::join!(bubblewrap(machine), of_sandbox(machine));
+            findings.insert(0, bubblewrap);
+            return findings;
+        }
         let text = "`sandbox.enabled` is false: the author of a job can run commands as the runner's user";
         let change = "remove `enabled` from `[sandbox]`, and read docs/THREAT-MODEL.md before it is set again";
-        findings.push(DoctorFinding::warning("host.sandbox", "", text, change));
-        return findings;
+        vec![DoctorFinding::warning("host.sandbox", "", text, change)]
+    };
+    let (git, of_sandbox) = tokio::join!(git(machine), of_sandbox);
+    [vec![of_shell(machine, shell), git], of_sandbox].concat()
+}
+
+/// A sandbox that is made for the check. Without the program the finding about that tells all.
+async fn of_sandbox(machine: &dyn HostMachine) -> Vec<DoctorFinding> {
+    if machine.find("bwrap").is_none() {
+        return ["host.sandbox", "host.metadata"].map(|id| DoctorFinding::waiting(id, "host.bubblewrap")).into();
     }
-    findings.push(bubblewrap(machine).await);
     match machine.try_sandbox().await {
         Ok(()) => {
-            findings.push(DoctorFinding::ok("host.sandbox", "bwrap", "makes the sandbox of the host stages"));
-            findings.push(metadata(machine).await);
+            let made = DoctorFinding::ok("host.sandbox", "bwrap", "makes the sandbox of the host stages");
+            vec![made, metadata(machine).await]
         }
         Err(text) => {
-            findings.push(DoctorFinding::failure(
-                "host.sandbox",
-                "bwrap",
-                text.trim_start_matches("error: "),
-                namespaces(machine),
-            ));
-            findings.push(DoctorFinding::waiting("host.metadata", "host.sandbox"));
+            let text = text.trim_start_matches("error: ");
+            let failed = DoctorFinding::failure("host.sandbox", "bwrap", text, namespaces(machine));
+            vec![failed, DoctorFinding::waiting("host.metadata", "host.sandbox")]
         }
     }
-    findings
 }
 
 fn of_shell(machine: &dyn HostMachine, shell: &str) -> DoctorFinding {
@@ -216,7 +217,10 @@ pub(super) async fn sweep_timer(machine: &dyn HostMachine) -> DoctorFinding {
     let Ok(text) = machine.output("systemctl", &["is-enabled", TIMER]).await else {
         return DoctorFinding::skipped("host.sweep_timer", TIMER, "systemctl does not answer");
     };
-    if text.trim() == "enabled" {
+    if text.trim().is_empty() {
+        return DoctorFinding::skipped("host.sweep_timer", TIMER, "systemctl does not tell whether it is enabled");
+    }
+    if ["enabled", "enabled-runtime", "linked", "static"].contains(&text.trim()) {
         return DoctorFinding::ok("host.sweep_timer", TIMER, "is enabled");
     }
     DoctorFinding::warning(
@@ -226,112 +230,6 @@ pub(super) async fn sweep_timer(machine: &dyn HostMachine) -> DoctorFinding {
         format!(
             "copy the units of `runner-config/systemd/` to `/etc/systemd/system/`, and type `systemctl enable --now {TIMER}`"
         ),
-    )
-}
-
-/// Directories, disk and proxies of the operator's file.
-pub(super) fn storage(machine: &dyn HostMachine, settings: &Settings) -> Vec<DoctorFinding> {
-    let runner = &settings.runner;
-    let mut findings = vec![
-        directory(machine, "host.state_dir", "runner.state_dir", &runner.state_dir),
-        directory(machine, "host.builds_dir", "runner.builds_dir", &runner.builds_dir),
-        directory(machine, "host.cache_dir", "runner.cache_dir", &runner.cache_dir),
-    ];
-    findings.extend(disk(machine, settings));
-    findings.push(proxy(machine));
-    findings
-}
-
-/// The nearest directory above a path that exists, or the path itself.
-fn nearest<'a>(machine: &dyn HostMachine, path: &'a Path) -> Option<(&'a Path, PathSight)> {
-    path.ancestors().find_map(|path| Some((path, machine.look(path).ok()?)))
-}
-
-fn directory(machine: &dyn HostMachine, id: &'static str, key: &str, path: &Path) -> DoctorFinding {
-    let shown = path.display().to_string();
-    let change = format!(
-        "make it a directory of the runner's user: `install -d -m 0700 -o gitlab-runner {shown}`, or set `{key}` to another"
-    );
-    let failure = |text: String| DoctorFinding::failure(id, &shown, text, &change);
-    let Some((at, sight)) = nearest(machine, path) else { return failure("cannot be looked at".to_owned()) };
-    if !sight.is_dir {
-        return failure(format!("{} is no directory", at.display()));
-    }
-    if !sight.is_writable {
-        return failure(format!("this user cannot write {}", at.display()));
-    }
-    if at != path {
-        return DoctorFinding::ok(id, &shown, format!("does not exist yet, and can be made in {}", at.display()));
-    }
-    // With the sticky bit others cannot replace what is there, but they can put files beside it.
-    if sight.mode & 0o002 != 0 {
-        return failure(format!("every user of the host can write it (mode {:04o})", sight.mode));
-    }
-    DoctorFinding::ok(id, &shown, "is writable")
-}
-
-fn disk(machine: &dyn HostMachine, settings: &Settings) -> Vec<DoctorFinding> {
-    let builds = &settings.runner.builds_dir;
-    let shown = builds.display().to_string();
-    let Some(disk) = nearest(machine, builds).and_then(|(at, _)| machine.disk(at).ok()) else {
-        return vec![DoctorFinding::skipped("host.space", shown, "its file system cannot be looked at")];
-    };
-    let (free, most) = (disk.free_bytes, settings.sandbox.max_bytes);
-    let space = if free < LEAST_BYTES {
-        let text = format!("{} are free: clones and results fail", human_bytes(free));
-        DoctorFinding::failure(
-            "host.space",
-            &shown,
-            text,
-            "free some of the disk, or set `runner.builds_dir` to a larger one",
-        )
-    } else if settings.sandbox.enabled && free < most {
-        let text =
-            format!("{} are free, and one job may fill {} (`sandbox.max_bytes`)", human_bytes(free), human_bytes(most));
-        DoctorFinding::warning(
-            "host.space",
-            &shown,
-            text,
-            "set `sandbox.max_bytes` below the free space, or use a larger disk",
-        )
-    } else {
-        DoctorFinding::ok("host.space", &shown, format!("{} are free", human_bytes(free)))
-    };
-    let inodes = match disk.free_inodes {
-        Some(free) if free < LEAST_INODES => {
-            let text = format!("{free} inodes are free: clones fail although there is room");
-            DoctorFinding::failure(
-                "host.inodes",
-                &shown,
-                text,
-                "remove files, or make the file system with more inodes",
-            )
-        }
-        Some(free) if free < FEW_INODES => {
-            let text = format!("{free} inodes are free, and one environment of Python has tens of thousands of files");
-            DoctorFinding::warning("host.inodes", &shown, text, "make the file system with more inodes, or use XFS")
-        }
-        Some(free) => DoctorFinding::ok("host.inodes", &shown, format!("{free} inodes are free")),
-        None => DoctorFinding::ok("host.inodes", &shown, "the file system makes inodes as they are needed"),
-    };
-    vec![space, inodes]
-}
-
-fn proxy(machine: &dyn HostMachine) -> DoctorFinding {
-    let Some(name) = PROXIES.into_iter().find(|name| machine.variable(name).is_some()) else {
-        return DoctorFinding::ok("host.proxy", "", "no proxy is set");
-    };
-    let beside = ["no_proxy", "NO_PROXY"].into_iter().find_map(|name| machine.variable(name)).unwrap_or_default();
-    if beside.split(',').any(|host| [METADATA, "169.254.0.0/16", "*"].contains(&host.trim())) {
-        return DoctorFinding::ok("host.proxy", name, format!("is set, and {METADATA} is in `no_proxy`"));
-    }
-    DoctorFinding::warning(
-        "host.proxy",
-        name,
-        format!(
-            "is set, and `no_proxy` does not have {METADATA}: programs ask the proxy for the credentials of the instance"
-        ),
-        format!("add `{METADATA}` to `no_proxy` in the environment of the runner's service"),
     )
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use futures::future::join_all;
+
 use super::account::{CallerSight, of_error};
 use super::installation::Installation;
 use super::report::DoctorFinding;
@@ -43,11 +45,10 @@ pub(super) async fn check(installation: &Installation<'_>, caller: &CallerSight)
         !image.contains(['*', '?', '[', '{']) && image.rsplit('/').next().is_some_and(|name| name.contains([':', '@']))
     };
     let images: BTreeSet<&String> = installation.settings.job.image.iter().chain(of_rules.filter(is_one)).collect();
-    let mut findings = Vec::new();
-    for image in images {
-        findings.extend(of_image(installation, caller, image).await);
+    if installation.settings.job.image.is_none() && images.is_empty() {
+        return vec![DoctorFinding::skipped("image.exists", "", "the operator's file names no image; each job must")];
     }
-    findings
+    join_all(images.into_iter().map(|image| of_image(installation, caller, image))).await.concat()
 }
 
 async fn of_image(installation: &Installation<'_>, caller: &CallerSight, image: &str) -> Vec<DoctorFinding> {
@@ -88,7 +89,7 @@ async fn of_image(installation: &Installation<'_>, caller: &CallerSight, image: 
         Ok(images) => images,
         Err(error) => return vec![DoctorFinding::skipped("image.exists", image, format!("{error:#}"))],
     };
-    match images.platforms(name.account, name.repository, &digest).await {
+    match installation.within("ECR", images.platforms(name.account, name.repository, &digest)).await {
         Ok(None) => vec![absent(image)],
         Ok(Some(platforms)) => {
             vec![DoctorFinding::ok("image.exists", image, "is there"), of_platforms(image, &platforms)]
@@ -102,11 +103,14 @@ async fn digest_of(installation: &Installation<'_>, name: &EcrName<'_>) -> Resul
     let tagged = installation.connect.tagged_images(&installation.access).await;
     let tagged =
         tagged.map_err(|error| DoctorFinding::skipped("image.exists", name.repository, format!("{error:#}")))?;
-    let Some(repository) = tagged.repository(name.repository).await.map_err(|error| failed(&error))? else {
+    let Some(repository) =
+        installation.within("ECR", tagged.repository(name.repository)).await.map_err(|error| failed(&error))?
+    else {
         return Ok(None);
     };
     let tags = [name.tag.to_owned()];
-    let mut found = tagged.tagged(&repository, &tags).await.map_err(|error| failed(&error))?;
+    let mut found =
+        installation.within("ECR", tagged.tagged(&repository, &tags)).await.map_err(|error| failed(&error))?;
     Ok(found.remove(name.tag).map(|image| image.digest))
 }
 
@@ -138,7 +142,7 @@ pub(super) async fn agent(installation: &Installation<'_>) -> DoctorFinding {
         Ok(objects) => objects,
         Err(error) => return DoctorFinding::skipped("agent.stored", "", format!("{error:#}")),
     };
-    match agent_delivery::look(&*objects, installation.settings).await {
+    match installation.within("S3", agent_delivery::look(&*objects, installation.settings)).await {
         Ok(StoredAgent::Whole) => {
             DoctorFinding::ok("agent.stored", "the agent", "is in the bucket, and is this program")
         }
@@ -155,7 +159,13 @@ pub(super) async fn agent(installation: &Installation<'_>) -> DoctorFinding {
         ),
         Err(error) => match error.downcast_ref::<CloudError>() {
             Some(error) => of_error("agent.stored", "the agent", error),
-            None => DoctorFinding::skipped("agent.stored", "the agent", format!("{error:#}")),
+            // A mistake of this host, such as an absent file of `aws.ca_bundle`: `prepare` fails by it too.
+            None => DoctorFinding::failure(
+                "agent.stored",
+                "the agent",
+                format!("{error:#}"),
+                "correct what the message names",
+            ),
         },
     }
 }

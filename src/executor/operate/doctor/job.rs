@@ -7,33 +7,42 @@ use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::process::Command;
 
 use super::report::{CheckVerdict, DoctorFinding};
+use crate::base::signals::Cancellation;
 use crate::config::env::Environment;
 use crate::ui::Printer;
 
 /// Text that only the script of the job prints.
 const WORD: &str = "doctor: the script runs";
 /// Topics whose failures would fail the job, after it has cost money or not.
-const NEEDED: [&str; 6] = ["operator", "aws", "bucket", "kms", "role", "network"];
+const NEEDED: [&str; 8] = ["operator", "aws", "bucket", "kms", "role", "network", "quota", "image"];
+/// Checks of the host without which the job would not run to its end.
+const NEEDED_OF_HOST: [&str; 3] = ["host.state_dir", "host.clock", "host.files"];
 
 /// Runs the job, unless a check has failed that it needs. Its log is printed for people.
 pub(super) async fn run(
     config: &Path,
     env: &Environment,
     findings: &[DoctorFinding],
-    printer: &Printer,
+    (printer, cancellation): (&Printer, &Cancellation),
 ) -> DoctorFinding {
-    let is_needed = |finding: &&DoctorFinding| NEEDED.contains(&finding.id.split('.').next().unwrap_or_default());
+    let is_needed = |finding: &&DoctorFinding| {
+        NEEDED.contains(&finding.id.split('.').next().unwrap_or_default()) || NEEDED_OF_HOST.contains(&finding.id)
+    };
     let failed = findings.iter().filter(is_needed).find(|finding| finding.verdict == CheckVerdict::Failure);
     if let Some(failed) = failed {
         return DoctorFinding::waiting("job.run", failed.id);
     }
-    match attempt(config, env, printer).await {
+    match attempt(config, env, (printer, cancellation)).await {
         Ok(lines) => conclude(&lines),
         Err(error) => DoctorFinding::skipped("job.run", "", format!("the job could not be started: {error:#}")),
     }
 }
 
-async fn attempt(config: &Path, env: &Environment, printer: &Printer) -> anyhow::Result<Vec<String>> {
+async fn attempt(
+    config: &Path,
+    env: &Environment,
+    (printer, cancellation): (&Printer, &Cancellation),
+) -> anyhow::Result<Vec<String>> {
     let folder = tempfile::Builder::new().prefix("sagemaker-executor-doctor-").tempdir()?;
     let mut command = Command::new("/proc/self/exe");
     command
@@ -49,7 +58,20 @@ async fn attempt(config: &Path, env: &Environment, printer: &Printer) -> anyhow:
         .kill_on_drop(true);
     let mut child = command.spawn()?;
     let (out, err) = (child.stdout.take(), child.stderr.take());
-    let (out, err, status) = tokio::join!(lines(out, printer), lines(err, printer), child.wait());
+    let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
+    let ended = async {
+        tokio::select! {
+            status = child.wait() => status,
+            () = cancellation.token().cancelled() => {
+                // It stops its training job then, and ends.
+                if let Some(id) = id {
+                    let _ = rustix::process::kill_process(id, rustix::process::Signal::TERM);
+                }
+                child.wait().await
+            }
+        }
+    };
+    let (out, err, status) = tokio::join!(lines(out, printer), lines(err, printer), ended);
     let mut lines = [out, err].concat();
     lines.push(format!("exit code {}", status?.code().unwrap_or(-1)));
     Ok(lines)

@@ -7,13 +7,18 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use rustix::fs::Access;
 
 use crate::base::failure::render;
 use crate::config::env::Environment;
 use crate::sandbox;
 
 /// Longest time of a program that tells its version.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
+const ANSWERED_WITHIN: Duration = Duration::from_secs(3);
+/// Longest time in which the sandbox is made.
+const MADE_WITHIN: Duration = Duration::from_secs(5);
+/// Most entries of a directory that are looked at.
+const MOST_ENTRIES: usize = 10_000;
 /// Largest file that is read, in bytes.
 const LARGEST: u64 = 4 << 20;
 
@@ -23,6 +28,8 @@ pub(super) trait HostMachine: Send + Sync {
     /// A text file of at most 4 MiB.
     fn read(&self, path: &Path) -> io::Result<String>;
     fn look(&self, path: &Path) -> io::Result<PathSight>;
+    /// What a directory holds, links themselves and not what they lead to; nothing when it cannot be read.
+    fn entries(&self, path: &Path) -> Vec<(PathBuf, PathSight)>;
     /// The file system that a path is on, which exists.
     fn disk(&self, path: &Path) -> io::Result<DiskSight>;
     /// The program of a name in `PATH`.
@@ -47,7 +54,9 @@ pub(super) struct PathSight {
     /// Permission bits, and those of set-user-id and the sticky bit.
     pub(super) mode: u32,
     pub(super) owner: u32,
-    /// This process may write it.
+    /// Device and number: equal for two paths of one file.
+    pub(super) file: (u64, u64),
+    /// This process may write it; a directory also be read and entered.
     pub(super) is_writable: bool,
 }
 
@@ -65,6 +74,18 @@ pub(super) struct DiskSight {
     pub(super) free_inodes: Option<u64>,
 }
 
+fn sight(path: &Path, meta: &std::fs::Metadata) -> PathSight {
+    let whole = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+    let access = if meta.is_dir() { whole } else { Access::WRITE_OK };
+    PathSight {
+        is_dir: meta.is_dir(),
+        mode: meta.permissions().mode() & 0o7777,
+        owner: meta.uid(),
+        file: (meta.dev(), meta.ino()),
+        is_writable: rustix::fs::access(path, access).is_ok(),
+    }
+}
+
 /// The machine that this program runs on.
 pub(super) struct ThisMachine<'a> {
     pub(super) env: &'a Environment,
@@ -73,20 +94,23 @@ pub(super) struct ThisMachine<'a> {
 #[async_trait]
 impl HostMachine for ThisMachine<'_> {
     fn read(&self, path: &Path) -> io::Result<String> {
-        if std::fs::metadata(path)?.len() > LARGEST {
+        let meta = std::fs::metadata(path)?;
+        if !meta.is_file() {
+            return Err(io::Error::other("it is no regular file"));
+        }
+        if meta.len() > LARGEST {
             return Err(io::Error::other("the file is larger than 4 MiB"));
         }
         std::fs::read_to_string(path)
     }
 
     fn look(&self, path: &Path) -> io::Result<PathSight> {
-        let meta = std::fs::metadata(path)?;
-        Ok(PathSight {
-            is_dir: meta.is_dir(),
-            mode: meta.permissions().mode() & 0o7777,
-            owner: meta.uid(),
-            is_writable: rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok(),
-        })
+        Ok(sight(path, &std::fs::metadata(path)?))
+    }
+
+    fn entries(&self, path: &Path) -> Vec<(PathBuf, PathSight)> {
+        let entries = std::fs::read_dir(path).into_iter().flatten().take(MOST_ENTRIES).filter_map(Result::ok);
+        entries.filter_map(|entry| Some((entry.path(), sight(&entry.path(), &entry.metadata().ok()?)))).collect()
     }
 
     fn disk(&self, path: &Path) -> io::Result<DiskSight> {
@@ -107,12 +131,13 @@ impl HostMachine for ThisMachine<'_> {
         command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
         command.env_clear().envs(self.env.for_host_scripts());
         let output = tokio::time::timeout(ANSWERED_WITHIN, command.output()).await;
-        let output = output.map_err(|_| io::Error::other("no answer within 5 s"))??;
+        let output = output.map_err(|_| io::Error::other("no answer within 3 s"))??;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     async fn try_sandbox(&self) -> Result<(), String> {
-        sandbox::check(self.env.path()).await.map_err(|error| render(&error))
+        let made = tokio::time::timeout(MADE_WITHIN, sandbox::check(self.env.path())).await;
+        made.map_err(|_| "bubblewrap made no sandbox within 5 s".to_owned())?.map_err(|error| render(&error))
     }
 
     async fn reaches_metadata(&self) -> Result<bool, String> {

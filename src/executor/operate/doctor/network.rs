@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use futures::future::join_all;
+
 use super::account::of_error;
 use super::installation::Installation;
 use super::report::DoctorFinding;
@@ -33,23 +35,31 @@ pub(super) async fn check(installation: &Installation<'_>) -> Vec<DoctorFinding>
     };
     let mut findings = Vec::new();
     for network in networks {
-        findings.extend(of_network(&*port, network).await);
+        findings.extend(of_network(installation, &*port, network).await);
     }
     findings
 }
 
-async fn of_network(port: &dyn AccountNetworks, network: &Network) -> Vec<DoctorFinding> {
+async fn of_network(
+    installation: &Installation<'_>,
+    port: &dyn AccountNetworks,
+    network: &Network,
+) -> Vec<DoctorFinding> {
     let mut findings = Vec::new();
     let (mut subnets, mut groups) = (Vec::new(), Vec::new());
-    for id in &network.subnets {
-        match found("network.subnet", id, "`job.subnets` or `allow.subnets`", port.subnet(id).await) {
+    let (of_subnets, of_ids) = tokio::join!(
+        join_all(network.subnets.iter().map(|id| installation.within("EC2", port.subnet(id)))),
+        join_all(network.security_group_ids.iter().map(|id| installation.within("EC2", port.security_group(id)))),
+    );
+    for (id, answer) in network.subnets.iter().zip(of_subnets) {
+        match found("network.subnet", id, "`job.subnets` or `allow.subnets`", answer) {
             Ok(subnet) => subnets.push(subnet),
             Err(finding) => findings.push(*finding),
         }
     }
-    for id in &network.security_group_ids {
+    for (id, answer) in network.security_group_ids.iter().zip(of_ids) {
         let setting = "`job.security_group_ids` or `allow.security_group_ids`";
-        match found("network.security_group", id, setting, port.security_group(id).await) {
+        match found("network.security_group", id, setting, answer) {
             Ok(group) => groups.push(group),
             Err(finding) => findings.push(*finding),
         }
@@ -72,7 +82,10 @@ async fn of_network(port: &dyn AccountNetworks, network: &Network) -> Vec<Doctor
         return findings;
     };
     findings.push(DoctorFinding::ok("network.vpc", vpc, "has all subnets and security groups"));
-    let (tables, endpoints) = tokio::join!(port.route_tables(vpc), port.endpoints(vpc));
+    let (tables, endpoints) = tokio::join!(
+        installation.within("EC2", port.route_tables(vpc)),
+        installation.within("EC2", port.endpoints(vpc))
+    );
     match (tables, endpoints) {
         (Ok(tables), Ok(endpoints)) => {
             findings.extend(subnets.iter().map(|subnet| way_out(subnet, &tables, &endpoints)));

@@ -15,7 +15,7 @@ const WARM_POOL: &str = "for training warm pool usage";
 /// All findings about quotas.
 pub(super) async fn check(installation: &Installation<'_>) -> Vec<DoctorFinding> {
     let quotas = match installation.connect.quotas(&installation.access).await {
-        Ok(port) => port.all().await,
+        Ok(port) => installation.within("Service Quotas", port.all()).await,
         Err(error) => return vec![DoctorFinding::skipped("quota.training", "", format!("{error:#}"))],
     };
     match quotas {

@@ -53,6 +53,7 @@ pub const CHECKS: &[&str] = &[
     "host.state_dir",
     "host.builds_dir",
     "host.cache_dir",
+    "host.files",
     "host.space",
     "host.inodes",
     "host.proxy",
@@ -76,6 +77,7 @@ pub const CHECKS: &[&str] = &[
     "role.trust",
     "role.tags",
     "role.pass",
+    "role.permissions",
     "network.subnet",
     "network.security_group",
     "network.vpc",
@@ -176,8 +178,8 @@ impl DoctorFinding {
 /// Facts that only a real account shows, and how an operator can see them.
 pub(super) const NOT_CHECKED: &[&str] = &[
     "that SageMaker takes the request for a training job, and that it finds an instance: `--job` settles both",
-    "that the training role may read, write and log as the generated policies say, under the conditions of the organization (SCP, RCP): \
-     `--job` settles it for the default role",
+    "that policies of the organization (SCP, RCP), of the bucket, of keys and of VPC endpoints, and destinations of security groups leave \
+     jobs what the roles allow: `--job` settles it for the default role",
     "with `iam.vpc_endpoint_ids`: whether SageMaker's own look at the agent's channel comes from the VPC: `--job` settles it",
     "with `aws.creator_role_arn`: that the tags of the creator's session reach the job's role (`SessionChainingConfig`): `--job` settles it; \
      that they survive when SageMaker renews the credentials of a job of several days: no check settles it",

@@ -1,10 +1,15 @@
 //! Checks of the roles: of the training jobs, and of the creator of these.
 
+use futures::future::join_all;
+use serde_json::Value;
+
 use super::account::{CallerSight, of_error};
 use super::installation::Installation;
+use super::permissions;
 use super::report::DoctorFinding;
+use crate::base::arn::Arn;
 use crate::base::role_trust::{self, ASSUME, TAG_SESSION, Trust};
-use crate::cloud::{AccountRole, AccountRoles};
+use crate::cloud::{AccountRole, AccountRoles, DenialReason, PermissionQuestion};
 
 const SAGEMAKER: &str = "sagemaker.amazonaws.com";
 
@@ -15,31 +20,38 @@ pub(super) async fn check(installation: &Installation<'_>, caller: &CallerSight)
         Err(error) => return vec![DoctorFinding::skipped("role.exists", "", format!("{error:#}"))],
     };
     let creator = installation.settings.aws.creator_role_arn.as_deref();
-    let mut findings = Vec::new();
-    if let Some(creator) = creator {
-        findings.extend(of_creator(&*roles, creator, caller).await);
-    }
-    for role in installation.job_roles() {
-        let found = match find(&*roles, &role, "`job.role_arn` or `allow.roles`").await {
+    let (roles, names) = (&*roles, installation.job_roles());
+    let of_creator = async {
+        match creator {
+            Some(creator) => of_creator((installation, roles), creator, caller).await,
+            None => Vec::new(),
+        }
+    };
+    let of_jobs = join_all(names.iter().map(async |role| {
+        let found = match find((installation, roles), role, "`job.role_arn` or `allow.roles`").await {
             Ok(found) => found,
             Err(finding) => {
                 let waiting = ["role.trust", "role.pass"].map(|id| DoctorFinding::waiting(id, "role.exists"));
-                findings.push(finding);
-                findings.extend(waiting);
-                continue;
+                return std::iter::once(finding).chain(waiting).collect();
             }
         };
-        findings.extend(of_job(&found, creator));
-        if let Some(passes) = creator.or(caller.principal.as_deref()) {
-            findings.push(pass(&*roles, &role, passes).await);
+        let mut findings = of_job(&found, creator);
+        if let Some(passes) = creator.or(caller.host.as_deref()) {
+            findings.push(pass((installation, roles), role, passes).await);
         }
-    }
+        findings
+    }));
+    let (mut findings, of_jobs) = tokio::join!(of_creator, of_jobs);
+    findings.extend(of_jobs.concat());
     findings
 }
 
-async fn find(roles: &dyn AccountRoles, arn: &str, setting: &str) -> Result<AccountRole, DoctorFinding> {
+/// The way to the roles.
+type Port<'a> = (&'a Installation<'a>, &'a dyn AccountRoles);
+
+async fn find((installation, roles): Port<'_>, arn: &str, setting: &str) -> Result<AccountRole, DoctorFinding> {
     let name = arn.rsplit('/').next().unwrap_or_default();
-    match roles.find(name).await {
+    match installation.within("IAM", roles.find(name)).await {
         Err(error) => Err(of_error("role.exists", arn, &error)),
         Ok(None) => Err(DoctorFinding::failure(
             "role.exists",
@@ -57,12 +69,12 @@ async fn find(roles: &dyn AccountRoles, arn: &str, setting: &str) -> Result<Acco
     }
 }
 
-async fn of_creator(roles: &dyn AccountRoles, arn: &str, caller: &CallerSight) -> Vec<DoctorFinding> {
-    let role = match find(roles, arn, "`aws.creator_role_arn`").await {
+async fn of_creator(port: Port<'_>, arn: &str, caller: &CallerSight) -> Vec<DoctorFinding> {
+    let role = match find(port, arn, "`aws.creator_role_arn`").await {
         Ok(role) => role,
         Err(finding) => return vec![finding, DoctorFinding::waiting("role.creator", "role.exists")],
     };
-    let Some(principal) = &caller.principal else {
+    let Some(principal) = &caller.host else {
         return vec![DoctorFinding::skipped("role.creator", arn, "the account's root cannot assume a role")];
     };
     let refused = [ASSUME, TAG_SESSION]
@@ -85,7 +97,14 @@ fn of_job(role: &AccountRole, creator: Option<&str>) -> Vec<DoctorFinding> {
     let arn = &role.arn;
     let mut findings = vec![DoctorFinding::ok("role.exists", arn, "is there")];
     let change = "apply `training-job-trust.json` of `sagemaker-executor policy iam` as the trust policy of the role";
+    let account = Arn::parse(arn).map_or("", |arn| arn.account);
     findings.push(match role_trust::of_service(&role.trust, SAGEMAKER, ASSUME) {
+        Trust::Conditional if names_other_account(&role.trust, account) => DoctorFinding::failure(
+            "role.trust",
+            arn,
+            format!("its trust policy lets SageMaker in for another account alone (`aws:SourceAccount`, not {account}): no job starts"),
+            change,
+        ),
         Trust::Given => DoctorFinding::ok("role.trust", arn, "SageMaker may assume it"),
         Trust::Conditional => DoctorFinding::ok(
             "role.trust",
@@ -113,21 +132,57 @@ fn of_job(role: &AccountRole, creator: Option<&str>) -> Vec<DoctorFinding> {
     findings
 }
 
-async fn pass(roles: &dyn AccountRoles, arn: &str, by: &str) -> DoctorFinding {
-    match roles.may_pass(by, arn).await {
+/// The policy has `aws:SourceAccount` in conditions, and never this account.
+fn names_other_account(policy: &str, account: &str) -> bool {
+    let policy: Value = serde_json::from_str(policy).unwrap_or_default();
+    let statements = match &policy["Statement"] {
+        Value::Array(list) => list.iter().collect(),
+        one => vec![one],
+    };
+    let conditions = statements.into_iter().filter_map(|statement| statement["Condition"]["StringEquals"].as_object());
+    let keys = conditions.flatten().filter(|(key, _)| key.eq_ignore_ascii_case("aws:SourceAccount"));
+    let named: Vec<bool> = keys
+        .map(|(_, value)| match value {
+            Value::Array(list) => list.iter().any(|one| one == account),
+            one => one == account,
+        })
+        .collect();
+    !named.is_empty() && !named.contains(&true)
+}
+
+async fn pass((installation, roles): Port<'_>, arn: &str, by: &str) -> DoctorFinding {
+    match installation.within("IAM", roles.may_pass(by, arn)).await {
         Ok(true) => DoctorFinding::ok("role.pass", arn, format!("{by} may pass it to SageMaker")),
-        Ok(false) => DoctorFinding::failure(
-            "role.pass",
-            arn,
-            format!("{by} may not pass it to SageMaker (`iam:PassRole`)"),
-            "add the statement to the policy of that role",
-        )
-        .with_statement(serde_json::json!({
-            "Effect": "Allow",
-            "Action": "iam:PassRole",
-            "Resource": arn,
-            "Condition": {"StringEquals": {"iam:PassedToService": SAGEMAKER}},
-        })),
+        Ok(false) => {
+            let why = why_not(installation, arn, by).await;
+            let (reason, change) = permissions::advice(&why, "runner-host.json");
+            let text = format!("{by} may not pass it to SageMaker (`iam:PassRole`){reason}");
+            let finding = DoctorFinding::failure("role.pass", arn, text, change);
+            if why != DenialReason::NoStatement {
+                return finding;
+            }
+            finding.with_statement(serde_json::json!({
+                "Effect": "Allow",
+                "Action": "iam:PassRole",
+                "Resource": arn,
+                "Condition": {"StringEquals": {"iam:PassedToService": SAGEMAKER}},
+            }))
+        }
         Err(error) => of_error("role.pass", arn, &error),
     }
+}
+
+/// The kind of policy that a role cannot be passed by.
+async fn why_not(installation: &Installation<'_>, arn: &str, by: &str) -> DenialReason {
+    let service = ("string", vec![SAGEMAKER.to_owned()]);
+    let question = PermissionQuestion {
+        actions: vec!["iam:PassRole".to_owned()],
+        resources: vec![arn.to_owned()],
+        context: [("iam:PassedToService".to_owned(), service)].into(),
+    };
+    let Ok(port) = installation.connect.permissions(&installation.access).await else {
+        return DenialReason::NoStatement;
+    };
+    let denied = installation.within("IAM", port.denied(by, &question)).await.unwrap_or_default();
+    denied.into_iter().next().map_or(DenialReason::NoStatement, |denied| denied.why)
 }

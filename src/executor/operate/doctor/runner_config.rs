@@ -1,21 +1,56 @@
 //! Checks of GitLab Runner's `config.toml`: the stages, their time limits, tokens, and what a job could reach through it.
 
+use std::io;
+use std::path::{Path, PathBuf};
+
 use toml::{Table, Value};
 
+use super::host::SERVICE;
+use super::machine::HostMachine;
 use super::report::DoctorFinding;
 use super::runner_entry::{self, RunnerConfig, RunnerEntry};
 use super::runner_keys;
 
 /// Seconds that the runner waits for its stages when it is stopped, unless `shutdown_timeout` says more (GitLab Runner 19).
 const USUAL_SHUTDOWN: i64 = 30;
+/// Places of the file, as the packages of GitLab Runner and as `docs/INSTALL.md` put it.
+const PLACES: [&str; 2] = ["/etc/gitlab-runner/config.toml", "/var/lib/gitlab-runner/config.toml"];
 /// Likeness from which on a name may be a misspelling of another.
 const ALIKE: f64 = 0.87;
+
+/// The file that the runner's service reads, else the first of the usual places that is there.
+pub(super) async fn locate(machine: &dyn HostMachine) -> PathBuf {
+    let told = machine.output("systemctl", &["show", SERVICE, "--property=ExecStart"]).await.unwrap_or_default();
+    if let Some(path) = of_service(&told) {
+        return PathBuf::from(path);
+    }
+    let is_there = |path: &&str| match machine.look(Path::new(path)) {
+        Ok(_) => true,
+        Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
+    };
+    PathBuf::from(PLACES.into_iter().find(is_there).unwrap_or(PLACES[0]))
+}
+
+/// The path after `--config` in the command line of a service.
+fn of_service(told: &str) -> Option<&str> {
+    let words: Vec<&str> = told.split_whitespace().collect();
+    let joined = words.iter().find_map(|word| word.strip_prefix("--config="));
+    let behind =
+        || words.iter().position(|word| ["--config", "-c"].contains(word)).and_then(|at| words.get(at + 1)).copied();
+    joined.or_else(behind).filter(|path| path.starts_with('/'))
+}
 
 /// All findings about the file.
 pub(super) fn check(config: &RunnerConfig<'_>) -> Vec<DoctorFinding> {
     let shown = config.path.display().to_string();
     let text = match config.machine.read(config.path) {
         Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let text = "this user may not read it, so the checks of it are not made; it holds the runner's token, so that may be right";
+            let change = "run `sudo sagemaker-executor doctor` once as root: what it says of this file counts, what it says of directories and \
+                          credentials does not";
+            return vec![DoctorFinding::warning("config.file", shown, text, change)];
+        }
         Err(error) => {
             let change = "create it from `runner-config/config.toml`, run `doctor` as a user who may read it, or name another with \
                           `--runner-config`";
@@ -68,12 +103,24 @@ fn of_table(config: &RunnerConfig<'_>, shown: &str, table: &Table) -> Vec<Doctor
     let runners: Vec<RunnerEntry<'_>> =
         entries.iter().enumerate().map(|(at, entry)| RunnerEntry::of(entry, at)).collect();
     let own_program = config.machine.own_program();
-    let ours: Vec<&RunnerEntry<'_>> = runners.iter().filter(|runner| runner.is_ours(&own_program)).collect();
+    let mut ours: Vec<&RunnerEntry<'_>> = runners.iter().filter(|runner| runner.is_ours(&own_program)).collect();
     let mut findings = vec![concurrent(shown, table)];
+    findings.extend(unknown_keys(shown, table, runner_keys::TOP));
+    findings.extend(wrong_types(shown, table, runner_keys::NUMBERS_OF_TOP));
     if ours.is_empty() {
+        // The path may be misspelt: the findings about the stages tell which.
+        ours = runners.iter().filter(|runner| runner.may_be_ours()).collect();
+    }
+    if ours.is_empty() {
+        let is_table = table.get("runners").is_some_and(|runners| !runners.is_array());
+        let text = if is_table {
+            "`[runners]` has one pair of brackets, and GitLab Runner reads `[[runners]]`"
+        } else {
+            "no entry of `[[runners]]` calls `sagemaker-executor`"
+        };
         let change = "take over `[[runners]]` of `runner-config/config.toml`, with your `url` and `token`";
-        let text = "no entry of `[[runners]]` calls `sagemaker-executor`";
         findings.push(DoctorFinding::failure("config.runners", shown, text, change));
+        findings.extend(runners.iter().filter(|runner| runner.custom.is_none()).flat_map(|runner| keys_of(runner)));
         return findings;
     }
     let names: Vec<String> = ours.iter().map(|runner| runner.shown()).collect();
@@ -85,16 +132,41 @@ fn of_table(config: &RunnerConfig<'_>, shown: &str, table: &Table) -> Vec<Doctor
     for runner in &ours {
         findings.extend(runner_entry::check(config, runner));
         findings.push(shutdown_timeout(shown, table, runner));
+        findings.extend(keys_of(runner));
     }
     findings.push(shared_token(&runners));
-    findings.extend(unknown_keys(shown, table, runner_keys::TOP));
-    for runner in &ours {
-        findings.extend(unknown_keys(&runner.shown(), runner.table, runner_keys::RUNNER));
-        findings.extend(runner.custom.into_iter().flat_map(|custom| {
-            unknown_keys(&format!("{}, `[runners.custom]`", runner.shown()), custom, runner_keys::CUSTOM)
-        }));
-    }
     findings
+}
+
+/// Misspelt keys and wrong types in one entry.
+fn keys_of(runner: &RunnerEntry<'_>) -> Vec<DoctorFinding> {
+    let shown = runner.shown();
+    let mut findings = unknown_keys(&shown, runner.table, runner_keys::RUNNER);
+    findings.extend(wrong_types(&shown, runner.table, runner_keys::NUMBERS_OF_RUNNER));
+    if let Some(custom) = runner.custom {
+        let shown = format!("{shown}, `[runners.custom]`");
+        findings.extend(unknown_keys(&shown, custom, runner_keys::CUSTOM));
+        findings.extend(wrong_types(&shown, custom, runner_keys::NUMBERS_OF_CUSTOM));
+    }
+    let is_list = |value: &Value| value.as_array().is_some_and(|list| list.iter().all(Value::is_str));
+    if runner.table.get("environment").is_some_and(|value| !is_list(value)) {
+        findings.push(wrong_type(&shown, "environment", "a list of texts"));
+    }
+    let flags = runner.table.get("feature_flags").and_then(Value::as_table).into_iter().flatten();
+    findings.extend(
+        flags.filter(|(_, value)| !value.is_bool()).map(|(key, _)| wrong_type(&shown, key, "`true` or `false`")),
+    );
+    findings
+}
+
+fn wrong_types(shown: &str, table: &Table, numbers: &[&str]) -> Vec<DoctorFinding> {
+    let wrong = numbers.iter().filter(|key| table.get(**key).is_some_and(|value| !value.is_integer()));
+    wrong.map(|key| wrong_type(shown, key, "a number without quotes")).collect()
+}
+
+fn wrong_type(shown: &str, key: &str, kind: &str) -> DoctorFinding {
+    let text = format!("`{key}` is of another type than GitLab Runner reads, and the runner does not start");
+    DoctorFinding::failure("config.syntax", shown, text, format!("set `{key}` to {kind}"))
 }
 
 fn concurrent(shown: &str, table: &Table) -> DoctorFinding {
@@ -169,4 +241,18 @@ fn unknown_keys(shown: &str, table: &Table, known: &[&str]) -> Vec<DoctorFinding
         DoctorFinding::warning("config.unknown_key", shown, text, format!("did you mean `{other}`?"))
     };
     alike.map(finding).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_of_the_service_is_in_its_command_line() {
+        let told = "ExecStart={ path=/usr/local/bin/gitlab-runner ; argv[]=/usr/local/bin/gitlab-runner run --config \
+                    /var/lib/gitlab-runner/config.toml --working-directory /var/lib/gitlab-runner ; ignore_errors=no }";
+        assert_eq!(of_service(told), Some("/var/lib/gitlab-runner/config.toml"));
+        assert_eq!(of_service("argv[]=gitlab-runner run --config=/a.toml ;"), Some("/a.toml"));
+        assert_eq!((of_service("User=gitlab-runner"), of_service("-c a.toml")), (None, None));
+    }
 }

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::machine::HostMachine;
+use super::machine::{HostMachine, PathSight};
 use super::report::DoctorFinding;
+use crate::config::settings::DEFAULT_PATH;
 
 const STAGES: [&str; 4] = ["config", "prepare", "run", "cleanup"];
 const PROGRAM: &str = "sagemaker-executor";
@@ -21,6 +22,8 @@ const USUAL_GRACE: i64 = 600;
 const LEAST_GRACE: i64 = 150;
 /// After a job timeout the runner waits 300 s for a stage, and calls `cleanup` beside it then.
 const MOST_GRACE: i64 = 270;
+/// Likeness of a program's name from which on it may be a misspelling of this one.
+const ALIKE: f64 = 0.87;
 const ESCAPES: &str = "FF_POSIXLY_CORRECT_ESCAPES";
 
 /// The file, and what the entries of it are compared with.
@@ -72,6 +75,15 @@ impl<'a> RunnerEntry<'a> {
             path == own_program || path.file_name().is_some_and(|name| name == PROGRAM)
         };
         STAGES.iter().any(|stage| is_own(self.program(stage)))
+    }
+
+    /// A custom executor whose program has nearly the name of this one.
+    pub(super) fn may_be_ours(&self) -> bool {
+        let is_alike = |program: &str| {
+            let name = program.rsplit('/').next().unwrap_or_default();
+            strsim::jaro_winkler(name, PROGRAM) > ALIKE
+        };
+        STAGES.iter().any(|stage| is_alike(self.program(stage)))
     }
 
     fn seconds(&self, key: &str) -> Option<i64> {
@@ -163,8 +175,29 @@ fn of_program(config: &RunnerConfig<'_>, runner: &RunnerEntry<'_>, program: &str
             format!("others than its owner can write `{program}` (mode {:04o})", sight.mode),
             "type `chmod 755` for this file",
         ),
-        Ok(_) => DoctorFinding::ok("config.program", runner.shown(), format!("`{program}` is executable")),
+        Ok(sight) => of_file(config, runner, program, &sight),
     }
+}
+
+/// The program itself: this one, under its name.
+fn of_file(config: &RunnerConfig<'_>, runner: &RunnerEntry<'_>, program: &str, sight: &PathSight) -> DoctorFinding {
+    let own = config.machine.own_program();
+    let is_own = config.machine.look(&own).is_ok_and(|own| own.file == sight.file);
+    let (id, shown) = ("config.program", runner.shown());
+    if is_own {
+        return DoctorFinding::ok(id, shown, format!("`{program}` is executable, and is this program"));
+    }
+    if Path::new(program).file_name().is_none_or(|name| name != PROGRAM) {
+        let text = format!("`{program}` is no `{PROGRAM}`: jobs pass that stage without what it does");
+        return DoctorFinding::failure(
+            id,
+            shown,
+            text,
+            "name this program in all four `_exec` keys of `[runners.custom]`",
+        );
+    }
+    let text = format!("`{program}` is another file than this program, {}: its version may be another", own.display());
+    DoctorFinding::warning(id, shown, text, format!("run `{program} doctor`, or install this program there"))
 }
 
 fn arguments(runner: &RunnerEntry<'_>, stage: &str) -> Option<DoctorFinding> {
@@ -184,29 +217,47 @@ fn arguments(runner: &RunnerEntry<'_>, stage: &str) -> Option<DoctorFinding> {
         });
     };
     let words: Vec<&str> = texts.iter().filter_map(Value::as_str).collect();
-    let called: Vec<&&str> = words.iter().filter(|word| STAGES.contains(word)).collect();
-    match (called.as_slice(), words.last()) {
-        ([one], Some(end)) if **one == stage && *end == stage => {
-            Some(DoctorFinding::ok("config.arguments", runner.shown(), format!("`{key}` calls `{stage}`")))
-        }
-        ([], _) if words.iter().any(|word| word.split_whitespace().count() > 1) => {
-            failure(format!("`{key}` has several words in one text: the program takes them as one"))
-        }
-        ([], _) => failure(format!("`{key}` calls no stage")),
-        ([one], _) if **one != stage => failure(format!("`{key}` calls `{one}` where it should call `{stage}`")),
-        _ => failure(format!("`{key}` has words after `{stage}`, or calls several stages")),
+    if words.len() < texts.len() {
+        return failure(format!("`{key}` is no list of texts"));
     }
+    let called: Vec<&str> = words.iter().copied().filter(|word| STAGES.contains(word)).collect();
+    let is_path = |word: &str| !word.is_empty() && !word.starts_with('-');
+    match (words.as_slice(), called.as_slice()) {
+        ([one], _) if *one == stage => {}
+        (["--config", file, one] | [one, "--config", file], _) if *one == stage && is_path(file) => {}
+        ([joined, one] | [one, joined], _)
+            if *one == stage && joined.strip_prefix("--config=").is_some_and(is_path) => {}
+        (_, []) if words.iter().any(|word| word.split_whitespace().count() > 1) => {
+            return failure(format!("`{key}` has several words in one text: the program takes them as one"));
+        }
+        (_, []) => return failure(format!("`{key}` calls no stage")),
+        (_, [one]) if *one != stage => return failure(format!("`{key}` calls `{one}` where it should call `{stage}`")),
+        _ => {
+            let option = words
+                .iter()
+                .find(|word| word.starts_with('-') && **word != "--config" && !word.starts_with("--config="));
+            return failure(match option {
+                Some(option) => format!("`{key}` has `{option}`, which the program does not know: every job fails"),
+                None => format!("`{key}` has more than `--config`, its file and `{stage}`"),
+            });
+        }
+    }
+    Some(DoctorFinding::ok("config.arguments", runner.shown(), format!("`{key}` calls `{stage}`")))
 }
 
 /// The file that `--config` names in each stage.
 fn operator_file(config: &RunnerConfig<'_>, runner: &RunnerEntry<'_>) -> DoctorFinding {
-    let mut named: Vec<PathBuf> = STAGES.iter().filter_map(|stage| config_of(runner, stage)).collect();
+    let mut named: Vec<PathBuf> = STAGES
+        .iter()
+        .filter(|stage| !runner.program(stage).is_empty())
+        .map(|stage| config_of(runner, stage).unwrap_or_else(|| DEFAULT_PATH.into()))
+        .collect();
     named.sort();
     named.dedup();
     let failure =
         |text: String, change: &str| DoctorFinding::failure("config.operator_file", runner.shown(), text, change);
     match named.as_slice() {
-        [] => DoctorFinding::ok("config.operator_file", runner.shown(), "the stages read the default file"),
+        [] => DoctorFinding::waiting("config.operator_file", "config.stages"),
         [one] if one.is_relative() => failure(
             format!(
                 "`--config {}` is no absolute path: the runner starts its stages in a temporary folder",
@@ -284,6 +335,13 @@ fn token(runner: &RunnerEntry<'_>) -> DoctorFinding {
 
 fn url(runner: &RunnerEntry<'_>) -> DoctorFinding {
     let url = runner.text("url");
+    if let Some((scheme, rest)) = url.split_once("://")
+        && let Some((_, place)) = rest.split('/').next().unwrap_or_default().rsplit_once('@')
+    {
+        let text = format!("`url` has a user or a password before {scheme}://{place}: the runner prints it in logs");
+        let change = format!("set `url = \"{scheme}://{place}\"`, and change the password");
+        return DoctorFinding::failure("config.url", runner.shown(), text, change);
+    }
     let host = url.split_once("://").map(|(_, rest)| rest.split(['/', ':']).next().unwrap_or_default());
     match host {
         Some(host) if !host.is_empty() && host != "gitlab.example.com" && url.starts_with("https://") => {

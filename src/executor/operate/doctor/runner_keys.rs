@@ -86,3 +86,16 @@ pub(super) const CUSTOM: &[&str] = &[
     "run_args",
     "run_exec",
 ];
+
+/// Keys with a whole number; the runner refuses the whole file for any other type.
+pub(super) const NUMBERS_OF_TOP: &[&str] = &["check_interval", "concurrent", "shutdown_timeout"];
+/// The same of `[[runners]]`.
+pub(super) const NUMBERS_OF_RUNNER: &[&str] = &["limit", "output_limit", "request_concurrency"];
+/// The same of `[runners.custom]`.
+pub(super) const NUMBERS_OF_CUSTOM: &[&str] = &[
+    "cleanup_exec_timeout",
+    "config_exec_timeout",
+    "force_kill_timeout",
+    "graceful_kill_timeout",
+    "prepare_exec_timeout",
+];

@@ -100,20 +100,13 @@ fn warnings(config: &Path, settings: &Settings) -> Vec<String> {
     if config.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o022 != 0) {
         warnings.push(format!("others than its owner may write {}; set its mode to 0644 or 0640", config.display()));
     }
-    let log = settings.log.file.as_deref().filter(|file| *file != JOURNALD).map(|file| ("log.file", Path::new(file)));
-    let audit = settings.audit.file.as_deref().map(|file| ("audit.file", file));
-    for (key, file) in [log, audit].into_iter().flatten() {
-        let is_missing = !file.exists();
-        let opened = if is_missing { can_make(file) } else { files::open_to_append(file, 0o600).map(drop) };
+    for WrittenFile { key, path, is_replaced, .. } in written_files(settings) {
+        let is_made = is_replaced || !path.exists();
+        let opened = if is_made { can_make(path) } else { files::open_to_append(path, 0o600).map(drop) };
+        let what = if is_replaced { "make files beside" } else { "append to" };
         if let Err(error) = opened {
-            warnings.push(format!("this user cannot append to `{key}`, {}: {error}", file.display()));
+            warnings.push(format!("this user cannot {what} `{key}`, {}: {error}", path.display()));
         }
-    }
-    // It is replaced by a rename.
-    if let Some(file) = &settings.metrics.file
-        && let Err(error) = can_make(file)
-    {
-        warnings.push(format!("this user cannot make files beside `metrics.file`, {}: {error}", file.display()));
     }
     let state_dir = &settings.runner.state_dir;
     let folders = ["", "sessions", "jobs", "metrics"].map(|name| state_dir.join(name));
@@ -126,6 +119,27 @@ fn warnings(config: &Path, settings: &Settings) -> Vec<String> {
         }
     }
     warnings
+}
+
+/// A file outside of the directories, which the operator's file asks the stages to write.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::operate) struct WrittenFile<'a> {
+    pub(in crate::operate) key: &'static str,
+    pub(in crate::operate) path: &'a Path,
+    /// By a rename of a file beside it.
+    pub(in crate::operate) is_replaced: bool,
+    /// No job starts without it.
+    pub(in crate::operate) is_needed: bool,
+}
+
+/// The files of `log.file`, `audit.file` and `metrics.file`.
+pub(in crate::operate) fn written_files(settings: &Settings) -> Vec<WrittenFile<'_>> {
+    let log = settings.log.file.as_deref().filter(|file| *file != JOURNALD).map(|file| ("log.file", Path::new(file)));
+    let audit = settings.audit.file.as_deref().map(|file| ("audit.file", file));
+    let metrics = settings.metrics.file.as_deref().map(|file| ("metrics.file", file));
+    let file =
+        |(key, path)| WrittenFile { key, path, is_replaced: key == "metrics.file", is_needed: key == "audit.file" };
+    [log, audit, metrics].into_iter().flatten().map(file).collect()
 }
 
 fn can_make(file: &Path) -> std::io::Result<()> {

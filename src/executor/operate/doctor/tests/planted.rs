@@ -7,7 +7,7 @@ use super::world::{
     CREATOR, HOST_ROLE, JOB_ROLE, OPERATOR_FILE, PROGRAM, RUNNER_CONFIG, TRUST, World, directory, file,
 };
 use crate::cloud::testing::{Fault, When};
-use crate::cloud::{BucketEncryption, CloudErrorKind, KeySight, Retention};
+use crate::cloud::{BucketEncryption, CloudErrorKind, DenialReason, KeySight, Retention};
 use crate::operate::doctor::report::CheckVerdict::{self, Failure, Warning};
 
 /// One mistake.
@@ -31,20 +31,42 @@ macro_rules! planted {
 planted! {
     // GitLab Runner's config.toml.
     "no config.toml", "config.file", Failure, [RUNNER_CONFIG, "--runner-config"], |world| world.runner = None;
+    "config.toml of root alone", "config.file", Warning, ["may not read", "as root"], |world| world.is_private = true;
     "config.toml that everybody reads", "config.mode", Failure, ["token", "chmod 600"], |world| { world.modes.insert(RUNNER_CONFIG, 0o644); };
     "config.toml that others write", "config.mode", Failure, ["write", "chmod 600"], |world| { world.modes.insert(RUNNER_CONFIG, 0o620); };
     "config.toml that is not TOML", "config.syntax", Failure, ["line 2"], |world| world.runner = Some("concurrent = 1\n[[runners\n".to_owned());
     "another custom executor", "config.runners", Failure, ["sagemaker-executor", "runner-config/config.toml"], |world| world.in_runner(PROGRAM, "/usr/bin/other");
+    "program with a typing error in all stages", "config.program", Failure, ["sagemaker-exectuor", "install"], |world| world.in_runner(PROGRAM, "/usr/local/bin/sagemaker-exectuor");
+    "one pair of brackets", "config.runners", Failure, ["`[runners]`", "`[[runners]]`"], |world| world.runner = Some("concurrent = 1\n[runners]\nname = \"a\"\n".to_owned());
+    "number in quotes", "config.syntax", Failure, ["config_exec_timeout", "without quotes"], |world| world.in_runner("config_exec_timeout = 60", "config_exec_timeout = \"60\"");
+    "feature flag in quotes", "config.syntax", Failure, ["FF_X", "true"], |world| world.in_runner("    FF_POSIX", "    FF_X = \"true\"\n    FF_POSIX");
+    "environment in one text", "config.syntax", Failure, ["environment", "list"], |world| world.in_runner("  executor = ", "  environment = \"A=b\"\n  executor = ");
     "executor shell", "config.executor", Failure, ["executor = \"shell\"", "custom"], |world| world.in_runner("executor = \"custom\"", "executor = \"shell\"");
     "no cleanup_exec", "config.stages", Failure, ["`cleanup_exec`"], |world| world.in_runner("    cleanup_exec = ", "    # cleanup_exec = ");
     "program that is not there", "config.program", Failure, [PROGRAM, "install"], |world| { world.files.remove(&PathBuf::from(PROGRAM)); };
     "program that is not executable", "config.program", Failure, ["not executable", "chmod 755"], |world| { world.files.insert(PROGRAM.into(), file("", 0o644)); };
     "program that others write", "config.program", Failure, ["others", "0777"], |world| { world.files.insert(PROGRAM.into(), file("", 0o777)); };
     "program by its name alone", "config.program", Failure, ["absolute path"], |world| world.in_runner("run_exec = \"/usr/local/bin/", "run_exec = \"");
+    "stage of another program", "config.program", Failure, ["/usr/bin/true", "_exec"], |world| {
+        world.in_runner("run_exec = \"/usr/local/bin/sagemaker-executor\"", "run_exec = \"/usr/bin/true\"");
+        let (text, mut sight) = file("", 0o755);
+        sight.file = (0, 3);
+        world.files.insert("/usr/bin/true".into(), (text, sight));
+    };
+    "another installation of the program", "config.program", Warning, ["/opt/sagemaker-executor", "another file"], |world| {
+        world.in_runner(PROGRAM, "/opt/sagemaker-executor");
+        let (text, mut sight) = file("", 0o755);
+        sight.file = (0, 3);
+        world.files.insert("/opt/sagemaker-executor".into(), (text, sight));
+    };
+    "misspelt option", "config.arguments", Failure, ["`--confg`", "does not know"], |world| world.in_runner("[\"--config\", \"/etc/sagemaker-executor/sagemaker-executor.toml\", \"prepare\"]", "[\"--confg\", \"/etc/sagemaker-executor/sagemaker-executor.toml\", \"prepare\"]");
+    "option beside --config", "config.arguments", Failure, ["`--nonsense`"], |world| world.in_runner("\"prepare\"]", "\"--nonsense\", \"prepare\"]");
+    "number among the arguments", "config.arguments", Failure, ["`prepare_args` is no list of texts"], |world| world.in_runner("\"prepare\"]", "\"prepare\", 5]");
     "swapped arguments", "config.arguments", Failure, ["`prepare_args` calls `cleanup`"], |world| world.in_runner("\"prepare\"]", "\"cleanup\"]");
     "arguments in one text", "config.arguments", Failure, ["`run_args`", "one text"], |world| world.in_runner("[\"--config\", \"/etc/sagemaker-executor/sagemaker-executor.toml\", \"run\"]", "[\"--config /etc/sagemaker-executor/sagemaker-executor.toml run\"]");
     "no config_args", "config.arguments", Failure, ["no `config_args`", "config_args = ["], |world| world.in_runner("    config_args = ", "    # config_args = ");
     "relative --config", "config.operator_file", Failure, ["absolute path"], |world| world.in_runner("\"/etc/sagemaker-executor/sagemaker-executor.toml\"", "\"sagemaker-executor.toml\"");
+    "password in the address", "config.url", Failure, ["password", "https://gitlab.company.org"], |world| world.in_runner("https://gitlab", "https://root:hunter2@gitlab");
     "--config of one stage differs", "config.operator_file", Failure, ["different files", "/etc/other.toml"], |world| world.in_runner("\"/etc/sagemaker-executor/sagemaker-executor.toml\", \"run\"", "\"/etc/other.toml\", \"run\"");
     "--config of another file than doctor's", "config.operator_file", Warning, ["/etc/other.toml", "--config"], |world| world.in_runner("\"/etc/sagemaker-executor/sagemaker-executor.toml\"", "\"/etc/other.toml\"");
     "short prepare_exec_timeout", "config.prepare_timeout", Failure, ["60 s", "300"], |world| world.in_runner("prepare_exec_timeout = 300", "prepare_exec_timeout = 60");
@@ -107,6 +129,25 @@ planted! {
         sight.is_writable = false;
         world.files.insert("/srv/builds".into(), (text, sight));
     };
+    "state of root", "host.state_dir", Failure, ["sessions", "chown -R"], |world| {
+        let state = world.files.keys().find(|path| world.files[*path].1.is_dir && !path.starts_with("/var/lib")).unwrap().clone();
+        let (text, mut sight) = directory(0o700);
+        sight.owner = 0;
+        world.files.insert(state.join("sessions"), (text, sight));
+    };
+    "audit file of root", "host.files", Failure, ["audit.file", "every job is refused"], |world| {
+        world.operator.as_mut().unwrap().push_str("[audit]\nfile = \"/var/lib/sagemaker-executor/audit.log\"\n");
+        world.files.insert("/var/lib/sagemaker-executor/audit.log".into(), file("", 0o600));
+    };
+    "log file in a folder of root", "host.files", Warning, ["log.file", "/var/log"], |world| {
+        world.operator.as_mut().unwrap().push_str("[log]\nfile = \"/var/log/executor.log\"\n");
+        let (text, mut sight) = directory(0o755);
+        sight.is_writable = false;
+        world.files.insert("/var/log".into(), (text, sight));
+    };
+    "metrics file in no folder", "host.files", Warning, ["metrics.file", "/srv/metrics"], |world| {
+        world.operator.as_mut().unwrap().push_str("[metrics]\nfile = \"/srv/metrics/executor.prom\"\n");
+    };
     "cache directory for everybody", "host.cache_dir", Failure, ["/srv/cache", "0777"], |world| {
         world.operator.as_mut().unwrap().push_str("cache_dir = \"/srv/cache\"\n");
         world.files.insert("/srv/cache".into(), directory(0o777));
@@ -135,6 +176,41 @@ planted! {
     "missing permission", "aws.actions", Failure, ["sagemaker:StopTrainingJob on arn:aws:sagemaker", "add the statement"], |world| {
         world.memory.account.change_settings(|settings| settings.denied.extend(["sagemaker:StopTrainingJob".to_owned()]));
     };
+    "permission that a statement denies", "aws.actions", Failure, ["in its policies", "remove or narrow"], |world| {
+        world.memory.account.change_settings(|settings| {
+            settings.denied.insert("sagemaker:StopTrainingJob".to_owned());
+            settings.denied_by = DenialReason::Statement { policies: Vec::new() };
+        });
+    };
+    "permission beyond the boundary", "aws.actions", Failure, ["permissions boundary"], |world| {
+        world.memory.account.change_settings(|settings| {
+            settings.denied.insert("sagemaker:StopTrainingJob".to_owned());
+            settings.denied_by = DenialReason::Boundary;
+        });
+    };
+    "permission that the organization takes", "aws.actions", Failure, ["organization", "SCP"], |world| {
+        world.memory.account.change_settings(|settings| {
+            settings.denied.insert("sagemaker:StopTrainingJob".to_owned());
+            settings.denied_by = DenialReason::Organization;
+        });
+    };
+    "policy of fewer instance types", "aws.actions", Failure, ["sagemaker:InstanceTypes = ml.g5.xlarge", "policy iam"], |world| {
+        let rule = "[[rules]]\nname = \"all\"\n[rules.match]\nprojects = [\"**\"]\n[rules.allow]\ninstance_types = [\"ml.m5.large\", \"ml.g5.xlarge\"]\n";
+        world.operator.as_mut().unwrap().push_str(rule);
+        world.memory.account.set_quota("ml.g5.xlarge for training job usage", 4.0);
+        world.memory.account.change_settings(|settings| settings.denied.extend(["ml.g5.xlarge".to_owned()]));
+    };
+    "creator that may not create", "aws.actions", Failure, ["sagemaker:CreateTrainingJob", CREATOR], |world| {
+        world.in_operator("[aws]\n", "[aws]\ncreator_role_arn = \"arn:aws:iam::210987654321:role/creator\"\n");
+        world.memory.account.set_role(CREATOR, &TRUST.replace("\"Service\":\"sagemaker.amazonaws.com\"", "\"AWS\":\"210987654321\""));
+        world.memory.account.change_settings(|settings| settings.denied.extend(["sagemaker:CreateTrainingJob".to_owned()]));
+    };
+    "training role that may not log", "role.permissions", Failure, ["logs:PutLogEvents", JOB_ROLE], |world| {
+        world.memory.account.change_settings(|settings| settings.denied.extend(["logs:PutLogEvents".to_owned()]));
+    };
+    "training role without metrics", "role.permissions", Warning, ["cloudwatch:PutMetricData"], |world| {
+        world.memory.account.change_settings(|settings| settings.denied.extend(["cloudwatch:PutMetricData".to_owned()]));
+    };
     "clock that is wrong", "host.clock", Failure, ["600 s ahead"], |world| world.clock.jump(|now| now + Duration::from_mins(10));
     // The bucket and keys.
     "no bucket", "bucket.exists", Failure, ["does not exist", "storage.bucket"], |world| world.in_operator("\"memory\"", "\"other\"");
@@ -146,6 +222,10 @@ planted! {
     "versions that stay", "bucket.versioning", Warning, ["bucket-lifecycle.json"], |world| world.memory.objects.set_retention(Retention { is_versioned: true, expirations: Vec::new() });
     "no lifecycle rules", "bucket.lifecycle", Warning, ["sessions/", "bucket-lifecycle.json"], |world| world.memory.account.change_settings(|settings| settings.expiring_prefixes.clear());
     "no policy of the bucket", "bucket.policy", Warning, ["agent", "bucket-policy.json"], |world| world.memory.account.change_settings(|settings| settings.bucket_policy = None);
+    "bucket that everybody reads", "bucket.policy", Failure, ["everybody"], |world| {
+        let policy = r#"{"Statement":{"Effect":"Allow","Principal":"*","Action":"s3:GetObject","Resource":"*"}}"#;
+        world.memory.account.change_settings(|settings| settings.bucket_policy = Some(policy.to_owned()));
+    };
     "key that is disabled", "kms.key", Failure, ["`Disabled`", "storage.kms_key_id"], |world| {
         world.in_operator("[storage]\n", "[storage]\nkms_key_id = \"1234abcd-12ab-34cd-56ef-1234567890ab\"\n");
         let key = KeySight { arn: "arn:aws:kms:eu-west-1:210987654321:key/k".to_owned(), state: "Disabled".to_owned(), is_symmetric: true };
@@ -158,6 +238,10 @@ planted! {
     "role that is not there", "role.exists", Failure, ["role/absent", "job.role_arn"], |world| world.in_operator(JOB_ROLE, "arn:aws:iam::210987654321:role/absent");
     "role that SageMaker may not assume", "role.trust", Failure, ["sagemaker.amazonaws.com", "training-job-trust.json"], |world| {
         world.memory.account.set_role(JOB_ROLE, &TRUST.replace("sagemaker.", "ec2."));
+    };
+    "role that trusts SageMaker of another account", "role.trust", Failure, ["aws:SourceAccount"], |world| {
+        let trust = TRUST.replace("\"Action\"", "\"Condition\":{\"StringEquals\":{\"aws:SourceAccount\":\"999999999999\"}},\"Action\"");
+        world.memory.account.set_role(JOB_ROLE, &trust);
     };
     "role that cannot be passed", "role.pass", Failure, ["iam:PassRole", HOST_ROLE], |world| world.memory.account.pass_no_role();
     "creator that does not trust the host", "role.creator", Failure, ["sts:AssumeRole", "creator-trust.json"], |world| {

@@ -33,6 +33,8 @@ const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef012
 pub(super) struct World {
     pub(super) runner: Option<String>,
     pub(super) operator: Option<String>,
+    /// The runner's configuration is another user's alone.
+    pub(super) is_private: bool,
     /// All but the two files above.
     pub(super) files: BTreeMap<PathBuf, (String, PathSight)>,
     pub(super) modes: BTreeMap<&'static str, u32>,
@@ -51,11 +53,11 @@ pub(super) struct World {
 }
 
 pub(super) fn directory(mode: u32) -> (String, PathSight) {
-    (String::new(), PathSight { is_dir: true, mode, owner: 998, is_writable: true })
+    (String::new(), PathSight { is_dir: true, mode, owner: 998, file: (0, 1), is_writable: true })
 }
 
 pub(super) fn file(text: &str, mode: u32) -> (String, PathSight) {
-    (text.to_owned(), PathSight { is_dir: false, mode, owner: 0, is_writable: false })
+    (text.to_owned(), PathSight { is_dir: false, mode, owner: 0, file: (0, 2), is_writable: false })
 }
 
 impl World {
@@ -85,6 +87,7 @@ impl World {
         Self {
             runner: Some(runner),
             operator: Some(operator),
+            is_private: false,
             files: BTreeMap::from([
                 (PathBuf::from(PROGRAM), file("", 0o755)),
                 (state.to_owned(), directory(0o700)),
@@ -143,7 +146,7 @@ impl World {
 
     pub(super) async fn inspect(&self) -> Vec<DoctorFinding> {
         let env = Environment::default();
-        inspect(Path::new(RUNNER_CONFIG), Path::new(OPERATOR_FILE), &env, (self, &self.memory, &*self.clock)).await
+        inspect(None, Path::new(OPERATOR_FILE), &env, (self, &self.memory, &*self.clock)).await
     }
 
     /// Replaces a part of the runner's configuration, which has it.
@@ -166,6 +169,7 @@ impl HostMachine for World {
     fn read(&self, path: &Path) -> io::Result<String> {
         let absent = || io::Error::from(io::ErrorKind::NotFound);
         match path.to_str() {
+            Some(RUNNER_CONFIG) if self.is_private => Err(io::ErrorKind::PermissionDenied.into()),
             Some(RUNNER_CONFIG) => self.runner.clone().ok_or_else(absent),
             Some(OPERATOR_FILE) => self.operator.clone().ok_or_else(absent),
             _ => self.files.get(path).map(|(text, _)| text.clone()).ok_or_else(absent),
@@ -178,6 +182,11 @@ impl HostMachine for World {
             return Ok(file("", *mode).1);
         }
         self.files.get(path).map(|(_, sight)| sight.clone()).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    }
+
+    fn entries(&self, path: &Path) -> Vec<(PathBuf, PathSight)> {
+        let within = self.files.iter().filter(|(file, _)| file.parent() == Some(path));
+        within.map(|(file, (_, sight))| (file.clone(), sight.clone())).collect()
     }
 
     fn disk(&self, _: &Path) -> io::Result<DiskSight> {
