@@ -1,7 +1,9 @@
 //! `sagemaker-executor prune`: deletes what deployments, candidates and training jobs of the project left, when nothing refers to it.
 
 mod decide;
+mod file_names;
 mod late;
+mod listed;
 mod references;
 mod registry;
 mod run;

@@ -87,7 +87,9 @@ impl Watched {
         operator_log::set_context(fields);
         let session = id.map(|id| (JobNotes::at(&context.settings.runner.state_dir), id));
         if let Some((notes, id)) = &session {
-            if let (StageName::Prepare, Some(job), Ok(None)) = (&name, &job, notes.load(id)) {
+            // Without `config` before it the stage is refused, and no `cleanup` would know the same session.
+            let is_told = context.contract.session.is_some();
+            if let (StageName::Prepare, true, Some(job), Ok(None)) = (&name, is_told, &job, notes.load(id)) {
                 let after_script_counts = context.env.job_variable(IGNORE_ERRORS).is_some_and(is_no);
                 notes.begin(id, JobNote { after_script_counts, ..note(job, begun) });
             }

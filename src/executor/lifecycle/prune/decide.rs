@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
+use super::file_names::{is_candidate, is_hex};
 use super::references::References;
 use super::things::{PruneSource, ThingReason, ThingUser, ThingVerdict, stem_of_config, stem_of_model};
 use crate::cloud::{
@@ -20,15 +21,8 @@ const CONTEXT_DIGITS: usize = 40;
 /// Begin of tags that name a build, and digits of a commit in tags.
 const BUILD_TAG: &str = "build-";
 const COMMIT_DIGITS: [usize; 2] = [8, 40];
-/// Digits of day and time of day in names of candidates.
-const DAY_DIGITS: usize = 8;
-const CLOCK_DIGITS: usize = 6;
 /// Folders of an environment in its bucket.
 const FOLDERS: [&str; 5] = ["models", "deployments", "packages", "metrics", "candidate"];
-/// Begin of the names of candidates.
-const CANDIDATE: &str = "candidate-PR-";
-/// Begin of the names of packages of releases.
-const STABLE: &str = "stable-";
 /// The folder of the bucket for what expires.
 pub(super) const CANDIDATES: &str = "candidate/";
 /// The folder of the bucket with packages, by their SHA-256.
@@ -216,10 +210,6 @@ pub(super) fn is_built(image: &RepositoryImage) -> bool {
     !image.is_index && image.tags.iter().any(|tag| is_context(tag))
 }
 
-fn is_hex(text: &str) -> bool {
-    text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-}
-
 fn is_context(tag: &str) -> bool {
     tag.strip_prefix(CONTEXT_TAG).is_some_and(|hash| hash.len() == CONTEXT_DIGITS && is_hex(hash))
 }
@@ -283,32 +273,6 @@ pub(super) fn generic_package(rules: &PruneRules, references: &References, packa
         ThingVerdict::Goes(_) if references.has_numbered_links => ThingVerdict::Stays(ThingReason::UnnamedLink),
         verdict => verdict,
     }
-}
-
-/// Tells whether the name is one that `package` gives a candidate: `candidate-PR-12-0123abcd-20261129T045233Z`, or with `none` as the number.
-fn is_candidate(name: &str) -> bool {
-    let Some(rest) = name.strip_prefix(CANDIDATE) else { return false };
-    let parts: Vec<_> = rest.split('-').collect();
-    let [request, commit, time] = parts[..] else { return false };
-    let is_commit = commit.len() == COMMIT_DIGITS[0] && is_hex(commit);
-    (request == "none" || is_digits(request)) && is_commit && is_stamp(time)
-}
-
-/// Tells whether the name is that of a file that `package` makes: of a candidate, or `stable-20261129T045233Z.zip`.
-pub(super) fn is_packaged(file: &str) -> bool {
-    let Some(name) = file.strip_suffix(".zip") else { return false };
-    is_candidate(name) || name.strip_prefix(STABLE).is_some_and(is_stamp)
-}
-
-fn is_digits(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-/// A time like `20261129T045233Z`.
-fn is_stamp(time: &str) -> bool {
-    time.strip_suffix('Z').and_then(|time| time.split_once('T')).is_some_and(|(day, clock)| {
-        day.len() == DAY_DIGITS && clock.len() == CLOCK_DIGITS && is_digits(day) && is_digits(clock)
-    })
 }
 
 /// An object below [`CANDIDATES`] or [`PACKAGES`].

@@ -1,46 +1,15 @@
 //! Users of versions, images, packages and jobs that are in lists: versions of the project's other groups, and versions and models that are
 //! made while the run goes on.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use super::run::{PruneRun, at_once};
 use super::sight::patiently;
 use super::things::{PruneSource, ThingUser, stem_of_model};
-use crate::cloud::{CloudError, ServingSummary, VersionSummary};
+use crate::cloud::{CloudError, VersionSummary};
 
 /// Things of one moment may be listed in any order.
 const OVERLAP: Duration = Duration::from_secs(1);
-
-/// What was listed already.
-#[derive(Debug, Default)]
-pub(super) struct LateUsers {
-    /// The highest number of each group.
-    versions: BTreeMap<String, u32>,
-    /// Names of models that exist.
-    models: BTreeSet<String>,
-    /// The time of the newest model, by AWS's clock; `None` before the models were listed.
-    newest_model: Option<SystemTime>,
-}
-
-impl LateUsers {
-    pub(super) fn saw_versions(&mut self, group: &str, listed: &[VersionSummary]) {
-        let highest = listed.iter().map(|version| version.number).max().unwrap_or_default();
-        let seen = self.versions.entry(group.to_owned()).or_default();
-        *seen = highest.max(*seen);
-    }
-
-    pub(super) fn saw_models(&mut self, listed: &[ServingSummary]) {
-        self.models.extend(listed.iter().map(|one| one.name.clone()));
-        let newest = listed.iter().filter_map(|one| one.created).max();
-        self.newest_model = newest.max(self.newest_model).or(Some(SystemTime::UNIX_EPOCH));
-    }
-
-    /// A model that is gone may be made again.
-    pub(super) fn lost_model(&mut self, name: &str) {
-        self.models.remove(name);
-    }
-}
 
 impl PruneRun<'_> {
     /// Notes what the versions of other environments' groups have. None of them goes.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::decide::is_packaged;
+use super::file_names::is_packaged;
 use super::things::{PruneSource, ThingUser, model_of_config, stem_of_config};
 use crate::cloud::{ModelParts, ModelVersion};
 use crate::gitlab::api::{Release, ReleaseLink};

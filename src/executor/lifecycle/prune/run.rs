@@ -11,7 +11,7 @@ use std::sync::Arc;
 use futures::{StreamExt as _, stream};
 
 use super::decide::PruneRules;
-use super::late::LateUsers;
+use super::listed::LateUsers;
 use super::references::References;
 use super::sight::{AT_ONCE, EndpointWatch, LedgerWatch};
 use super::things::{JudgedThing, PruneSource, ThingFate, ThingKind, ThingReason, ThingVerdict};
