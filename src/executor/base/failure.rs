@@ -90,7 +90,7 @@ impl Failure {
         &self.message
     }
 
-    /// What to change, a sentence each.
+    /// Hints tell the changes to make, a sentence each.
     pub fn hints(&self) -> &[String] {
         &self.hints
     }

@@ -25,12 +25,12 @@ enum Reach {
     Yes,
 }
 
-/// Whether a service may do the action. A statement with `Deny` wins over all with `Allow`.
+/// Tells whether a service may do the action. A statement with `Deny` wins over all with `Allow`.
 pub fn of_service(policy: &str, service: &str, action: &str) -> Trust {
     of(policy, action, |principal| texts(&principal["Service"]).any(|name| name == service || name == "*"))
 }
 
-/// Whether a user or role of the account may do the action, as far as the trust policy decides. A policy that names the account leaves the
+/// Tells whether a user or role of the account may do the action, as far as the trust policy decides. A policy that names the account leaves the
 /// decision to the caller's own policies.
 pub fn of_caller(policy: &str, caller: &str, account: &str, action: &str) -> Trust {
     let root = format!(":iam::{account}:root");

@@ -28,7 +28,7 @@ pub trait ModelEndpoints: Send + Sync {
     async fn configs(&self, containing: &str) -> Result<Vec<String>, CloudError>;
     /// The models of a configuration; `None` when it does not exist.
     async fn models_of(&self, config: &str) -> Result<Option<ConfigurationModels>, CloudError>;
-    /// What the inference components of an endpoint serve; nothing when it has none or does not exist.
+    /// Models and images of the inference components of an endpoint; none when it has no components or does not exist.
     async fn components(&self, endpoint: &str) -> Result<ComponentParts, CloudError>;
     /// Names of all endpoints: all pages.
     async fn all_endpoints(&self) -> Result<Vec<String>, CloudError>;

@@ -109,7 +109,7 @@ fn fold_locked(place: &CountsPlace) -> io::Result<()> {
     let running =
         fs::read_dir(&place.jobs).map_or(0, |entries| entries.flatten().filter(|entry| is_json(&entry.path())).count());
     let written = files::replace_public(&place.file, text::render(&totals.sums, running, place.by_project).as_bytes());
-    // What cannot be removed, such as a folder, is among the names that are not added again.
+    // A name that cannot be removed, such as that of a folder, is not added again.
     for name in &totals.added {
         let _ = fs::remove_file(place.new_files().join(name));
     }

@@ -8,7 +8,7 @@ pub(super) const BUBBLEWRAP: &str = "bwrap";
 /// `runner-config/package/apparmor`. The profile is not for the program that all users have.
 const COPY: &str = "/usr/lib/sagemaker-executor/bwrap";
 
-/// What to start: the copy where this user may execute it.
+/// The program to start: the copy where this user may execute it.
 pub(super) fn program() -> &'static str {
     chosen(COPY)
 }

@@ -44,7 +44,7 @@ pub struct JobNote {
     pub after_script_counts: bool,
     /// That stage has ended by itself.
     pub stage_over: bool,
-    /// What SageMaker last said of the training job, and since when.
+    /// The last state that SageMaker told of the training job, and its begin.
     pub status: Option<NotedStatus>,
     /// The first stage whose failure fails the job.
     pub failure: Option<NotedFailure>,
@@ -149,7 +149,7 @@ impl JobNote {
         }
     }
 
-    /// What the job adds to the metrics.
+    /// Counts that the job adds to the metrics.
     fn sums(&self, now: u64, by_project: bool) -> Sums {
         let (result, reason) = self.result();
         let project = if by_project { self.project.as_str() } else { "" };
@@ -335,7 +335,7 @@ fn log_end(id: &SessionId, note: &JobNote, now: u64) {
     tracing::info!(session = %id, project = note.project, job = note.job_id, result, reason, seconds, cost, "the job has ended");
 }
 
-/// What a job whose note cannot be read adds to the metrics.
+/// Counts that a job adds to the metrics when its note cannot be read.
 fn unreadable() -> Sums {
     let mut sums = Sums::default();
     sums.add(&metrics::JOBS, &[UNREADABLE.0, UNREADABLE.1, ""], 1.0);

@@ -58,7 +58,7 @@ fn was_asked(note: &Path, bucket: &str, now: u64) -> bool {
     age.is_some_and(|age| age < INTERVAL.as_secs())
 }
 
-/// Whether deleted objects with scripts and variables stay readable for longer than a week.
+/// Tells whether deleted objects with scripts and variables stay readable for longer than a week.
 pub fn keeps_secrets(retention: &Retention) -> bool {
     let deletes = |prefix: &str, days| days <= MOST_DAYS && keys::SESSIONS.starts_with(prefix);
     retention.is_versioned && !retention.expirations.iter().any(|rule| deletes(&rule.prefix, rule.days))

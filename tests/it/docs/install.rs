@@ -121,7 +121,7 @@ fn judge(host: &Host) {
         judge.arg(&checks).arg(calls).current_dir(host.path("repository")).env_clear().env("HOME", host.root.path());
         judge.output().unwrap()
     };
-    // What the host sees of the repository, for files that the calls name.
+    // The host's view of the repository, for files that the calls name.
     std::fs::copy(
         root().join("runner-config/bucket-lifecycle.json"),
         host.path("repository/runner-config/bucket-lifecycle.json"),

@@ -31,7 +31,7 @@ fn number(name: &str) -> Option<usize> {
     Environment::of_process().get(name).map(|text| text.parse().expect("it is a number"))
 }
 
-/// What a project left, with things of others.
+/// Things that a project left, with things of others.
 struct LargeDesk {
     emulator: Emulator,
     gitlab: GitLabDouble,

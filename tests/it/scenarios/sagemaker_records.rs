@@ -217,7 +217,7 @@ fn on_a_broken_disk(desk: &Desk) -> Option<PathBuf> {
     Some(program)
 }
 
-/// What is already in AWS ends all the same.
+/// `cleanup` ends the training job and deletes its objects all the same.
 #[test]
 fn cleanup_on_a_disk_that_answers_with_an_error() {
     let mut desk = abandoned();

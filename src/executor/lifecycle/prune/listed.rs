@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use crate::cloud::{ServingSummary, VersionSummary};
 
-/// What was listed already.
+/// Notes the versions and models that were listed already.
 #[derive(Debug, Default)]
 pub(super) struct LateUsers {
     /// The highest number of each group.

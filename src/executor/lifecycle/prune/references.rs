@@ -99,9 +99,9 @@ impl References {
         self.add_rollback(endpoint, whole);
     }
 
-    /// What `endpoint rollback` would bring back.
+    /// Adds the deployment that `endpoint rollback` would bring back.
     fn add_rollback(&mut self, endpoint: &str, history: &[LedgerEntry]) {
-        // What is in service decides about what goes alone.
+        // The configuration in service decides about the removal alone, which is not looked at here.
         let Ok(choice) = choose(RollbackTo::Previous, history, None, "") else { return };
         let user = || ThingUser::Rollback(endpoint.to_owned());
         self.models.extend(model_of_config(&choice.config).map(|model| (model, user())));

@@ -234,7 +234,7 @@ impl<'a> PruneRun<'a> {
     /// As [`PruneRun::look_again`], with the deployments to endpoints whose names begin with one of these stems, where that costs less
     /// than a look at all. No stem means all.
     pub(super) async fn look_at(&mut self, stems: &BTreeSet<&str>) {
-        // What a source may refer to that could not be read stays anyway: it is not asked again.
+        // A source that could not be read is not asked again: all that it may refer to stays anyway.
         let is_blind = |references: &References, source| references.blind.contains(&source);
         if !is_blind(&self.references, PruneSource::Endpoints)
             && let Err(error) = self.endpoints.look(&mut self.references).await

@@ -79,7 +79,7 @@ impl EndpointWatch {
         Ok(())
     }
 
-    /// What these endpoints use, which were listed and then not found, as far as AWS still lists them.
+    /// Models and images of endpoints that were listed and then not found, as far as AWS still lists them.
     async fn listed_again(&self, absent: &BTreeSet<String>) -> Result<Vec<EndpointUse>, CloudError> {
         let mut uses = Vec::new();
         if absent.is_empty() {
@@ -99,7 +99,7 @@ impl EndpointWatch {
     }
 }
 
-/// What an endpoint uses; `None` when it does not exist.
+/// Models and images that an endpoint uses; `None` when it does not exist.
 async fn use_of(endpoints: &dyn ModelEndpoints, name: &str) -> Result<Option<EndpointUse>, CloudError> {
     let Some(sight) = patiently(|| endpoints.endpoint(name)).await? else { return Ok(None) };
     let mut found = EndpointUse { name: name.to_owned(), images: sight.images, ..EndpointUse::default() };

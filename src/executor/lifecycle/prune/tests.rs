@@ -163,7 +163,7 @@ impl PruneDesk {
         self.clock.now()
     }
 
-    /// What a command gets from outside, and what it prints.
+    /// Inputs of a command, and the text that it prints.
     fn inputs(&self) -> (CommandInputs, crate::ui::Captured) {
         let (printer, captured) = Printer::captured();
         let inputs = CommandInputs {

@@ -28,7 +28,7 @@ pub(super) trait HostMachine: Send + Sync {
     /// A text file of at most 4 MiB.
     fn read(&self, path: &Path) -> io::Result<String>;
     fn look(&self, path: &Path) -> io::Result<PathSight>;
-    /// What a directory holds, links themselves and not what they lead to; nothing when it cannot be read.
+    /// Entries of a directory, links themselves and not their targets; none when it cannot be read.
     fn entries(&self, path: &Path) -> Vec<(PathBuf, PathSight)>;
     /// The file system that a path is on, which exists.
     fn disk(&self, path: &Path) -> io::Result<DiskSight>;

@@ -21,7 +21,7 @@ pub struct CheckArgs {
     json: bool,
 }
 
-/// What was found, as `--json` prints it.
+/// Mistakes and warnings, as `--json` prints them.
 #[derive(Debug, Serialize)]
 struct Found {
     file: String,
@@ -94,7 +94,7 @@ fn conclude(count: usize, maybe_more: bool, config: &Path) -> anyhow::Result<()>
     Err(if maybe_more { failure.hint(more) } else { failure }.into())
 }
 
-/// What on this host does not go with the file. The runner's user may differ from the caller.
+/// Warnings about this host: things that do not go with the file. The runner's user may differ from the caller.
 fn warnings(config: &Path, settings: &Settings) -> Vec<String> {
     let mut warnings = Vec::new();
     if config.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o022 != 0) {

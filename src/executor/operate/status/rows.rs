@@ -41,7 +41,7 @@ pub(super) struct JobRow {
     pub(super) pipeline: u64,
     /// The call of the runner: `run build_script`.
     pub(super) stage: String,
-    /// What the job does now.
+    /// The job's present work.
     pub(super) phase: String,
     pub(super) phase_seconds: Option<u64>,
     pub(super) elapsed_seconds: Option<u64>,
@@ -201,7 +201,7 @@ fn row(
     }
 }
 
-/// What the job does, and for how long.
+/// The job's present work, and its duration so far.
 fn phase(
     note: &JobNote,
     record: Option<&SessionRecord>,
