@@ -140,6 +140,16 @@ impl Running {
     }
 }
 
+/// A test that fails leaves no process.
+impl Drop for Running {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
 /// Without the colors of labels, which the job log shows.
 fn plain(stderr: &str) -> String {
     stderr.replace("\x1b[31merror:\x1b[0m", "error:").replace("\x1b[33mwarning:\x1b[0m", "warning:")

@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::disk::{Disk, Lack};
 use super::judge::{Fate, Piece, Results, Script, judge};
@@ -23,7 +23,7 @@ use crate::support::proxy::{Hold, Proxy};
 use crate::support::random::Random;
 use crate::support::waiting::{poll, tell};
 
-/// Written amid a script by a version before sessions had a place that nobody can guess.
+/// Its keys are those that a version before sessions had a place that nobody can guess knew.
 const OLDER_RECORD: &str = include_str!("../../../fixtures/records/version-1.json");
 /// In the ordinary suite.
 const TRIALS: u64 = 12;
@@ -300,11 +300,13 @@ impl Play<'_> {
                 record["of_the_future"] = serde_json::json!({"orders": "many"});
             }
             Event::OlderRecord => {
-                let mut older: Value = serde_json::from_str(OLDER_RECORD).unwrap();
-                for key in ["session", "job_key", "arn", "agent", "creating", "requested", "created"] {
-                    older[key] = record[key].take();
+                // It tells of the same orders, in the folder where this job's agents look for them.
+                let older: Map<String, Value> = serde_json::from_str(OLDER_RECORD).unwrap();
+                let known = record.as_object_mut().expect("a record is an object");
+                known.retain(|key, _| key == "place" || older.contains_key(key));
+                if let Some(current) = known["current"].as_object_mut() {
+                    current.retain(|key, _| older["current"].get(key).is_some());
                 }
-                record = older;
             }
             Event::BrokenRecord => {
                 std::fs::write(&path, &text[..text.len() / 2]).unwrap();
