@@ -34,6 +34,8 @@ pub struct FaultPlan {
     pub instances: BTreeMap<String, u64>,
     /// A new training job is unknown to every operation but another `CreateTrainingJob` for so long, in milliseconds.
     pub hidden_ms: u64,
+    /// Length of a minute of CodeBuild's time limits, in milliseconds; 60,000 when 0.
+    pub build_minute_ms: u64,
     /// Milliseconds by which the services' clock is ahead of this machine's; less than 0: behind it.
     pub clock_ms: i64,
 }
@@ -351,6 +353,14 @@ impl Faults {
     /// Time for which a new training job is unknown, in milliseconds.
     pub(crate) fn hidden_ms(&self) -> u64 {
         self.state.lock().plan.hidden_ms
+    }
+
+    /// Time after which CodeBuild ends a build with this limit.
+    pub(crate) fn build_limit(&self, minutes: u64) -> Duration {
+        match self.state.lock().plan.build_minute_ms {
+            0 => Duration::from_mins(minutes),
+            length => Duration::from_millis(minutes.saturating_mul(length)),
+        }
     }
 
     /// Applies the plan's log faults to a batch of events.

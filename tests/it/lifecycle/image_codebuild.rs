@@ -197,6 +197,14 @@ fn a_build_that_fails_or_is_stopped_leaves_no_image() {
     assert_eq!(ended.status.code(), Some(130), "{said}");
     assert!(said.contains("is stopped"), "{said}");
     assert_eq!(desk.emulator.requests("StopBuild"), 1);
+
+    // The limit of 20 minutes passes at once.
+    desk.emulator.set_faults(&json!({"build_minute_ms": 20}));
+    let late = desk.build("1");
+    assert_eq!(late.code, 1, "{}", late.stderr);
+    for part in ["took longer than 20 minutes", "`image.codebuild.timeout_minutes`"] {
+        assert!(late.stderr.contains(part), "{part}: {}", late.stderr);
+    }
     assert!(images(&desk.emulator, "example-image").is_empty());
 }
 

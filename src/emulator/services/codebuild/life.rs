@@ -250,7 +250,7 @@ impl BuildContainer<'_> {
         let shipping = shared.tasks.spawn(async move { ship(ship_shared, logs, place, log, |_| ()).await });
         let kill = self.build.stop.child_token();
         let signals = StopSignals { stop: CancellationToken::new(), kill: kill.clone(), grace: Duration::ZERO };
-        let limit = tokio::time::sleep(Duration::from_secs(self.minutes() * 60));
+        let limit = tokio::time::sleep(shared.faults.build_limit(self.minutes()));
         let running = host::run_with(container, isolation, output, signals);
         let reading = self.follow(receiver, onward, mark, spec);
         tokio::pin!(running, limit, reading);

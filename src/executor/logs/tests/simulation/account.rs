@@ -217,8 +217,10 @@ fn hosts_of_one_account_share_its_quotas() {
         assert_eq!((seen.counts.len(), twice), (total, 0), "lines that came, and lines that came twice");
         assert_eq!(seen.longest.len(), hosts * jobs, "jobs that got something");
         // One pass over all streams takes this long at the account's rate. Before the first, the streams of all jobs are found, which begin
-        // at once here.
-        let pass = f64::from(u32::try_from(hosts * jobs).unwrap()) / 100.0 / FILTERS;
-        assert!(longest <= 60.0 + 40.0 * pass, "{longest} s with passes of {pass} s");
+        // at once here; a list of a job that has written nothing yet is asked for again.
+        let jobs = f64::from(u32::try_from(hosts * jobs).unwrap());
+        let (pass, found) = (jobs / 100.0 / FILTERS, jobs / LISTS);
+        let most = 60.0 + 40.0 * pass + 3.0 * found;
+        assert!(longest <= most, "{longest} s with passes of {pass} s, and {found} s to find all streams");
     }
 }
