@@ -11,6 +11,7 @@ mod names;
 mod operations;
 mod policies;
 mod protection;
+mod uploads;
 mod versions;
 
 use std::sync::Arc;
