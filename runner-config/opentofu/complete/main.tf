@@ -69,7 +69,9 @@ module "oidc_roles" {
       model_group  = environment.model_group
       serving_role = local.serving_role
 
-      image_repository = environment.image_repository
+      image_repositories = environment.image_repositories
+      base_repositories  = environment.base_repositories
+      any_branch         = environment.any_branch
     }
   }
 }

@@ -17,9 +17,9 @@ output "manifest_environments" {
 }
 
 output "ci_variables" {
-  description = "CI/CD variables by environment, which is their scope in GitLab."
+  description = "CI/CD variables by their scope in GitLab: the name of the environment, with `/*` where it is that of every branch."
   value = {
-    for name, environment in var.environments : name => merge(
+    for name, environment in var.environments : (environment.any_branch ? "${name}/*" : name) => merge(
       {
         AWS_ROLE_ARN      = module.oidc_roles.role_arns[name]
         AWS_REGION        = local.region

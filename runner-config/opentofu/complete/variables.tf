@@ -82,7 +82,7 @@ variable "reader_accounts" {
 }
 
 variable "environments" {
-  description = "Environments of the manifest by name: whose jobs get the role (`subjects`), what they call (`commands`), and what of the manifest it is about. `watch`: limits of the alarms of its endpoint; null for none."
+  description = "Environments of the manifest by name: whose jobs get the role (`subjects`; with `any_branch` those of every branch, as `review` needs), what they call (`commands`, by `ci-templates/README.md`), and what of the manifest it is about. `watch`: limits of the alarms of its endpoint; null for none."
   type = map(object({
     subjects    = list(string)
     commands    = list(string)
@@ -90,7 +90,9 @@ variable "environments" {
     endpoint    = optional(string)
     model_group = optional(string)
 
-    image_repository = optional(string)
+    image_repositories = optional(list(string), [])
+    base_repositories  = optional(list(string), [])
+    any_branch         = optional(bool, false)
 
     watch = optional(object({ errors_5xx = optional(number, 5), latency_p95_ms = optional(number, 1000) }))
   }))

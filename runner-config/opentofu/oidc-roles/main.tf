@@ -36,12 +36,11 @@ locals {
 
   # The policies as the project ships them for its sample account, with the names of the project.
   with_project = {
-    for key, pair in local.pairs : key => replace(replace(replace(replace(
-      try(file("${local.shipped}/${pair.command}.json"), "{}"),
+    for key, pair in local.pairs : key => replace(replace(replace(
+      try(file("${local.shipped}/${pair.command}.json"), "{\"Statement\": []}"),
       "group/project", local.projects[pair.environment]),
       "example-environment", pair.environment),
-      "example-prefix/", ""),
-      "repository/example-image", "repository/${coalesce(var.environments[pair.environment].image_repository, "example-image")}",
+      "example-prefix/", "",
     )
   }
 
@@ -68,6 +67,46 @@ locals {
       "eu-west-1", local.region),
       "123456789012", local.account,
     )
+  }
+
+  # The statements of each command, for all repositories of the environment.
+  statements = {
+    for key, text in local.policies : key => [
+      for statement in jsondecode(text).Statement : merge(statement, {
+        Resource = distinct(flatten([
+          for resource in flatten([statement.Resource]) :
+          endswith(resource, ":repository/example-image") ? [for name in var.environments[local.pairs[key].environment].image_repositories : replace(resource, "example-image", name)] :
+          endswith(resource, ":repository/example-base") ? [for name in var.environments[local.pairs[key].environment].base_repositories : replace(resource, "example-base", name)] :
+          [resource]
+        ]))
+      })
+    ]
+  }
+
+  # IAM attaches ten policies to a role: the commands with long policies have their own, and three of the others share one.
+  long = ["endpoint-delete", "endpoint-deploy", "endpoint-rollback", "prune"]
+  parts = {
+    for part in flatten([
+      for name, environment in var.environments : [
+        for commands in concat(
+          [for command in sort(distinct(environment.commands)) : [command] if contains(local.long, command)],
+          chunklist([for command in sort(distinct(environment.commands)) : command if !contains(local.long, command)], 3),
+        ) : { environment = name, commands = commands }
+      ]
+    ]) : "${part.environment}/${join("+", part.commands)}" => part
+  }
+  texts = {
+    for key, part in local.parts : key => jsonencode({
+      Version = "2012-10-17"
+      # Sids are unique in a policy of several commands.
+      Statement = flatten([
+        for command in part.commands : [
+          for statement in local.statements["${part.environment}/${command}"] : merge(statement, {
+            Sid = length(part.commands) == 1 ? statement.Sid : join("", concat([for word in split("-", command) : title(word)], [statement.Sid]))
+          })
+        ]
+      ])
+    })
   }
 }
 
@@ -98,9 +137,11 @@ data "aws_iam_policy_document" "trust" {
     }
 
     condition {
-      test     = "StringEquals"
+      test     = each.value.any_branch ? "StringLike" : "StringEquals"
       variable = "${local.issuer}:sub"
-      values   = each.value.subjects
+      values = each.value.any_branch ? distinct([
+        for subject in each.value.subjects : "project_path:${regex("^project_path:([^:]+)", subject)[0]}:ref_type:branch:ref:*"
+      ]) : each.value.subjects
     }
   }
 }
@@ -117,28 +158,38 @@ resource "aws_iam_role" "environment" {
 }
 
 resource "aws_iam_policy" "command" {
-  for_each = local.pairs
+  for_each = local.parts
 
-  name        = "${var.name}-${each.value.environment}-${each.value.command}"
-  description = "sagemaker-executor ${each.value.command} in ${each.value.environment}"
-  policy      = jsonencode(jsondecode(local.policies[each.key]))
+  name        = "${var.name}-${each.value.environment}-${join("-", each.value.commands)}"
+  description = "sagemaker-executor ${join(", ", each.value.commands)} in ${each.value.environment}"
+  policy      = local.texts[each.key]
   tags        = var.tags
 
   lifecycle {
     precondition {
-      condition     = contains(local.commands, each.value.command)
-      error_message = "There is no command ${each.value.command}; there are ${join(", ", local.commands)}."
+      condition     = length(setsubtract(each.value.commands, local.commands)) == 0
+      error_message = "There is no command ${join(", ", setsubtract(each.value.commands, local.commands))}; there are ${join(", ", local.commands)}."
     }
 
     precondition {
-      condition     = !strcontains(local.policies[each.key], "no-serving-role")
-      error_message = "The command ${each.value.command} passes the role of the endpoint: give `serving_role` to the environment ${each.value.environment}."
+      condition     = !strcontains(local.texts[each.key], "no-serving-role")
+      error_message = "A command of ${join(", ", each.value.commands)} passes the role of the endpoint: give `serving_role` to the environment ${each.value.environment}."
+    }
+
+    precondition {
+      condition     = alltrue([for statement in jsondecode(local.texts[each.key]).Statement : length(statement.Resource) > 0])
+      error_message = "A command of ${join(", ", each.value.commands)} needs `image_repositories` of the environment ${each.value.environment}."
+    }
+
+    precondition {
+      condition     = length(local.texts[each.key]) <= 6144
+      error_message = "The policy of ${join(", ", each.value.commands)} in ${each.value.environment} has ${length(local.texts[each.key])} characters; IAM allows 6144. Shorten the names."
     }
   }
 }
 
 resource "aws_iam_role_policy_attachment" "command" {
-  for_each = local.pairs
+  for_each = local.parts
 
   role       = aws_iam_role.environment[each.value.environment].name
   policy_arn = aws_iam_policy.command[each.key].arn

@@ -12,5 +12,5 @@ output "role_arns" {
 
 output "policies" {
   description = "Policy of each command, by ENVIRONMENT/COMMAND."
-  value       = { for key, policy in aws_iam_policy.command : key => policy.policy }
+  value       = { for key, statements in local.statements : key => jsonencode({ Version = "2012-10-17", Statement = statements }) }
 }

@@ -34,7 +34,7 @@ variable "provider_arn" {
 }
 
 variable "environments" {
-  description = "Environments of the manifest by name. `subjects` are the exact claims `sub` of the jobs that get the role, as project_path:GROUP/PROJECT:ref_type:branch:ref:BRANCH; `commands` the commands that they call, by the names of the files in runner-config/iam/lifecycle; `bucket`, `prefix`, `endpoint`, `model_group`, `serving_role` and `image_repository` the values of the manifest. Without `endpoint` or `model_group` the policies hold for all endpoints or groups of the account; `image-build` and `prune` need `image_repository`, and `prune` takes the project of the first subject."
+  description = "Environments of the manifest by name. `subjects` are the exact claims `sub` of the jobs that get the role, as project_path:GROUP/PROJECT:ref_type:branch:ref:BRANCH; `commands` the commands that they call, by the names of the files in runner-config/iam/lifecycle; `bucket`, `prefix`, `endpoint`, `model_group` and `serving_role` the values of the manifest; `image_repositories` are the project's repositories of ECR, and `base_repositories` those of the images that its Dockerfiles begin with. Without `endpoint` or `model_group` the policies hold for all endpoints or groups of the account; `image-build`, `image-scan` and `prune` need `image_repositories`, and `prune` takes the project of the first subject. `any_branch`: jobs of every branch of the projects in `subjects` get the role, as merge requests need it for their candidates and endpoints."
   type = map(object({
     subjects      = list(string)
     commands      = list(string)
@@ -45,7 +45,9 @@ variable "environments" {
     serving_role  = optional(string)
     session_hours = optional(number, 1)
 
-    image_repository = optional(string)
+    image_repositories = optional(list(string), [])
+    base_repositories  = optional(list(string), [])
+    any_branch         = optional(bool, false)
   }))
 
   validation {
@@ -59,7 +61,7 @@ variable "environments" {
         for subject in environment.subjects : can(regex("^project_path:[^*?$:]+(:ref_type:(branch|tag):ref:[^*?$]+)?$", subject))
       ]
     ]))
-    error_message = "A subject is exact, without `*`, `?` and variables: project_path:GROUP/PROJECT:ref_type:branch:ref:BRANCH. For all branches of one project let GitLab leave the branch out (`ci_id_token_sub_claim_components` = [\"project_path\"]), and give project_path:GROUP/PROJECT."
+    error_message = "A subject is exact, without `*`, `?` and variables: project_path:GROUP/PROJECT:ref_type:branch:ref:BRANCH. For all branches of a project give `any_branch = true` and its project_path:GROUP/PROJECT."
   }
 
   validation {
@@ -68,8 +70,13 @@ variable "environments" {
   }
 
   validation {
-    condition     = alltrue([for environment in values(var.environments) : length(distinct(environment.commands)) <= 10 && length(environment.commands) > 0])
-    error_message = "A role has 1 to 10 policies, one for each command: split the commands over two environments, or raise IAM's quota and change this limit."
+    condition     = alltrue([for environment in values(var.environments) : length(environment.commands) > 0])
+    error_message = "An environment without commands would have a role that may do nothing."
+  }
+
+  validation {
+    condition     = alltrue([for environment in values(var.environments) : !(environment.any_branch && contains(environment.commands, "model-approve"))])
+    error_message = "A role of every branch cannot approve models: code that nobody has read would approve itself. Give `model-approve` to the environment of a protected branch."
   }
 
   validation {

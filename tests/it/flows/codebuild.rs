@@ -7,7 +7,7 @@ use super::event::{Event, MAIN_PROJECT};
 use super::example::project;
 use super::pipeline::Pipeline;
 use super::schedule::JobState;
-use super::site::{BUILD_IMAGE, LIFECYCLE_ROLE, Project, ProjectVariable, Site, build_role};
+use super::site::{BUILD_IMAGE, Project, ProjectVariable, STAGING_ROLE, Site, build_role};
 use super::training::commit;
 use super::{play_named, show};
 use crate::conformance::skipped;
@@ -34,7 +34,7 @@ struct Done {
 }
 
 fn done(site: &Site) -> Done {
-    let decided = site.emulator().decided_of(&format!("arn:aws:iam::000000000000:role/{LIFECYCLE_ROLE}"));
+    let decided = site.emulator().decided_of(&format!("arn:aws:iam::000000000000:role/{STAGING_ROLE}"));
     let number = |action: &str| decided["allowed"][action].as_u64().unwrap_or_default();
     assert_eq!(decided["denied"], json!({}));
     Done { builds_started: number("codebuild:StartBuild"), objects_sent: number("s3:PutObject") }

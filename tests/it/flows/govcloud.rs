@@ -11,7 +11,9 @@ use super::example::{changed, made};
 use super::pipeline::Pipeline;
 use super::retail::{variables_for_builds, while_asked};
 use super::schedule::JobState;
-use super::site::{Elsewhere, LIFECYCLE_ROLE, PRODUCTION_ROLE, Project, ProjectVariable, Site, files_below};
+use super::site::{
+    Elsewhere, LIFECYCLE_ROLE, PRODUCTION_ROLE, Project, ProjectVariable, STAGING_ROLE, Site, files_below,
+};
 use super::training::commit;
 use super::{play_in, show};
 use crate::conformance::{shown, skipped};
@@ -157,7 +159,7 @@ fn whole(site: &Site) {
     let kept = site.world.proxy.as_ref().expect("the requests are kept").kept();
     assert_eq!(canaries(&kept), 1, "that of staging");
     assert_own_names(&kept, |_| false);
-    for role in [HOST_ROLE, TRAINING_ROLE, LIFECYCLE_ROLE, PRODUCTION_ROLE] {
+    for role in [HOST_ROLE, TRAINING_ROLE, LIFECYCLE_ROLE, STAGING_ROLE, PRODUCTION_ROLE] {
         let decided = site.emulator().decided_of(&format!("arn:aws-us-gov:iam::000000000000:role/{role}"));
         assert_eq!(decided["denied"], json!({}), "{role}: {decided}");
     }

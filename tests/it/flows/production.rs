@@ -8,7 +8,7 @@ use super::event::Event;
 use super::pipeline::Pipeline;
 use super::play;
 use super::schedule::JobState;
-use super::site::{LIFECYCLE_ROLE, NAME, PRODUCTION_ROLE, Site};
+use super::site::{LIFECYCLE_ROLE, NAME, PRODUCTION_ROLE, STAGING_ROLE, Site};
 use super::training::{NO_BARS, commit, of_scaffold, trained_with};
 
 /// A pipeline for a project where GitLab protects the environment of production.
@@ -31,7 +31,7 @@ fn nothing_failed(pipeline: &Pipeline<'_>) {
 /// The shipped policies suffice for what the jobs do.
 #[track_caller]
 fn nothing_was_denied(site: &Site) {
-    for role in [LIFECYCLE_ROLE, PRODUCTION_ROLE] {
+    for role in [LIFECYCLE_ROLE, STAGING_ROLE, PRODUCTION_ROLE] {
         let decided = site.emulator().decided(role);
         assert!(decided.is_null() || decided["denied"] == json!({}), "{role}: {decided}");
     }

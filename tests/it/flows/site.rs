@@ -32,6 +32,8 @@ use crate::templates::compiler::Compiler;
 pub(crate) const LIFECYCLE_ROLE: &str = "lifecycle";
 /// The role of the environment of production, with the trust policy that `credentials trust-policy` makes.
 pub(crate) const PRODUCTION_ROLE: &str = "production";
+/// The role of the jobs of staging, of the branches `develop` and `main` alone.
+pub(crate) const STAGING_ROLE: &str = "staging";
 /// The policies that it has: those of the commands that pipelines call.
 const POLICIES: [(&str, &str); 14] = [
     ("image-build", include_str!("../../../runner-config/iam/lifecycle/image-build.json")),
@@ -332,20 +334,12 @@ fn image(name: &str) -> String {
     format!("000000000000.dkr.ecr.us-east-1.amazonaws.com/{name}@{DIGEST}")
 }
 
-/// The trust policy of the role of production.
-fn production_trust() -> Value {
+/// The trust policy of a role for these branches.
+fn trust(branches: &[&str]) -> Value {
     let mut program = Command::new(executor());
-    let words = [
-        "credentials",
-        "trust-policy",
-        "--account",
-        "000000000000",
-        "--project",
-        PROJECT_PATH,
-        "--branch",
-        "main",
-        "--issuer-url",
-    ];
+    let words = ["credentials", "trust-policy", "--account", "000000000000", "--project", PROJECT_PATH];
+    let words =
+        words.into_iter().chain(branches.iter().flat_map(|branch| ["--branch", branch])).chain(["--issuer-url"]);
     program.args(words).arg(format!("https://{}", id_tokens::ISSUER)).env_clear().current_dir("/");
     let ended = program.output().unwrap();
     assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
@@ -357,7 +351,7 @@ pub(super) fn build_role() -> String {
     format!("arn:aws:iam::000000000000:role/{BUILD_ROLE}")
 }
 
-/// The role with the shipped policies, for jobs of every branch of the project and for production; and that of the containers.
+/// The roles with the shipped policies, for jobs of every branch of the project, for staging and for production; and that of the containers.
 fn roles(name: &str) -> Vec<Value> {
     let build = json!({
         "RoleName": BUILD_ROLE,
@@ -371,6 +365,7 @@ fn roles(name: &str) -> Vec<Value> {
         serving_role(SERVING_ROLE),
         shipped_role_with(PRODUCTION_ROLE, &POLICIES),
         build,
+        shipped_role_with(STAGING_ROLE, &POLICIES),
     ])
     .to_string();
     // The manifest has the name of the project as prefix of all objects, and an endpoint in each environment.
@@ -385,7 +380,8 @@ fn roles(name: &str) -> Vec<Value> {
     let of_subject = format!("{}:sub", id_tokens::ISSUER);
     equals.remove(&of_subject).expect("the trust policy names a branch");
     conditions["StringLike"] = json!({of_subject: format!("project_path:{PROJECT_PATH}:*")});
-    roles[2]["AssumeRolePolicyDocument"] = production_trust();
+    roles[2]["AssumeRolePolicyDocument"] = trust(&["main"]);
+    roles[4]["AssumeRolePolicyDocument"] = trust(&["develop", "main"]);
     roles
 }
 
@@ -415,15 +411,22 @@ fn variables(of_region: fn(&str) -> String) -> Vec<ProjectVariable> {
     let scoped = ["development", "staging", "stable", "production", "review/*"]
         .into_iter()
         .flat_map(|scope| of_aws.map(|(name, value)| ProjectVariable { variable: Variable::new(name, value), scope }));
-    let scoped = scoped.map(|known| match known.variable.key.as_str() {
-        "AWS_ROLE_ARN" if known.scope == "production" => ProjectVariable {
-            variable: Variable::new("AWS_ROLE_ARN", &role.replace(LIFECYCLE_ROLE, PRODUCTION_ROLE)),
-            ..known
-        },
-        _ => known,
+    let scoped = scoped.map(|known| {
+        let of_scope = match known.scope {
+            "review/*" => return known,
+            "production" => PRODUCTION_ROLE,
+            _ => STAGING_ROLE,
+        };
+        match known.variable.key.as_str() {
+            "AWS_ROLE_ARN" => {
+                let role = role.replace(LIFECYCLE_ROLE, of_scope);
+                ProjectVariable { variable: Variable::new("AWS_ROLE_ARN", &role), ..known }
+            }
+            _ => known,
+        }
     });
     let token = Variable::new("GITLAB_TOKEN", ACCESS_TOKEN).masked();
-    let all = everywhere.chain(scoped).chain([ProjectVariable { variable: token, scope: "*" }]);
+    let all = everywhere.chain(scoped).chain([ProjectVariable { variable: token, scope: "review/_candidates" }]);
     let moved = |mut known: ProjectVariable| {
         known.variable.value = of_region(&known.variable.value);
         known

@@ -1,5 +1,6 @@
 //! The components against the lint, and broken ones that it must catch by the name of its rule.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
@@ -177,4 +178,60 @@ fn a_merge_goes_on_beside_the_next_one() {
         assert!(kept[0].contains("schedule") && kept[1].contains("$LIFECYCLE_PRODUCTION_BRANCH"), "{kept:?}");
         assert!(kept[2].contains("\"main\"") && kept[3].contains("\"develop\""), "{kept:?}");
     }
+}
+
+/// The policy of a command is a file of this name in `runner-config/iam/lifecycle`.
+fn policies(job: &serde_json::Value) -> BTreeSet<String> {
+    let of_words = |words: &Vec<String>| {
+        let is_group = ["image", "model", "endpoint"].contains(&words[0].as_str());
+        words[..if is_group { 2 } else { 1 }].join(" ")
+    };
+    let of_call = |call: String| match call.as_str() {
+        // Reads the manifest alone; speaks with GitLab alone.
+        "validate" | "release" => Vec::new(),
+        // What a deployment of a package stores beside.
+        "endpoint deploy" => vec!["endpoint-deploy".to_owned(), "endpoint-deploy-package".to_owned()],
+        "model reject" => vec!["model-approve".to_owned()],
+        other => vec![other.replace(' ', "-")],
+    };
+    script(job).iter().map(of_words).flat_map(of_call).collect()
+}
+
+/// The README tells for each flow which policies the role of an environment needs.
+#[test]
+fn the_readme_has_the_policies_of_each_role() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(root.join("ci-templates/README.md")).unwrap();
+    let all = components();
+    let mut missing = Vec::new();
+    for flow in ["training-project", "inference-project", "full-project"] {
+        let mut roles: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+        let pipeline = all[flow].expanded(&Map::new(), &all);
+        let is_left_out = |job: &serde_json::Value| {
+            job["rules"].as_array().is_some_and(|rules| rules.iter().all(|rule| rule["when"] == "never"))
+        };
+        for (name, job) in jobs(&pipeline).filter(|(_, job)| !is_left_out(job)) {
+            let scope = match job["environment"]["name"].as_str() {
+                None => continue,
+                Some("$LIFECYCLE_STAGING_ENVIRONMENT") => "staging",
+                Some("$LIFECYCLE_PRODUCTION_ENVIRONMENT" | "$LIFECYCLE_STABLE_ENVIRONMENT") => "production",
+                Some("$LIFECYCLE_CANDIDATE_ENVIRONMENT") => "review/*",
+                Some(other) if other.starts_with("review/") => "review/*",
+                Some(other) => panic!("{flow}: {name} has the environment {other}"),
+            };
+            roles.entry(scope).or_default().extend(policies(job));
+        }
+        for (scope, policies) in roles {
+            for policy in &policies {
+                let file = root.join(format!("runner-config/iam/lifecycle/{policy}.json"));
+                assert!(file.exists(), "{flow}: {policy}");
+            }
+            let policies: Vec<_> = policies.iter().map(|policy| format!("`{policy}`")).collect();
+            let row = format!("| `{flow}` | `{scope}` | {} |", policies.join(", "));
+            if !readme.contains(&row) {
+                missing.push(row);
+            }
+        }
+    }
+    assert!(missing.is_empty(), "ci-templates/README.md lacks:\n{}", missing.join("\n"));
 }

@@ -263,7 +263,7 @@ fn parts_deploy_nothing_for_forks_and_tags_and_in_freezes() {
             assert_eq!(there.contains(&job), set["CI_COMMIT_BRANCH"] == "main" && !is_frozen, "{kind}: {job}");
         }
         assert_eq!(there.contains(&"monitor"), set["CI_PIPELINE_SOURCE"] == "schedule", "{kind}");
-        let cleans = ["schedule", "merge_request_event"].contains(&set["CI_PIPELINE_SOURCE"]);
+        let cleans = set["CI_PIPELINE_SOURCE"] == "schedule";
         assert_eq!(there.contains(&"cleanup"), cleans && !is_outside && !is_frozen, "{kind}: cleanup");
     }
 }
