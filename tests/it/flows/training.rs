@@ -5,12 +5,13 @@ use std::process::Command;
 
 use sha2::{Digest as _, Sha256};
 
-use super::event::Event;
+use super::event::{Event, MAIN_PROJECT};
 use super::pipeline::Pipeline;
 use super::schedule::JobState;
-use super::site::{NAME, Site, files_below};
+use super::site::{NAME, Project, ProjectVariable, Site, files_below};
 use super::{play, show};
-use crate::support::gitlab_api::PROJECT_PATH;
+use crate::support::gitlab_api::{ACCESS_TOKEN, PROJECT_PATH};
+use crate::support::job::Variable;
 use crate::support::program::executor;
 
 /// The title of the merge request.
@@ -58,7 +59,14 @@ fn from_candidate_to_release(site: &Site) {
     site.api.merge_request(12);
     commit(site, "main", &scaffold());
     let sha = commit(site, "better", &trained_with("0.5"));
-    let mut candidate = site.pipeline(&Event::MergeRequest { number: 12, branch: "better", title: TITLE }, &sha);
+    // Its jobs have no environment.
+    let mut variables = site.variables.clone();
+    let token = Variable::new("GITLAB_TOKEN", ACCESS_TOKEN).masked();
+    variables.push(ProjectVariable { variable: token, scope: "*" });
+    let (repository, environments) = (&site.repository, &site.environments);
+    let project = Project { name: MAIN_PROJECT, repository, variables: &variables, environments };
+    let merge_request = Event::MergeRequest { number: 12, branch: "better", title: TITLE };
+    let mut candidate = site.pipeline_of(project, &merge_request, &sha);
     candidate.run().passed_but(&[]);
     show::pipeline(&candidate);
     assert_eq!(
