@@ -107,6 +107,7 @@ mod sagemaker_status;
 mod sagemaker_trace;
 mod sagemaker_trouble;
 mod sagemaker_try;
+mod sagemaker_upgrade;
 mod sagemaker_words;
 mod sagemaker_workspace;
 mod sources;

@@ -10,6 +10,7 @@ mod channel;
 mod disk;
 mod head;
 pub mod init;
+mod own_program;
 mod privileges;
 mod proxy;
 mod ssh;
@@ -41,6 +42,7 @@ use crate::sandbox::bubblewrap::BUBBLEWRAP;
 use crate::sandbox::cgroup::StageGroup;
 use crate::sandbox::disk::{Amount, DiskWatch};
 use crate::sandbox::head::Upstream;
+use crate::sandbox::own_program::{OwnProgram, installed_program};
 use crate::sandbox::proxy::{HostResolver, Proxy, Upstreams};
 use crate::sandbox::view::View;
 use crate::ui::Printer;
@@ -89,7 +91,10 @@ impl Sandbox {
         let allowed = AllowedDestinations::new(settings.allow.clone(), script.repository);
         let mut forward = allowed.loopback();
         forward.truncate(channel::MOST_LISTENERS - 1);
-        let mut arguments = view::arguments(&view_of(script, settings, environment)?);
+        let folder = script.command[1].parent().context("the stage script lies in no folder")?;
+        // Until the sandbox has it.
+        let own = OwnProgram::find(folder)?;
+        let mut arguments = view::arguments(&view_of(script, settings, environment, &own));
         arguments.extend(view::init_arguments(settings, &forward, script.shares_directory));
         let (driver, inside) =
             std::os::unix::net::UnixStream::pair().context("failed to make the socket of the sandbox")?;
@@ -112,6 +117,7 @@ impl Sandbox {
         drop(command);
         let waits = WaitsForItsChildren::of(&child);
         let listeners = started(&mut child, &driver).await?;
+        drop(own);
         let proxy = Arc::new(Proxy {
             allowed,
             upstreams: upstreams(environment),
@@ -196,7 +202,7 @@ async fn started(child: &mut Child, driver: &UnixStream) -> anyhow::Result<Vec<s
 pub async fn check(path: &str) -> anyhow::Result<()> {
     let view = View {
         links: system_links(),
-        init: own_program()?,
+        init: installed_program()?,
         is_root: is_root(),
         proc: proc_entries(),
         ..View::default()
@@ -222,13 +228,13 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(3);
 pub async fn reaches_metadata(path: &str) -> anyhow::Result<bool> {
     let view = View {
         links: system_links(),
-        init: own_program()?,
+        init: installed_program()?,
         is_root: is_root(),
         proc: proc_entries(),
         ..View::default()
     };
     let connect = format!("exec 3<>/dev/tcp/{METADATA}");
-    let mut command = Command::new(BUBBLEWRAP);
+    let mut command = Command::new(bubblewrap::program());
     command.args(view::arguments(&view)).args(["bash", "-c", &connect]).stdin(Stdio::null()).kill_on_drop(true);
     let output = command.env_clear().envs([("PATH", path), ("LC_ALL", "C")]).output();
     let output =
@@ -263,7 +269,8 @@ fn view_of(
     script: &SandboxedScript<'_>,
     settings: &SandboxSettings,
     environment: &Environment,
-) -> anyhow::Result<View> {
+    own: &OwnProgram,
+) -> View {
     let named = view::NAMED_FILES.iter().filter_map(|name| environment.get(name)).map(PathBuf::from);
     let readable = settings.readable.iter().cloned().chain(named).filter(|path| path.is_absolute());
     // A link is followed outside, where it leads to the program.
@@ -271,15 +278,15 @@ fn view_of(
     let placed = placed.filter_map(|path| Some((path.canonicalize().ok()?, path.clone())));
     let beside =
         script.programs.iter().filter_map(|path| path.canonicalize().ok()).filter(|path| !path.starts_with("/usr"));
-    Ok(View {
+    View {
         links: system_links(),
-        init: own_program()?,
+        init: own.path.clone(),
         is_root: is_root(),
         proc: proc_entries(),
         readable: readable.chain(beside).chain(script.files.iter().cloned()).collect(),
         placed: placed.chain(script.ssh_config.iter().cloned()).collect(),
         writable: script.writable.clone(),
-    })
+    }
 }
 
 fn system_links() -> Vec<(PathBuf, Option<PathBuf>)> {
@@ -293,10 +300,6 @@ fn proc_entries() -> Vec<PathBuf> {
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
-}
-
-fn own_program() -> anyhow::Result<PathBuf> {
-    std::fs::read_link("/proc/self/exe").context("failed to find this program's own file")
 }
 
 fn upstreams(environment: &Environment) -> Upstreams {

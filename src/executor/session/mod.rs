@@ -52,6 +52,8 @@ pub mod queue;
 mod quota;
 mod ready;
 pub mod record;
+#[cfg(test)]
+mod recorded;
 pub mod refusals;
 mod remote_access;
 pub mod replace;

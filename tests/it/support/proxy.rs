@@ -1,4 +1,5 @@
-//! A proxy in front of the emulator. It counts requests, holds the one with a given number, and keeps them all if asked to.
+//! A proxy in front of the emulator. It counts requests, holds the one with a given number or the first with given words, and keeps them
+//! all if asked to.
 //!
 //! Each connection carries one request: the head gets `connection: close`, and the reply ends with the connection. The request is
 //! read whole before it is sent on, so a held request has not taken effect, and a held reply belongs to one that has.
@@ -34,6 +35,8 @@ struct Shared {
 struct State {
     seen: u64,
     hold: Option<(u64, Hold)>,
+    /// As [`Proxy::hold_words`] says, until that request comes.
+    words: Option<(Vec<String>, Hold)>,
     /// First line of the request that is held.
     held: Option<String>,
     /// `true`: the held request, or its reply, goes on; `false`: its connection is closed.
@@ -76,6 +79,12 @@ impl Proxy {
         *self.shared.state.lock().unwrap() = State { hold, ..State::default() };
     }
 
+    /// Holds the first request that has all the words in its head or body, besides those that are held already.
+    pub(crate) fn hold_words(&self, words: &[&str], hold: Hold) {
+        let words = words.iter().map(|word| (*word).to_owned()).collect();
+        *self.shared.state.lock().unwrap() = State { words: Some((words, hold)), ..State::default() };
+    }
+
     /// First line of the request that is held now.
     pub(crate) fn held(&self) -> Option<String> {
         self.shared.state.lock().unwrap().held.clone()
@@ -114,6 +123,9 @@ impl Shared {
         let number = {
             let mut state = self.state.lock().unwrap();
             state.seen += 1;
+            if state.words.as_ref().is_some_and(|(words, _)| words.iter().all(|word| has(&request, word))) {
+                state.hold = state.words.take().map(|(_, hold)| (state.seen, hold));
+            }
             state.seen
         };
         if !self.pass(number, Hold::Before, &line) {
@@ -144,9 +156,15 @@ impl Shared {
             return true;
         }
         state.held = Some(line.to_owned());
+        state.hold = None;
         let state = self.changed.wait_while(state, |state| state.verdict.is_none()).unwrap();
         state.verdict == Some(true)
     }
+}
+
+/// Whether the request has the word; of a file in its body only the begin is looked at.
+fn has(request: &[u8], word: &str) -> bool {
+    request[..request.len().min(1 << 16)].windows(word.len()).any(|window| window == word.as_bytes())
 }
 
 /// Length of the head, with its empty line.
