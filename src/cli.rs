@@ -30,7 +30,7 @@ use executor::sandbox::tunnel::SandboxTunnelArgs;
 /// GitLab Runner calls `config`, `prepare`, `run` and `cleanup`; see `runner-config/config.toml`. To see a job run on
 /// this machine without an AWS account: `sagemaker-executor try -- COMMAND`.
 #[derive(Debug, Parser)]
-#[command(name = "sagemaker-executor", version, propagate_version = true)]
+#[command(name = "sagemaker-executor", version, long_version = env!("EXECUTOR_VERSION"), propagate_version = true)]
 pub(crate) struct Cli {
     /// The operator's file, of the commands that runner hosts use
     #[arg(long, global = true, value_name = "FILE", default_value = settings::DEFAULT_PATH)]

@@ -2,6 +2,7 @@
 //! links, the glossary.
 
 mod book;
+mod container;
 mod emulator;
 mod errors;
 mod explain;
@@ -9,8 +10,9 @@ mod install;
 pub(crate) mod jobs;
 mod lifecycle;
 mod observability;
-mod packages;
+pub(crate) mod packages;
 mod policies;
+mod releases;
 mod statements;
 mod units;
 

@@ -7,6 +7,7 @@ mod component;
 pub(crate) mod examples;
 mod image;
 mod lint;
+mod own_pipeline;
 pub(crate) mod scripts;
 mod shell;
 mod variables;

@@ -1,14 +1,15 @@
 //! The packages for runner hosts: their scripts, the pages and completions that they hold, and with `PACKAGES=FOLDER`, the folder of
 //! `.ci/package`, an installation, upgrade and removal in a Debian root.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use super::{read, root};
-use crate::conformance::skipped;
+use crate::conformance::{shown, skipped};
 use crate::support::program::executor;
-use crate::support::waiting::find_program;
+use crate::support::waiting::{find_program, search_path};
 
 const SCRIPTS: [&str; 3] = ["runner-config/package/postinst", "runner-config/package/prerm", ".ci/package"];
 
@@ -114,6 +115,12 @@ impl Debian {
     }
 }
 
+/// The folder of `.ci/package` that `PACKAGES` names.
+#[expect(clippy::disallowed_methods, reason = "the tests are not the program")]
+pub(crate) fn packages() -> Option<PathBuf> {
+    std::env::var("PACKAGES").ok().map(|folder| root().join(folder))
+}
+
 fn built(folder: &Path, part: &str) -> PathBuf {
     let mut found: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     found.retain(|path| path.file_name().is_some_and(|name| name.to_str().unwrap().contains(part)));
@@ -123,19 +130,21 @@ fn built(folder: &Path, part: &str) -> PathBuf {
 
 /// The package is installed, changed, installed once more, removed and purged; the tarball with the emulator runs a job.
 #[test]
-#[expect(clippy::disallowed_methods, reason = "the tests are not the program")]
 fn a_package_is_installed_upgraded_and_removed() {
     let test = "a package in a Debian root";
-    let Ok(folder) = std::env::var("PACKAGES") else {
+    let Some(folder) = packages() else {
         return skipped(test, "PACKAGES names no folder of `.ci/package`");
     };
     if find_program("debootstrap").is_none() || !rustix::process::geteuid().is_root() {
         return skipped(test, "no debootstrap, or another user than root");
     }
-    let folder = root().join(folder);
     let debian = Debian::new();
     std::fs::copy(built(&folder, ".deb"), debian.path("tmp/package.deb")).unwrap();
-    std::fs::copy(built(&folder, "with-emulator"), debian.path("tmp/with-emulator.tar.gz")).unwrap();
+    std::fs::copy(
+        built(&folder, &format!("with-emulator-{}-x86", env!("CARGO_PKG_VERSION"))),
+        debian.path("tmp/with-emulator.tar.gz"),
+    )
+    .unwrap();
     let install = "dpkg --install --force-confold /tmp/package.deb";
     debian.ok(install);
     assert!(debian.ok("sagemaker-executor --version").contains(env!("CARGO_PKG_VERSION")));
@@ -166,4 +175,69 @@ fn a_package_is_installed_upgraded_and_removed() {
     debian.ok("dpkg --purge sagemaker-executor");
     assert!(!debian.path(&operator[1..]).exists() && !debian.path("usr/lib/sagemaker-executor/bwrap").exists());
     assert!(debian.path("var/lib/sagemaker-executor").exists(), "records of jobs are nobody's to remove");
+}
+
+/// Where the machine has Python alone: `pip` brings the command.
+#[test]
+fn a_wheel_brings_the_command() {
+    let test = "the wheel in a virtual environment";
+    let Some(folder) = packages() else {
+        return skipped(test, "PACKAGES names no folder of `.ci/package`");
+    };
+    let work = tempfile::tempdir().unwrap();
+    let run = |program: &Path, words: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(words).current_dir(&work).env_clear().env("PATH", search_path()).env("HOME", work.path());
+        let ended = command.output().unwrap();
+        assert!(ended.status.success(), "{words:?}: {}", shown(&ended));
+        String::from_utf8(ended.stdout).unwrap()
+    };
+    run(Path::new("python3"), &["-m", "venv", "venv"]);
+    let wheel = built(&folder, ".whl");
+    let pip = ["-m", "pip", "install", "--no-index", "--disable-pip-version-check"];
+    run(&work.path().join("venv/bin/python3"), &[&pip[..], &[wheel.to_str().unwrap()]].concat());
+    let program = work.path().join("venv/bin/sagemaker-executor");
+    let told = run(&program, &["--version"]);
+    assert!(told.contains(env!("CARGO_PKG_VERSION")) && told.contains("without emulator"), "{told}");
+    // The wheel has the program of the packages, byte for byte.
+    run(
+        Path::new("tar"),
+        &[
+            "-xzf",
+            built(&folder, &format!("executor-{}-x86", env!("CARGO_PKG_VERSION"))).to_str().unwrap(),
+            "./usr/bin/sagemaker-executor",
+        ],
+    );
+    assert!(std::fs::read(&program).unwrap() == std::fs::read(work.path().join("usr/bin/sagemaker-executor")).unwrap());
+    let metadata =
+        run(&work.path().join("venv/bin/python3"), &["-m", "pip", "show", "--verbose", "sagemaker-executor"]);
+    assert!(metadata.contains("GitLab CI"), "{metadata}");
+}
+
+/// The list of components is that of the program, and says nothing about the machine that made it.
+#[test]
+fn the_packages_tell_their_components() {
+    let Some(folder) = packages() else {
+        return skipped("the components of packages", "PACKAGES names no folder of `.ci/package`");
+    };
+    let components = |name: &str| {
+        let file = folder.join(format!("{name}-{}.cdx.json", env!("CARGO_PKG_VERSION")));
+        let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        for of_the_machine in ["file:///root", "file:///home", "file:///tmp", root().to_str().unwrap()] {
+            assert!(!text.contains(of_the_machine), "{of_the_machine}");
+        }
+        let list: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&list["bomFormat"], &list["specVersion"]), (&"CycloneDX".into(), &"1.5".into()));
+        assert!(list["serialNumber"].is_null() && list["metadata"]["component"]["name"] == "sagemaker-executor");
+        let listed = list["components"].as_array().unwrap().iter();
+        listed.map(|component| component["name"].as_str().unwrap().to_owned()).collect::<BTreeSet<_>>()
+    };
+    let (production, all) = (components("sagemaker-executor"), components("sagemaker-executor-with-emulator"));
+    assert!(production.contains("aws-sdk-sagemaker") && production.contains("ring") && production.is_subset(&all));
+    // Parts of the emulator, and of the tests.
+    assert!(!production.contains("s3s") && all.contains("s3s") && !all.contains("insta"), "{all:?}");
+    let checked = Command::new("sha256sum").args(["--check", "--strict", "SHA256SUMS"]).current_dir(&folder).output();
+    let checked = checked.unwrap();
+    assert!(checked.status.success(), "{}", shown(&checked));
+    assert!(shown(&checked).lines().filter(|line| line.ends_with(": OK")).count() >= 7, "{}", shown(&checked));
 }
