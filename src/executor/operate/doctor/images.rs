@@ -13,6 +13,9 @@ use crate::session::agent_delivery::{self, StoredAgent};
 /// The agent is a program for this platform alone.
 const PLATFORM: &str = "linux/amd64";
 
+/// Beginning of the finding of a file without a default image.
+pub(super) const NO_DEFAULT: &str = "the operator's file names no default image (`job.image`)";
+
 /// An image in ECR: `ACCOUNT.dkr.ecr.REGION.DOMAIN/REPOSITORY`, with `:TAG` or `@DIGEST`.
 #[derive(Debug, PartialEq, Eq)]
 struct EcrName<'a> {
@@ -45,10 +48,12 @@ pub(super) async fn check(installation: &Installation<'_>, caller: &CallerSight)
         !image.contains(['*', '?', '[', '{']) && image.rsplit('/').next().is_some_and(|name| name.contains([':', '@']))
     };
     let images: BTreeSet<&String> = installation.settings.job.image.iter().chain(of_rules.filter(is_one)).collect();
-    if installation.settings.job.image.is_none() && images.is_empty() {
-        return vec![DoctorFinding::skipped("image.exists", "", "the operator's file names no image; each job must")];
+    let mut findings = join_all(images.into_iter().map(|image| of_image(installation, caller, image))).await.concat();
+    if installation.settings.job.image.is_none() {
+        let text = format!("{NO_DEFAULT}; each job must name one");
+        findings.push(DoctorFinding::skipped("image.exists", "", text));
     }
-    join_all(images.into_iter().map(|image| of_image(installation, caller, image))).await.concat()
+    findings
 }
 
 async fn of_image(installation: &Installation<'_>, caller: &CallerSight, image: &str) -> Vec<DoctorFinding> {
