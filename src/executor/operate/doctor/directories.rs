@@ -47,7 +47,14 @@ fn directory(machine: &dyn HostMachine, id: &'static str, key: &str, path: &Path
         return failure(format!("{} is no directory", at.display()));
     }
     if !sight.is_writable {
-        return failure(format!("this user cannot write {}", at.display()));
+        let text = format!("this user cannot write {}", at.display());
+        if at != path {
+            return failure(text);
+        }
+        let change = format!(
+            "give all of it to the runner's user: `chown -R gitlab-runner: {shown}`, or set `{key}` to another"
+        );
+        return DoctorFinding::failure(id, &shown, text, change);
     }
     if at != path {
         return DoctorFinding::ok(id, &shown, format!("does not exist yet, and can be made in {}", at.display()));

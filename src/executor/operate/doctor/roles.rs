@@ -144,7 +144,9 @@ async fn pass((installation, roles): Port<'_>, arn: &str, by: &str) -> DoctorFin
         Ok(true) => DoctorFinding::ok("role.pass", arn, format!("{by} may pass it to SageMaker")),
         Ok(false) => {
             let why = why_not(installation, arn, by).await;
-            let (reason, change) = permissions::advice(&why, "runner-host.json");
+            let is_creator = installation.settings.aws.creator_role_arn.as_deref() == Some(by);
+            let policy = if is_creator { "creator.json" } else { "runner-host.json" };
+            let (reason, change) = permissions::advice(&why, policy);
             let text = format!("{by} may not pass it to SageMaker (`iam:PassRole`){reason}");
             let finding = DoctorFinding::failure("role.pass", arn, text, change);
             if why != DenialReason::NoStatement {
