@@ -15,8 +15,9 @@ pub(super) fn fold(mut findings: Vec<DoctorFinding>, settings: &Settings) -> Vec
     let causes = causes(&findings, settings);
     for finding in &mut findings {
         let is_asked = ASKED.contains(&finding.id) && finding.verdict != CheckVerdict::Ok;
-        let cause =
-            causes.iter().find(|(_, name)| is_asked && (finding.subject == *name || is_about(&finding.text, name)));
+        let cause = causes.iter().find(|(id, name)| {
+            is_asked && (finding.subject == *name || is_about(&finding.text, name) || is_condition(finding, id, name))
+        });
         if let Some((id, _)) = cause {
             *finding = DoctorFinding::waiting(finding.id, id);
         }
@@ -44,6 +45,12 @@ fn causes(findings: &[DoctorFinding], settings: &Settings) -> Vec<(&'static str,
         causes.push((cause.id, format!(":{region}:")));
     }
     causes
+}
+
+/// The statement allows the action with this subnet or security group.
+fn is_condition(finding: &DoctorFinding, id: &str, name: &str) -> bool {
+    let statement = finding.statement.as_ref().filter(|_| id.starts_with("network."));
+    statement.is_some_and(|statement| statement["Condition"].to_string().contains(&format!("\"{name}\"")))
 }
 
 /// Every pair of action and resource in a text has the name.

@@ -297,6 +297,10 @@ planted! {
     };
     // The network of the jobs.
     "subnet that is not there", "network.subnet", Failure, ["subnet-1", "job.subnets"], |world| world.memory.account.change_settings(|settings| settings.subnets.clear());
+    "subnet that is misspelt, and so in no policy", "network.subnet", Failure, ["subnet-1", "job.subnets"], |world| world.memory.account.change_settings(|settings| {
+        settings.subnets.clear();
+        settings.denied.insert("subnet-1".to_owned());
+    });
     "security group that is not there", "network.security_group", Failure, ["sg-1"], |world| world.memory.account.change_settings(|settings| settings.security_groups.clear());
     "security group that lets nothing out", "network.security_group", Failure, ["443"], |world| world.memory.account.change_settings(|settings| settings.security_groups[0].lets_https_out = false);
     "two VPCs", "network.vpc", Failure, ["vpc-1", "vpc-2"], |world| world.memory.account.change_settings(|settings| settings.security_groups[0].vpc = "vpc-2".to_owned());
