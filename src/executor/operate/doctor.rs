@@ -46,6 +46,7 @@ use crate::cloud::Connect;
 use crate::config::env::Environment;
 use crate::config::operator_file;
 use crate::config::settings::Settings;
+use crate::session::agent_delivery;
 use crate::ui::Printer;
 
 pub use self::report::CHECKS;
@@ -220,9 +221,10 @@ async fn of_account(installation: &Installation<'_>) -> Vec<DoctorFinding> {
     findings.extend(account::place(installation.settings, &caller, &installation.roles()));
     // The agent is looked for while the other topics wait: a service that does not answer uses up the time of all.
     let of_bucket = async {
-        let (is_there, mut findings) = bucket::check(installation, &caller).await;
+        let (own, (is_there, mut findings)) =
+            tokio::join!(agent_delivery::own(installation.settings), bucket::check(installation, &caller));
         findings.push(if is_there {
-            images::agent(installation).await
+            images::agent(installation, own).await
         } else {
             DoctorFinding::waiting("agent.stored", "bucket.exists")
         });
