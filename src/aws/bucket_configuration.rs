@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_sdk_s3::types::{ExpirationStatus, LifecycleRule, ServerSideEncryption};
-use executor::cloud::{Access, BucketConfiguration, BucketEncryption, CloudError};
+use executor::cloud::{Access, BucketConfiguration, BucketEncryption, CloudError, ExpiringPrefix};
 
 use super::clients::Clients;
 use super::errors::AwsCall;
@@ -75,7 +75,7 @@ impl BucketConfiguration for AwsBucketConfiguration {
         }
     }
 
-    async fn expiring_prefixes(&self) -> Result<Vec<String>, CloudError> {
+    async fn expiring_prefixes(&self) -> Result<Vec<ExpiringPrefix>, CloudError> {
         let call = self.call("the lifecycle rules", "s3:GetLifecycleConfiguration");
         let rules = match self.clients.s3().get_bucket_lifecycle_configuration().bucket(&self.bucket).send().await {
             Err(error) if error.code() == Some("NoSuchLifecycleConfiguration") => Vec::new(),
@@ -87,9 +87,10 @@ impl BucketConfiguration for AwsBucketConfiguration {
 }
 
 /// The prefix of a rule that deletes objects, relative to the executor's own; `own` is the full key of the empty key.
-fn expiring(rule: &LifecycleRule, own: &str) -> Option<String> {
+fn expiring(rule: &LifecycleRule, own: &str) -> Option<ExpiringPrefix> {
     let days = rule.expiration.as_ref().and_then(|expiration| expiration.days);
-    if rule.status != ExpirationStatus::Enabled || days.is_none_or(|days| days < 1) {
+    let days = days.and_then(|days| u32::try_from(days).ok()).filter(|days| *days > 0)?;
+    if rule.status != ExpirationStatus::Enabled {
         return None;
     }
     let filter = rule.filter.as_ref();
@@ -104,7 +105,8 @@ fn expiring(rule: &LifecycleRule, own: &str) -> Option<String> {
         return None;
     }
     let prefix = filter.and_then(|filter| filter.prefix.clone()).unwrap_or_default();
-    if own.starts_with(&prefix) { Some(String::new()) } else { prefix.strip_prefix(own).map(str::to_owned) }
+    let prefix = if own.starts_with(&prefix) { "" } else { prefix.strip_prefix(own)? };
+    Some(ExpiringPrefix { prefix: prefix.to_owned(), days })
 }
 
 #[cfg(test)]
@@ -148,6 +150,7 @@ mod tests {
             rule("Enabled", "other/", days),
         ];
         stub.push(reply(200, format!("<LifecycleConfiguration>{}</LifecycleConfiguration>", rules.concat())));
-        assert_eq!(settings.expiring_prefixes().await.unwrap(), ["sessions/"]);
+        let sessions = ExpiringPrefix { prefix: "sessions/".to_owned(), days: 7 };
+        assert_eq!(settings.expiring_prefixes().await.unwrap(), [sessions]);
     }
 }

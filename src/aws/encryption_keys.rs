@@ -7,6 +7,7 @@ use executor::cloud::{CloudError, CloudErrorKind, EncryptionKeys, KeySight};
 use serde_json::{Value, json};
 
 use super::clients::Clients;
+use super::errors::AwsCall;
 use super::signed::{self, SignedRequest};
 
 #[derive(Debug)]
@@ -20,29 +21,20 @@ impl AwsEncryptionKeys {
     }
 }
 
-#[async_trait]
-impl EncryptionKeys for AwsEncryptionKeys {
-    async fn describe(&self, key: &str) -> Result<Option<KeySight>, CloudError> {
-        let call = self.clients.call("look at", format!("the KMS key {key}"), "kms:DescribeKey");
-        let request = SignedRequest {
-            service: "kms",
-            content_type: "application/x-amz-json-1.1",
-            target: Some("TrentService.DescribeKey"),
-            body: json!({ "KeyId": key }).to_string(),
-        };
-        let reply = signed::post(&self.clients, &call, &request).await?;
+impl AwsEncryptionKeys {
+    /// The reply to an operation on a key; `None` for a key that is not there.
+    async fn ask(&self, call: &AwsCall, target: &'static str, body: &Value) -> Result<Option<Value>, CloudError> {
+        let body = body.to_string();
+        let request =
+            SignedRequest { service: "kms", content_type: "application/x-amz-json-1.1", target: Some(target), body };
+        let reply = signed::post(&self.clients, call, &request).await?;
         let answer: Value = serde_json::from_str(&reply.body).map_err(|_| {
             call.error(CloudErrorKind::Other, format!("the reply is not one that AWS sends (HTTP {})", reply.status))
         })?;
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         if reply.status == 200 {
-            let key = &answer["KeyMetadata"];
-            if !key["KeyState"].is_string() {
-                return Err(call.error(CloudErrorKind::Other, "the reply is not one that AWS sends"));
-            }
-            let is_symmetric = key["KeySpec"] == "SYMMETRIC_DEFAULT" || key["KeySpec"].is_null();
-            return Ok(Some(KeySight { arn: text(&key["Arn"]), state: text(&key["KeyState"]), is_symmetric }));
+            return Ok(Some(answer));
         }
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let code = text(&answer["__type"]);
         // With or without a namespace before it.
         let code = code.rsplit('#').next().unwrap_or_default();
@@ -51,6 +43,30 @@ impl EncryptionKeys for AwsEncryptionKeys {
         }
         let message = answer["message"].as_str().or(answer["Message"].as_str()).unwrap_or_default();
         Err(call.refused(Some(code), Some(reply.status), message))
+    }
+}
+
+#[async_trait]
+impl EncryptionKeys for AwsEncryptionKeys {
+    async fn describe(&self, key: &str) -> Result<Option<KeySight>, CloudError> {
+        let call = self.clients.call("look at", format!("the KMS key {key}"), "kms:DescribeKey");
+        let body = json!({ "KeyId": key });
+        let Some(answer) = self.ask(&call, "TrentService.DescribeKey", &body).await? else { return Ok(None) };
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let key = &answer["KeyMetadata"];
+        if !key["KeyState"].is_string() {
+            return Err(call.error(CloudErrorKind::Other, "the reply is not one that AWS sends"));
+        }
+        let is_symmetric = key["KeySpec"] == "SYMMETRIC_DEFAULT" || key["KeySpec"].is_null();
+        Ok(Some(KeySight { arn: text(&key["Arn"]), state: text(&key["KeyState"]), is_symmetric }))
+    }
+
+    async fn policy(&self, key: &str) -> Result<String, CloudError> {
+        let call = self.clients.call("read", format!("the policy of the KMS key {key}"), "kms:GetKeyPolicy");
+        let body = json!({ "KeyId": key, "PolicyName": "default" });
+        let answer = self.ask(&call, "TrentService.GetKeyPolicy", &body).await?.unwrap_or_default();
+        let policy = answer["Policy"].as_str().map(str::to_owned);
+        policy.ok_or_else(|| call.error(CloudErrorKind::Other, "the reply is not one that AWS sends"))
     }
 }
 
@@ -73,7 +89,10 @@ mod tests {
         assert_eq!((found.state.as_str(), found.is_symmetric), ("Disabled", false));
         assert_eq!(keys.describe("a").await.unwrap(), None);
         assert_eq!(keys.describe("a").await.unwrap_err().kind, CloudErrorKind::Denied);
+        stub.push(reply(200, r#"{"Policy":"{}","PolicyName":"default"}"#));
+        assert_eq!(keys.policy("a").await.unwrap(), "{}");
         let seen = stub.seen();
+        assert_eq!(seen[3].body, br#"{"KeyId":"a","PolicyName":"default"}"#);
         assert_eq!(seen[0].target.as_deref(), Some("TrentService.DescribeKey"));
         assert_eq!(seen[0].body, br#"{"KeyId":"a"}"#);
     }

@@ -111,9 +111,11 @@ impl Site {
             "lifecycle",
             &format!("<LifecycleConfiguration>{}</LifecycleConfiguration>", rules.concat()),
         );
+        let ours = ["arn:aws:iam::000000000000:role/runner", "arn:aws:iam::000000000000:user/test"];
         emulator.put_bucket_policy(&json!({"Version": "2012-10-17", "Statement": {
-            "Effect": "Allow", "Principal": {"AWS": "arn:aws:iam::000000000000:root"}, "Action": "s3:*",
-            "Resource": [format!("arn:aws:s3:::{BUCKET}"), format!("arn:aws:s3:::{BUCKET}/*")],
+            "Effect": "Deny", "Principal": "*", "Action": "s3:PutObject",
+            "Resource": format!("arn:aws:s3:::{BUCKET}/sagemaker-executor/agents/*"),
+            "Condition": {"ArnNotEquals": {"aws:PrincipalArn": ours}},
         }}));
         emulator
     }

@@ -13,6 +13,7 @@ pub mod metric;
 pub mod names;
 pub mod node;
 pub mod plain;
+pub mod policy_statement;
 pub mod privacy;
 pub mod process;
 pub mod removal;

@@ -1,7 +1,8 @@
 //! Decides whether the trust policy of a role lets a service, or a caller of the account, assume it. Pure.
 
-use regex::RegexBuilder;
 use serde_json::Value;
+
+use super::policy_statement::{self, Facts, Reach, texts};
 
 /// The action of whoever assumes a role.
 pub const ASSUME: &str = "sts:AssumeRole";
@@ -17,17 +18,14 @@ pub enum Trust {
     Conditional,
 }
 
-/// How far a statement is about the principal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reach {
-    No,
-    Perhaps,
-    Yes,
-}
-
 /// Tells whether a service may do the action. A statement with `Deny` wins over all with `Allow`.
 pub fn of_service(policy: &str, service: &str, action: &str) -> Trust {
-    of(policy, action, |principal| texts(&principal["Service"]).any(|name| name == service || name == "*"))
+    of_service_with(policy, service, action, &[])
+}
+
+/// The same with facts about the request, which decide about conditions on them.
+pub fn of_service_with(policy: &str, service: &str, action: &str, facts: &Facts<'_>) -> Trust {
+    of(policy, action, facts, |principal| texts(&principal["Service"]).any(|name| name == service || name == "*"))
 }
 
 /// Tells whether a user or role of the account may do the action, as far as the trust policy decides. A policy that names the account leaves the
@@ -35,23 +33,15 @@ pub fn of_service(policy: &str, service: &str, action: &str) -> Trust {
 pub fn of_caller(policy: &str, caller: &str, account: &str, action: &str) -> Trust {
     let root = format!(":iam::{account}:root");
     let names = |name: &str| name == caller || name == "*" || name == account || name.ends_with(&root);
-    of(policy, action, |principal| texts(&principal["AWS"]).any(names))
+    of(policy, action, &[], |principal| texts(&principal["AWS"]).any(names))
 }
 
-fn of(policy: &str, action: &str, names: impl Fn(&Value) -> bool) -> Trust {
+fn of(policy: &str, action: &str, facts: &Facts<'_>, names: impl Fn(&Value) -> bool) -> Trust {
     let Ok(policy) = serde_json::from_str::<Value>(policy) else { return Trust::Conditional };
+    let statements = policy_statement::statements(&policy);
     let reached = |effect: &str| {
-        let statements = one_or_many(&policy["Statement"]).into_iter();
-        let reaches: Vec<_> =
-            statements.filter(|one| one["Effect"] == effect).map(|one| reach(one, action, &names)).collect();
-        let has = |reach| reaches.contains(&reach);
-        if has(Reach::Yes) {
-            Reach::Yes
-        } else if has(Reach::Perhaps) {
-            Reach::Perhaps
-        } else {
-            Reach::No
-        }
+        let of_effect = statements.iter().filter(|one| one["Effect"] == effect);
+        of_effect.map(|one| reach(one, action, facts, &names)).max().unwrap_or(Reach::No)
     };
     match (reached("Deny"), reached("Allow")) {
         (Reach::Yes, _) | (_, Reach::No) => Trust::Refused,
@@ -60,39 +50,17 @@ fn of(policy: &str, action: &str, names: impl Fn(&Value) -> bool) -> Trust {
     }
 }
 
-fn reach(statement: &Value, action: &str, names: impl Fn(&Value) -> bool) -> Reach {
-    let has = |patterns: &Value| texts(patterns).any(|pattern| matches(pattern, action));
-    let is_about_action = match &statement["NotAction"] {
-        Value::Null => has(&statement["Action"]),
-        others => !has(others),
-    };
+fn reach(statement: &Value, action: &str, facts: &Facts<'_>, names: impl Fn(&Value) -> bool) -> Reach {
     let principal = &statement["Principal"];
-    if !is_about_action {
+    if !policy_statement::is_about(statement, action) {
         Reach::No
     } else if !statement["NotPrincipal"].is_null() {
         Reach::Perhaps
     } else if !(names(principal) || principal == "*") {
         Reach::No
-    } else if statement["Condition"].as_object().is_some_and(|conditions| !conditions.is_empty()) {
-        Reach::Perhaps
     } else {
-        Reach::Yes
+        policy_statement::conditions(statement, facts)
     }
-}
-
-/// Whether the name of an action fits a pattern with `*` and `?`, in any case.
-fn matches(pattern: &str, name: &str) -> bool {
-    let pattern = regex::escape(pattern).replace("\\*", ".*").replace("\\?", ".");
-    let pattern = RegexBuilder::new(&format!("^{pattern}$")).case_insensitive(true).build();
-    pattern.is_ok_and(|pattern| pattern.is_match(name))
-}
-
-fn one_or_many(value: &Value) -> Vec<&Value> {
-    value.as_array().map_or_else(|| vec![value], |list| list.iter().collect())
-}
-
-fn texts(value: &Value) -> impl Iterator<Item = &str> {
-    one_or_many(value).into_iter().filter_map(Value::as_str)
 }
 
 #[cfg(test)]

@@ -13,9 +13,17 @@ pub trait BucketConfiguration: Send + Sync {
     async fn blocks_public_access(&self) -> Result<bool, CloudError>;
     /// The policy of the bucket, as JSON; `None` when it has none.
     async fn policy(&self) -> Result<Option<String>, CloudError>;
-    /// Prefixes, relative to [`Access::prefix`](super::Access::prefix), below which an enabled lifecycle rule deletes objects after some days;
+    /// Prefixes of keys, relative to [`Access::prefix`](super::Access::prefix), below which an enabled lifecycle rule deletes objects after some days;
     /// empty for a rule that is for all of these and more.
-    async fn expiring_prefixes(&self) -> Result<Vec<String>, CloudError>;
+    async fn expiring_prefixes(&self) -> Result<Vec<ExpiringPrefix>, CloudError>;
+}
+
+/// A rule that deletes objects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExpiringPrefix {
+    pub prefix: String,
+    /// Days from the writing of an object to its deletion.
+    pub days: u32,
 }
 
 /// Default encryption of a bucket.

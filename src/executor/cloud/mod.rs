@@ -38,7 +38,7 @@ pub mod testing;
 
 pub use access::{Access, EndpointKind, SettingsFile, TokenClaims, WebIdentity};
 pub use alarms::{AlarmMetric, AlarmSight, AlarmState, EndpointAlarm, MetricAlarms};
-pub use bucket_configuration::{BucketConfiguration, BucketEncryption};
+pub use bucket_configuration::{BucketConfiguration, BucketEncryption, ExpiringPrefix};
 pub use builds::{
     BuildLog, BuildLogPage, BuildNetwork, BuildPhase, BuildProject, BuildRequest, BuildSight, BuildState,
     BuildVariable, ImageBuilds,

@@ -181,6 +181,10 @@ fn wrong_shape(path: &str, reason: &str) -> Failure {
     for (rust, plain) in TYPES {
         words = words.replace(rust, plain);
     }
+    // Serde names the type of a section.
+    if let Some((start, _)) = words.split_once("expected struct ") {
+        words = format!("{start}expected a table");
+    }
     let failure = Failure::system(format!("`{key}`: {words}"));
     if reason.starts_with("missing field") {
         let example = if name == "storage" { "storage.bucket" } else { &key };

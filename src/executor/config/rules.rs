@@ -2,7 +2,7 @@
 //!
 //! A rule matches on the trusted payload alone. The file of `[[rules]]` is checked in `check`, and `policy` applies it.
 
-use globset::{GlobBuilder, GlobMatcher};
+use globset::{Glob, GlobBuilder, GlobMatcher};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -126,9 +126,18 @@ pub enum ImageTags {
 
 /// The pattern of a list: `*` stops at slashes, `**` does not.
 pub(super) fn glob(pattern: &str, any_case: bool) -> Result<GlobMatcher, globset::Error> {
+    Ok(built(pattern, any_case)?.compile_matcher())
+}
+
+/// Tells whether a text is a pattern. Nothing is compiled: a file may have thousands.
+pub(super) fn is_glob(pattern: &str) -> bool {
+    built(pattern, false).is_ok()
+}
+
+fn built(pattern: &str, any_case: bool) -> Result<Glob, globset::Error> {
     let mut glob = GlobBuilder::new(pattern);
     glob.literal_separator(true).backslash_escape(false).case_insensitive(any_case);
-    Ok(glob.build()?.compile_matcher())
+    glob.build()
 }
 
 /// A list with an entry: an empty one would look like "no job" and match all jobs.

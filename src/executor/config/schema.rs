@@ -36,6 +36,7 @@ mod tests {
     fn generated() -> Value {
         let mut schema: Value =
             SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<Settings>().into();
+        bound(&mut schema);
         schema["title"] = json!("The operator's file of sagemaker-executor");
         let meanings = meanings();
         assert!(meanings.len() > 60, "{}", meanings.len());
@@ -45,6 +46,18 @@ mod tests {
             place["description"] = json!(meaning);
         }
         schema
+    }
+
+    /// Adds the largest number of each `u32`, which schemars leaves to its format.
+    fn bound(schema: &mut Value) {
+        if schema["format"] == "uint32" {
+            schema["maximum"] = json!(u32::MAX);
+        }
+        match schema {
+            Value::Object(members) => members.values_mut().for_each(bound),
+            Value::Array(items) => items.iter_mut().for_each(bound),
+            _ => {}
+        }
     }
 
     /// The schema of a key, through the definitions of the tables above it.

@@ -5,14 +5,17 @@
 
 mod account;
 mod bucket;
+mod bucket_policy;
 mod directories;
 mod follow_ups;
 mod host;
 mod images;
 mod installation;
 mod job;
+mod keys;
 mod machine;
 mod network;
+mod ownership;
 mod permissions;
 mod questions;
 mod quotas;
@@ -21,6 +24,7 @@ mod roles;
 mod runner_config;
 mod runner_entry;
 mod runner_keys;
+mod service;
 #[cfg(test)]
 mod tests;
 
@@ -31,8 +35,9 @@ use clap::Args;
 
 use self::installation::Installation;
 use self::machine::{HostMachine, ThisMachine};
-use self::report::{DoctorFinding, DoctorReport};
+use self::report::{CheckVerdict, DoctorFinding, DoctorReport};
 use self::runner_entry::RunnerConfig;
+use self::service::RunnerService;
 use crate::base::clock::Clock;
 use crate::base::failure::{Failure, render};
 use crate::base::signals::Cancellation;
@@ -41,6 +46,7 @@ use crate::cloud::Connect;
 use crate::config::env::Environment;
 use crate::config::operator_file;
 use crate::config::settings::Settings;
+use crate::session::agent_delivery;
 use crate::ui::Printer;
 
 pub use self::report::CHECKS;
@@ -57,6 +63,9 @@ pub struct DoctorArgs {
     /// Run a training job of a minute with the default image and instance type, and tell its cost; it is billed
     #[arg(long)]
     job: bool,
+    /// The image of that job [default: `job.image` of the operator's file]
+    #[arg(long, value_name = "IMAGE", requires = "job")]
+    image: Option<String>,
     /// Print one JSON object on stdout in place of the lines
     #[arg(long)]
     json: bool,
@@ -77,7 +86,8 @@ pub async fn run(
             () = cancellation.token().cancelled() => return Err(Failure::canceled("interrupted").into()),
         };
         if args.job {
-            findings.push(job::run(config, env, &findings, (printer, &cancellation)).await);
+            let asked = job::AskedJob { config, env, image: args.image.as_deref() };
+            findings.push(job::run(&asked, &findings, (printer, &cancellation)).await);
         }
         conclude(&args, findings, printer)
     };
@@ -106,7 +116,8 @@ async fn inspect(
     env: &Environment,
     (machine, connect, clock): (&dyn HostMachine, &dyn Connect, &dyn Clock),
 ) -> Vec<DoctorFinding> {
-    let (settings, of_file) = load(operator_file, env, machine);
+    let service = RunnerService::ask(machine).await;
+    let (settings, of_file) = load(operator_file, env, (machine, &service));
     let of_account = async {
         let Some(settings) = &settings else {
             let waiting = ["host.state_dir", "aws.credentials"].into_iter().chain(OF_AWS);
@@ -117,7 +128,8 @@ async fn inspect(
         findings.push(named_role(&installation, operator_file));
         follow_ups::fold(findings, settings)
     };
-    let (host, account) = tokio::join!(of_host(runner_config, operator_file, settings.as_ref(), machine), of_account);
+    let (host, account) =
+        tokio::join!(of_host(runner_config, operator_file, settings.as_ref(), (machine, &service)), of_account);
     [host, of_file, account].concat()
 }
 
@@ -126,20 +138,18 @@ async fn of_host(
     runner_config: Option<&Path>,
     operator_file: &Path,
     settings: Option<&Settings>,
-    machine: &dyn HostMachine,
+    (machine, service): (&dyn HostMachine, &RunnerService),
 ) -> Vec<DoctorFinding> {
     let shell = settings.map(|settings| settings.runner.shell.as_str());
-    let of_config = async {
-        let path = match runner_config {
-            Some(path) => path.to_owned(),
-            None => runner_config::locate(machine).await,
-        };
-        runner_config::check(&RunnerConfig { path: &path, operator_file, shell, machine })
-    };
-    let (mut findings, runner, tools, timer) =
-        tokio::join!(of_config, host::runner(machine), host::tools(machine, settings), host::sweep_timer(machine));
+    let path = runner_config.map_or_else(|| runner_config::locate(machine, service), Path::to_owned);
+    let mut findings = runner_config::check(&RunnerConfig { path: &path, operator_file, shell, machine, service });
+    let (runner, tools, timer) = tokio::join!(
+        host::runner(machine, service),
+        host::tools(machine, service, settings),
+        host::sweep_timer(machine)
+    );
     findings.extend(runner.into_iter().chain(tools).chain([timer]));
-    findings.extend(settings.into_iter().flat_map(|settings| directories::storage(machine, settings)));
+    findings.extend(settings.into_iter().flat_map(|settings| directories::storage(machine, service, settings)));
     findings
 }
 
@@ -154,7 +164,11 @@ fn named_role(installation: &Installation<'_>, operator_file: &Path) -> DoctorFi
 }
 
 /// Reads the operator's file.
-fn load(path: &Path, env: &Environment, machine: &dyn HostMachine) -> (Option<Settings>, Vec<DoctorFinding>) {
+fn load(
+    path: &Path,
+    env: &Environment,
+    (machine, service): (&dyn HostMachine, &RunnerService),
+) -> (Option<Settings>, Vec<DoctorFinding>) {
     let shown = path.display().to_string();
     let text = match machine.read(path) {
         Ok(text) => text,
@@ -185,7 +199,13 @@ fn load(path: &Path, env: &Environment, machine: &dyn HostMachine) -> (Option<Se
             format!("others than its owner can write it (mode {:04o}), and so decide what jobs may have", sight.mode),
             format!("type `chmod 644 {shown}`, and let root own it"),
         ),
-        Ok(_) => DoctorFinding::ok("operator.mode", &shown, "only its owner writes it"),
+        Ok(_) => match ownership::of(machine, service, path) {
+            Some(other) if other.verdict == CheckVerdict::Failure => {
+                DoctorFinding::failure("operator.mode", &shown, other.text, other.change)
+            }
+            Some(other) => DoctorFinding::warning("operator.mode", &shown, other.text, other.change),
+            None => DoctorFinding::ok("operator.mode", &shown, "only its owner writes it"),
+        },
         Err(error) => DoctorFinding::skipped("operator.mode", &shown, error.to_string()),
     };
     (settings, vec![finding, mode])
@@ -199,23 +219,28 @@ async fn of_account(installation: &Installation<'_>) -> Vec<DoctorFinding> {
         return findings;
     };
     findings.extend(account::place(installation.settings, &caller, &installation.roles()));
-    let (actions, (is_there, bucket), keys, roles, network, quotas, images) = tokio::join!(
+    // The agent is looked for while the other topics wait: a service that does not answer uses up the time of all.
+    let of_bucket = async {
+        let (own, (is_there, mut findings)) =
+            tokio::join!(agent_delivery::own(installation.settings), bucket::check(installation, &caller));
+        findings.push(if is_there {
+            images::agent(installation, own).await
+        } else {
+            DoctorFinding::waiting("agent.stored", "bucket.exists")
+        });
+        findings
+    };
+    let (actions, bucket, keys, roles, network, quotas, images) = tokio::join!(
         permissions::check(installation, &caller),
-        bucket::check(installation),
-        bucket::keys(installation, &caller),
+        of_bucket,
+        keys::check(installation, &caller),
         roles::check(installation, &caller),
         network::check(installation),
         quotas::check(installation),
         images::check(installation, &caller),
     );
-    let agent = if is_there {
-        images::agent(installation).await
-    } else {
-        DoctorFinding::waiting("agent.stored", "bucket.exists")
-    };
     for found in [actions, bucket, keys, roles, network, quotas, images] {
         findings.extend(found);
     }
-    findings.push(agent);
     findings
 }

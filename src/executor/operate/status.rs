@@ -5,6 +5,7 @@
 
 mod details;
 mod rows;
+mod screen;
 mod viewed_host;
 
 use std::path::Path;
@@ -25,8 +26,8 @@ use crate::ui::Printer;
 
 /// Time between two tables on a terminal.
 const REFRESH: Duration = Duration::from_secs(2);
-/// Moves to the top of the terminal, and clears what is below.
-const TOP: &str = "\x1b[H\x1b[J";
+/// Columns and lines of a terminal that does not tell its own.
+const USUAL_SIZE: (u16, u16) = (80, 24);
 
 #[derive(Debug, Args)]
 pub struct HostStatusArgs {
@@ -65,22 +66,24 @@ async fn show_all(host: &ViewedHost<'_>, args: &HostStatusArgs, cancellation: Ca
     let watches = host.printer.shows_data() && !args.once && !args.json;
     loop {
         let jobs = host.jobs()?;
-        if args.json {
+        let size = watches.then(|| host.printer.terminal_size().unwrap_or(USUAL_SIZE));
+        if let Some(size) = size {
+            host.printer.write_data(screen::draw(&jobs, size).as_bytes())?;
+        } else if args.json {
             let text = serde_json::to_string(&jobs)?;
             host.printer.write_data(format!("{}\n", plain::json(&text)).as_bytes())?;
         } else {
-            let start = if watches { TOP } else { "" };
-            host.printer.write_data(format!("{start}{}", jobs.text()).as_bytes())?;
+            host.printer.write_data(jobs.text().as_bytes())?;
             for problem in &jobs.unreadable {
                 host.printer.warn(problem);
             }
         }
-        if !watches || host.printer.is_broken() {
+        if size.is_none() || host.printer.is_broken() {
             return Ok(());
         }
         tokio::select! {
             () = tokio::time::sleep(REFRESH) => {}
-            () = cancellation.token().cancelled() => return Ok(()),
+            () = cancellation.token().cancelled() => return Ok(host.printer.write_data(b"\n")?),
         }
     }
 }

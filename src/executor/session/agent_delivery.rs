@@ -58,9 +58,17 @@ pub enum StoredAgent {
     Foreign { uri: String },
 }
 
+/// This program as an agent. Hashing it takes a while, and holds up nothing else.
+///
+/// # Errors
+/// A file of `aws.ca_bundle` that cannot be read, and errors of the system.
+pub async fn own(settings: &Settings) -> anyhow::Result<AgentParts> {
+    let settings = settings.clone();
+    tokio::task::spawn_blocking(move || AgentParts::of(&settings, false)).await?
+}
+
 /// Compares the agent in the bucket with this program, and changes nothing.
-pub async fn look(objects: &dyn ObjectStore, settings: &Settings) -> anyhow::Result<StoredAgent> {
-    let parts = AgentParts::of(settings, false)?;
+pub async fn look(objects: &dyn ObjectStore, parts: &AgentParts) -> anyhow::Result<StoredAgent> {
     let files = parts.files();
     let compared = compare(objects, &files).await?;
     if let Some((file, _)) = files.iter().zip(&compared).find(|(_, stored)| **stored == Comparison::Foreign) {
@@ -73,7 +81,8 @@ pub async fn look(objects: &dyn ObjectStore, settings: &Settings) -> anyhow::Res
 const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// Contents of the agent's files, and the place in the bucket that follows from them.
-struct AgentParts {
+#[derive(Debug)]
+pub struct AgentParts {
     start: String,
     bundle: Vec<u8>,
     sha256: Sha256Hash,

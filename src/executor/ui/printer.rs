@@ -225,6 +225,12 @@ impl Printer {
         self.data_terminal
     }
 
+    /// Columns and lines of the terminal that shows data; `None` without one, or when it does not tell.
+    pub fn terminal_size(&self) -> Option<(u16, u16)> {
+        let size = rustix::termios::tcgetwinsize(io::stdout()).ok().filter(|_| self.data_terminal)?;
+        (size.ws_col > 0 && size.ws_row > 0).then_some((size.ws_col, size.ws_row))
+    }
+
     /// The reader of stdout has gone; nobody will see what is printed from now on.
     pub fn is_broken(&self) -> bool {
         self.streams.lock().out_broken

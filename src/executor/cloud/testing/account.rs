@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use super::faults::Fake;
 use crate::cloud::{
     AccountQuotas, AccountRole, AccountRoles, BucketEncryption, CallerIdentity, CloudError, CredentialSight,
-    DenialReason, ImageRegistry, KeySight, RepositoryImage, RepositoryImages, RouteTableSight, SecurityGroupSight,
-    SubnetSight, VpcEndpointSight,
+    DenialReason, ExpiringPrefix, ImageRegistry, KeySight, RepositoryImage, RepositoryImages, RouteTableSight,
+    SecurityGroupSight, SubnetSight, VpcEndpointSight,
 };
 
 /// An account in maps.
@@ -30,6 +30,11 @@ pub struct AccountState {
     pub(super) settings: AccountSettings,
 }
 
+/// The policy of a new key: the policies of IAM decide.
+const KEY_POLICY: &str = r#"{"Statement":{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::210987654321:root"},"Action":"kms:*","Resource":"*"}}"#;
+/// A bucket's policy that keeps the agent of the executor to role `host`.
+const BUCKET_POLICY: &str = r#"{"Statement":{"Effect":"Deny","Principal":"*","Action":"s3:PutObject","Resource":"arn:aws:s3:::memory/sagemaker-executor/agents/*","Condition":{"ArnNotEquals":{"aws:PrincipalArn":"arn:aws:iam::210987654321:role/host"}}}}"#;
+
 /// Settings that an operator makes once, in the form of an account in which all is well.
 #[derive(Debug, Clone)]
 pub struct AccountSettings {
@@ -37,9 +42,11 @@ pub struct AccountSettings {
     pub encryption: BucketEncryption,
     pub blocks_public_access: bool,
     pub bucket_policy: Option<String>,
-    pub expiring_prefixes: Vec<String>,
+    pub expiring_prefixes: Vec<ExpiringPrefix>,
     /// By the id, ARN or alias that names them.
     pub keys: BTreeMap<String, KeySight>,
+    /// The policy of each of them.
+    pub key_policy: String,
     pub subnets: Vec<SubnetSight>,
     pub security_groups: Vec<SecurityGroupSight>,
     pub route_tables: Vec<RouteTableSight>,
@@ -56,8 +63,9 @@ impl Default for AccountSettings {
             credentials: CredentialSight { region: "eu-west-1".to_owned(), ..CredentialSight::default() },
             encryption: BucketEncryption::S3,
             blocks_public_access: true,
-            bucket_policy: Some("{}".to_owned()),
-            expiring_prefixes: vec![String::new()],
+            bucket_policy: Some(BUCKET_POLICY.to_owned()),
+            expiring_prefixes: vec![ExpiringPrefix { prefix: String::new(), days: 35 }],
+            key_policy: KEY_POLICY.to_owned(),
             keys: BTreeMap::new(),
             subnets: Vec::new(),
             security_groups: Vec::new(),

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 
 use super::account::{AccountState, MemoryAccount};
 use crate::cloud::{
-    AccountNetworks, BucketConfiguration, BucketEncryption, CloudError, DeniedAction, EncryptionKeys, KeySight,
-    PermissionQuestion, Permissions, RouteTableSight, SecurityGroupSight, SubnetSight, VpcEndpointSight,
+    AccountNetworks, BucketConfiguration, BucketEncryption, CloudError, DeniedAction, EncryptionKeys, ExpiringPrefix,
+    KeySight, PermissionQuestion, Permissions, RouteTableSight, SecurityGroupSight, SubnetSight, VpcEndpointSight,
 };
 
 #[async_trait]
@@ -22,7 +22,7 @@ impl BucketConfiguration for MemoryAccount {
         self.call("policy", "", |service| Ok(service.settings.bucket_policy.clone())).await
     }
 
-    async fn expiring_prefixes(&self) -> Result<Vec<String>, CloudError> {
+    async fn expiring_prefixes(&self) -> Result<Vec<ExpiringPrefix>, CloudError> {
         self.call("expiring_prefixes", "", |service| Ok(service.settings.expiring_prefixes.clone())).await
     }
 }
@@ -31,6 +31,10 @@ impl BucketConfiguration for MemoryAccount {
 impl EncryptionKeys for MemoryAccount {
     async fn describe(&self, key: &str) -> Result<Option<KeySight>, CloudError> {
         self.call("describe", key, |service| Ok(service.settings.keys.get(key).cloned())).await
+    }
+
+    async fn policy(&self, key: &str) -> Result<String, CloudError> {
+        self.call("key_policy", key, |service| Ok(service.settings.key_policy.clone())).await
     }
 }
 

@@ -6,7 +6,7 @@ use super::values::{Checked, SECURITY_GROUPS, SUBNETS, check_ids, in_range, is_r
 use crate::base::arn::Arn;
 use crate::config::forms;
 use crate::config::iam_patterns::name_of_plans;
-use crate::config::rules::{Allowance, JobMatch, PolicyRule, glob};
+use crate::config::rules::{Allowance, JobMatch, PolicyRule, is_glob};
 use crate::config::settings::Settings;
 
 pub(super) fn check_rules(settings: &Settings) -> Checked {
@@ -103,9 +103,9 @@ pub(super) fn check_match(place: &str, jobs: &JobMatch) -> Checked {
 
 pub(super) fn check_globs(key: &str, patterns: &[String]) -> Checked {
     for pattern in patterns {
-        let is_glob = !pattern.is_empty() && glob(pattern, false).is_ok();
+        let is_pattern = !pattern.is_empty() && is_glob(pattern);
         let change = "use `*` for any characters but slashes, `**` for whole parts of a path, `?` for one character";
-        need(is_glob, key, &format!("has `{pattern}`, which is no pattern"), change)?;
+        need(is_pattern, key, &format!("has `{pattern}`, which is no pattern"), change)?;
     }
     Ok(())
 }

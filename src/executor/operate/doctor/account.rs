@@ -76,8 +76,13 @@ pub(super) async fn caller(installation: &Installation<'_>) -> (Option<CallerSig
     let identity = match installation.within("STS", installation.connect.identity(&installation.access)).await {
         Ok(identity) => identity,
         Err(error) => {
-            let change = "set `aws.region` in the operator's file; with `aws.ca_bundle`, name a PEM file";
-            return (None, vec![DoctorFinding::failure("aws.credentials", "", format!("{error:#}"), change)]);
+            let text = format!("{error:#}");
+            let change = if text.contains("CA bundle") {
+                "name a PEM file in `aws.ca_bundle` of the operator's file, or in `AWS_CA_BUNDLE`"
+            } else {
+                "set `aws.region` in the operator's file"
+            };
+            return (None, vec![DoctorFinding::failure("aws.credentials", "", text, change)]);
         }
     };
     let arn = match installation.within("STS", identity.arn()).await {

@@ -1,23 +1,23 @@
-//! Checks of the bucket and of the keys of KMS.
-
-use serde_json::Value;
+//! Checks of the bucket.
 
 use super::account::{CallerSight, of_error, of_needed};
+use super::bucket_policy::{self, BucketUse};
 use super::host;
 use super::installation::Installation;
 use super::report::DoctorFinding;
-use crate::base::arn::Arn;
-use crate::cloud::{BucketConfiguration, BucketEncryption, InputPrefix, KeySight};
+use crate::base::arn::partition;
+use crate::cloud::{BucketConfiguration, BucketEncryption, ExpiringPrefix, InputPrefix};
 use crate::protocol::keys;
 use crate::session::retention;
 
 /// Folders of the bucket whose objects a lifecycle rule must delete.
 const EXPIRING: [&str; 3] = [keys::SESSIONS, "projects/", keys::AGENTS];
+const DAY: u64 = 86_400;
 const LIFECYCLE: &str =
     "apply the rules of `runner-config/bucket-lifecycle.json`: `aws s3api put-bucket-lifecycle-configuration`";
 
 /// Findings, and whether the bucket is there and in the right region.
-pub(super) async fn check(installation: &Installation<'_>) -> (bool, Vec<DoctorFinding>) {
+pub(super) async fn check(installation: &Installation<'_>, caller: &CallerSight) -> (bool, Vec<DoctorFinding>) {
     let bucket = &installation.settings.storage.bucket;
     let data = match installation.connect.input_data(&installation.access).await {
         Ok(data) => data,
@@ -31,7 +31,7 @@ pub(super) async fn check(installation: &Installation<'_>) -> (bool, Vec<DoctorF
     if is_usable {
         let settings = async {
             match installation.connect.bucket_configuration(&installation.access).await {
-                Ok(settings) => of_settings(installation, &*settings).await,
+                Ok(settings) => of_settings(installation, &*settings, caller).await,
                 Err(error) => vec![DoctorFinding::skipped("bucket.encryption", bucket, format!("{error:#}"))],
             }
         };
@@ -81,7 +81,11 @@ async fn clock(installation: &Installation<'_>) -> DoctorFinding {
     }
 }
 
-async fn of_settings(installation: &Installation<'_>, settings: &dyn BucketConfiguration) -> Vec<DoctorFinding> {
+async fn of_settings(
+    installation: &Installation<'_>,
+    settings: &dyn BucketConfiguration,
+    caller: &CallerSight,
+) -> Vec<DoctorFinding> {
     let bucket = &installation.settings.storage.bucket;
     let (encryption, blocks, policy, expiring) = tokio::join!(
         installation.within("S3", settings.encryption()),
@@ -104,26 +108,23 @@ async fn of_settings(installation: &Installation<'_>, settings: &dyn BucketConfi
         Err(error) => of_error("bucket.public_access", bucket, &error),
     });
     findings.push(match expiring {
-        Ok(prefixes) => lifecycle(bucket, &prefixes),
+        Ok(prefixes) => lifecycle(bucket, &prefixes, longest_job(installation)),
         Err(error) => of_error("bucket.lifecycle", bucket, &error),
     });
     findings.push(match policy {
-        Ok(Some(policy)) if is_open(&policy) => DoctorFinding::failure(
-            "bucket.policy",
-            bucket,
-            "has a policy that lets everybody in: a statement with `Allow` for the principal `*`, without a condition",
-            "remove the statement, and apply `bucket-policy.json` of `sagemaker-executor policy iam`",
-        ),
-        Ok(Some(_)) => DoctorFinding::ok("bucket.policy", bucket, "has a policy"),
-        Ok(None) => DoctorFinding::warning(
-            "bucket.policy",
-            bucket,
-            "has no policy: every role of the account that may write objects can replace the agent that all jobs run",
-            "apply `bucket-policy.json` of `sagemaker-executor policy iam`",
-        ),
+        Ok(policy) => of_policy(installation, caller, policy.as_deref()),
         Err(error) => of_error("bucket.policy", bucket, &error),
     });
     findings
+}
+
+fn of_policy(installation: &Installation<'_>, caller: &CallerSight, policy: Option<&str>) -> DoctorFinding {
+    let storage = &installation.settings.storage;
+    let prefix = if storage.prefix.is_empty() { String::new() } else { format!("/{}", storage.prefix) };
+    let place = format!("arn:{}:s3:::{}{prefix}", partition(&caller.region), storage.bucket);
+    let jobs = installation.job_roles();
+    let (account, host) = (caller.account.as_str(), caller.host.as_deref());
+    bucket_policy::judge(policy, &BucketUse { bucket: &storage.bucket, place: &place, account, host, jobs: &jobs })
 }
 
 fn of_encryption(bucket: &str, wanted: Option<&str>, found: &BucketEncryption) -> DoctorFinding {
@@ -165,73 +166,28 @@ async fn versioning(installation: &Installation<'_>) -> DoctorFinding {
     }
 }
 
-fn lifecycle(bucket: &str, prefixes: &[String]) -> DoctorFinding {
-    let is_covered = |folder: &str| prefixes.iter().any(|prefix| folder.starts_with(prefix.as_str()));
+/// Longest time from the first object of a job to the last that is read, in seconds.
+fn longest_job(installation: &Installation<'_>) -> u64 {
+    let limits = &installation.settings.limits;
+    let longest = installation.bounds.iter().map(|bounds| bounds.max_runtime).max();
+    longest.unwrap_or_default() + limits.provisioning_seconds
+}
+
+fn lifecycle(bucket: &str, rules: &[ExpiringPrefix], longest: u64) -> DoctorFinding {
+    let of_sessions = |rule: &&ExpiringPrefix| keys::SESSIONS.starts_with(rule.prefix.as_str());
+    if let Some(rule) = rules.iter().filter(of_sessions).find(|rule| u64::from(rule.days) * DAY < longest) {
+        let text = format!(
+            "a lifecycle rule deletes objects after {} days, and a job may take {} hours: its own objects go while it runs",
+            rule.days,
+            longest.div_ceil(3600)
+        );
+        return DoctorFinding::warning("bucket.lifecycle", bucket, text, LIFECYCLE);
+    }
+    let is_covered = |folder: &str| rules.iter().any(|rule| folder.starts_with(rule.prefix.as_str()));
     let missing: Vec<&str> = EXPIRING.into_iter().filter(|folder| !is_covered(folder)).collect();
     if missing.is_empty() {
         return DoctorFinding::ok("bucket.lifecycle", bucket, "deletes what no cleanup removes");
     }
     let text = format!("no lifecycle rule deletes what is left below {} of the executor's prefix", missing.join(", "));
     DoctorFinding::warning("bucket.lifecycle", bucket, text, LIFECYCLE)
-}
-
-/// A statement lets everybody in.
-fn is_open(policy: &str) -> bool {
-    let policy: Value = serde_json::from_str(policy).unwrap_or_default();
-    let statements = match &policy["Statement"] {
-        Value::Array(list) => list.iter().collect(),
-        one => vec![one],
-    };
-    let is_all = |principal: &Value| {
-        principal == "*"
-            || principal["AWS"] == "*"
-            || principal["AWS"].as_array().is_some_and(|all| all.iter().any(|one| one == "*"))
-    };
-    statements
-        .into_iter()
-        .any(|one| one["Effect"] == "Allow" && one["Condition"].is_null() && is_all(&one["Principal"]))
-}
-
-/// The keys of the operator's file.
-pub(super) async fn keys(installation: &Installation<'_>, caller: &CallerSight) -> Vec<DoctorFinding> {
-    let settings = installation.settings;
-    let named = [
-        ("storage.kms_key_id", settings.storage.kms_key_id.as_deref()),
-        ("job.volume_kms_key_id", settings.job.volume_kms_key_id.as_deref()),
-    ];
-    let port = match installation.connect.encryption_keys(&installation.access).await {
-        Ok(port) => port,
-        Err(error) => return vec![DoctorFinding::skipped("kms.key", "", format!("{error:#}"))],
-    };
-    let mut findings = Vec::new();
-    for (setting, key) in named.into_iter().filter_map(|(setting, key)| Some((setting, key?))) {
-        findings.push(match installation.within("KMS", port.describe(key)).await {
-            Ok(found) => of_key(setting, key, found.as_ref(), &caller.region),
-            Err(error) => of_error("kms.key", key, &error),
-        });
-    }
-    findings
-}
-
-fn of_key(setting: &str, key: &str, found: Option<&KeySight>, region: &str) -> DoctorFinding {
-    let failure = |text: String, change: String| DoctorFinding::failure("kms.key", key, text, change);
-    let named = Arn::parse(key).map(|arn| arn.region).filter(|there| *there != region);
-    if let Some(there) = named {
-        return failure(
-            format!("is in the region {there}, and the jobs in {region}"),
-            format!("set `{setting}` to a key of {region}"),
-        );
-    }
-    match found {
-        None => failure("does not exist".to_owned(), format!("correct `{setting}`, or create the key in {region}")),
-        Some(found) if found.state != "Enabled" => failure(
-            format!("is in the state `{}`: nothing can be encrypted with it", found.state),
-            format!("enable the key, or set `{setting}` to another"),
-        ),
-        Some(found) if !found.is_symmetric => failure(
-            "is no symmetric key: S3 and SageMaker take no other".to_owned(),
-            format!("set `{setting}` to a symmetric key for encryption"),
-        ),
-        Some(_) => DoctorFinding::ok("kms.key", key, format!("is enabled (`{setting}`)")),
-    }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::host::METADATA;
 use super::machine::{HostMachine, PathSight};
 use super::report::DoctorFinding;
+use super::service::RunnerService;
 use crate::base::human::human_bytes;
 use crate::config::settings::Settings;
 use crate::operate::settings::{WrittenFile, written_files};
@@ -17,7 +18,7 @@ const FEW_INODES: u64 = 200_000;
 const PROXIES: [&str; 4] = ["https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY"];
 
 /// Directories, disk and proxies of the operator's file.
-pub(super) fn storage(machine: &dyn HostMachine, settings: &Settings) -> Vec<DoctorFinding> {
+pub(super) fn storage(machine: &dyn HostMachine, service: &RunnerService, settings: &Settings) -> Vec<DoctorFinding> {
     let runner = &settings.runner;
     let mut findings = vec![
         directory(machine, "host.state_dir", "runner.state_dir", &runner.state_dir),
@@ -26,7 +27,7 @@ pub(super) fn storage(machine: &dyn HostMachine, settings: &Settings) -> Vec<Doc
     ];
     findings.extend(written(machine, settings));
     findings.extend(disk(machine, settings));
-    findings.push(proxy(machine));
+    findings.push(proxy(machine, service));
     findings
 }
 
@@ -46,7 +47,14 @@ fn directory(machine: &dyn HostMachine, id: &'static str, key: &str, path: &Path
         return failure(format!("{} is no directory", at.display()));
     }
     if !sight.is_writable {
-        return failure(format!("this user cannot write {}", at.display()));
+        let text = format!("this user cannot write {}", at.display());
+        if at != path {
+            return failure(text);
+        }
+        let change = format!(
+            "give all of it to the runner's user: `chown -R gitlab-runner: {shown}`, or set `{key}` to another"
+        );
+        return DoctorFinding::failure(id, &shown, text, change);
     }
     if at != path {
         return DoctorFinding::ok(id, &shown, format!("does not exist yet, and can be made in {}", at.display()));
@@ -165,11 +173,12 @@ fn disk(machine: &dyn HostMachine, settings: &Settings) -> Vec<DoctorFinding> {
     vec![space, inodes]
 }
 
-fn proxy(machine: &dyn HostMachine) -> DoctorFinding {
-    let Some(name) = PROXIES.into_iter().find(|name| machine.variable(name).is_some()) else {
+fn proxy(machine: &dyn HostMachine, service: &RunnerService) -> DoctorFinding {
+    let value = |name: &str| service.variable(machine, name);
+    let Some(name) = PROXIES.into_iter().find(|name| value(name).is_some()) else {
         return DoctorFinding::ok("host.proxy", "", "no proxy is set");
     };
-    let beside = ["no_proxy", "NO_PROXY"].into_iter().find_map(|name| machine.variable(name)).unwrap_or_default();
+    let beside = ["no_proxy", "NO_PROXY"].into_iter().find_map(value).unwrap_or_default();
     if beside.split(',').any(|host| [METADATA, "169.254.0.0/16", "*"].contains(&host.trim())) {
         return DoctorFinding::ok("host.proxy", name, format!("is set, and {METADATA} is in `no_proxy`"));
     }

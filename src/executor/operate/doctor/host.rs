@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::machine::HostMachine;
 use super::report::DoctorFinding;
+use super::service::{RunnerService, SERVICE};
 use crate::config::settings::Settings;
 
 /// The executor reads `BUILD_EXIT_CODE_FILE` and `JOB_RESPONSE_FILE`, which earlier runners do not set.
@@ -16,7 +17,6 @@ const LEAST_BUBBLEWRAP: (u32, u32) = (0, 7);
 const MOST_SKEW: Duration = Duration::from_mins(4);
 const SOME_SKEW: Duration = Duration::from_secs(30);
 const TIMER: &str = "sagemaker-executor-sweep.timer";
-pub(super) const SERVICE: &str = "gitlab-runner.service";
 /// Address of the metadata service of instances.
 pub(super) const METADATA: &str = "169.254.169.254";
 
@@ -30,14 +30,15 @@ pub(super) fn version(text: &str) -> Option<(u32, u32)> {
 }
 
 /// GitLab Runner's program, its version and its user.
-pub(super) async fn runner(machine: &dyn HostMachine) -> Vec<DoctorFinding> {
-    let Some(path) = machine.find("gitlab-runner") else {
+pub(super) async fn runner(machine: &dyn HostMachine, service: &RunnerService) -> Vec<DoctorFinding> {
+    let Some(path) = service.find(machine, "gitlab-runner") else {
         let change = "install GitLab Runner, or put its folder into the PATH of the runner's service (`Environment=PATH=...` in its systemd unit)";
-        let text = "is not in the PATH; host stages call it by this name for artifacts and caches";
+        let text =
+            format!("is not in {}; host stages call it by this name for artifacts and caches", service.named_path());
         return vec![
             DoctorFinding::failure("runner.program", "gitlab-runner", text, change),
             DoctorFinding::waiting("runner.version", "runner.program"),
-            runner_user(machine).await,
+            runner_user(machine, service),
         ];
     };
     let shown = path.display().to_string();
@@ -58,29 +59,26 @@ pub(super) async fn runner(machine: &dyn HostMachine) -> Vec<DoctorFinding> {
         ),
         Some((major, minor)) => DoctorFinding::ok("runner.version", &shown, format!("is version {major}.{minor}")),
     };
-    vec![DoctorFinding::ok("runner.program", &shown, "is in the PATH"), version, runner_user(machine).await]
+    vec![DoctorFinding::ok("runner.program", &shown, "is in the PATH"), version, runner_user(machine, service)]
 }
 
-async fn runner_user(machine: &dyn HostMachine) -> DoctorFinding {
-    let asked = machine.output("systemctl", &["show", SERVICE, "--property=User,LoadState"]).await;
-    let Ok(text) = asked else {
+fn runner_user(machine: &dyn HostMachine, service: &RunnerService) -> DoctorFinding {
+    if !service.is_told {
         return DoctorFinding::skipped(
             "runner.user",
             SERVICE,
             "systemctl does not answer; run `doctor` as the user of the runner's service",
         );
-    };
-    if !text.contains("LoadState=loaded") {
+    }
+    if !service.is_loaded {
         return DoctorFinding::skipped(
             "runner.user",
             SERVICE,
             "is not installed; run `doctor` as the user that GitLab Runner runs as",
         );
     }
-    let user = text.lines().find_map(|line| line.strip_prefix("User=")).unwrap_or_default().trim();
-    let user = if user.is_empty() { "root" } else { user };
-    let id = if user == "root" { Some(0) } else { user_id(machine, user) };
-    match id {
+    let user = &service.user;
+    match service.user_id {
         Some(id) if id != machine.user() => DoctorFinding::warning(
             "runner.user",
             SERVICE,
@@ -95,19 +93,17 @@ async fn runner_user(machine: &dyn HostMachine) -> DoctorFinding {
     }
 }
 
-fn user_id(machine: &dyn HostMachine, user: &str) -> Option<u32> {
-    let text = machine.read(Path::new("/etc/passwd")).ok()?;
-    let line = text.lines().find(|line| line.split(':').next() == Some(user))?;
-    line.split(':').nth(2)?.parse().ok()
-}
-
 /// Shell, git and bubblewrap, and a sandbox that is made for the check.
-pub(super) async fn tools(machine: &dyn HostMachine, settings: Option<&Settings>) -> Vec<DoctorFinding> {
+pub(super) async fn tools(
+    machine: &dyn HostMachine,
+    service: &RunnerService,
+    settings: Option<&Settings>,
+) -> Vec<DoctorFinding> {
     let shell = settings.map_or("bash", |settings| settings.runner.shell.as_str());
     let is_enabled = settings.is_none_or(|settings| settings.sandbox.enabled);
     let of_sandbox = async {
         if is_enabled {
-            let (bubblewrap, mut findings) = tokio::join!(bubblewrap(machine), of_sandbox(machine));
+            let (bubblewrap, mut findings) = tokio::join!(bubblewrap(machine, service), of_sandbox(machine, service));
             findings.insert(0, bubblewrap);
             return findings;
         }
@@ -115,13 +111,13 @@ pub(super) async fn tools(machine: &dyn HostMachine, settings: Option<&Settings>
         let change = "remove `enabled` from `[sandbox]`, and read docs/THREAT-MODEL.md before it is set again";
         vec![DoctorFinding::warning("host.sandbox", "", text, change)]
     };
-    let (git, of_sandbox) = tokio::join!(git(machine), of_sandbox);
-    [vec![of_shell(machine, shell), git], of_sandbox].concat()
+    let (git, of_sandbox) = tokio::join!(git(machine, service), of_sandbox);
+    [vec![of_shell(machine, service, shell), git], of_sandbox].concat()
 }
 
 /// A sandbox that is made for the check. Without the program the finding about that tells all.
-async fn of_sandbox(machine: &dyn HostMachine) -> Vec<DoctorFinding> {
-    if machine.find("bwrap").is_none() {
+async fn of_sandbox(machine: &dyn HostMachine, service: &RunnerService) -> Vec<DoctorFinding> {
+    if service.find(machine, "bwrap").is_none() {
         return ["host.sandbox", "host.metadata"].map(|id| DoctorFinding::waiting(id, "host.bubblewrap")).into();
     }
     match machine.try_sandbox().await {
@@ -137,26 +133,24 @@ async fn of_sandbox(machine: &dyn HostMachine) -> Vec<DoctorFinding> {
     }
 }
 
-fn of_shell(machine: &dyn HostMachine, shell: &str) -> DoctorFinding {
-    if let Some(path) = machine.find(shell) {
+fn of_shell(machine: &dyn HostMachine, service: &RunnerService, shell: &str) -> DoctorFinding {
+    if let Some(path) = service.find(machine, shell) {
         return DoctorFinding::ok("host.shell", shell, format!("is {}", path.display()));
     }
     let change = format!("install `{shell}`, or set `runner.shell` in the operator's file to one that is there");
-    DoctorFinding::failure("host.shell", shell, "is not in the PATH; the host stages need it", change)
+    let text = format!("is not in {}; the host stages need it", service.named_path());
+    DoctorFinding::failure("host.shell", shell, text, change)
 }
 
-async fn git(machine: &dyn HostMachine) -> DoctorFinding {
-    let Some(path) = machine.find("git") else {
+async fn git(machine: &dyn HostMachine, service: &RunnerService) -> DoctorFinding {
+    let Some(path) = service.find(machine, "git") else {
         let change = "install `git` (and `git-lfs`), or add its folder to the PATH of the runner's service";
-        return DoctorFinding::failure(
-            "host.git",
-            "git",
-            "is not in the PATH; sources are fetched on this host",
-            change,
-        );
+        let text = format!("is not in {}; sources are fetched on this host", service.named_path());
+        return DoctorFinding::failure("host.git", "git", text, change);
     };
-    if machine.find("git-lfs").is_none() {
-        let text = "`git-lfs` is not in the PATH: projects with large files get pointers in place of them";
+    if service.find(machine, "git-lfs").is_none() {
+        let path = service.named_path();
+        let text = format!("`git-lfs` is not in {path}: projects with large files get pointers in place of them");
         return DoctorFinding::warning("host.git", "git-lfs", text, "install the package `git-lfs`");
     }
     let told = machine.output(&path.display().to_string(), &["--version"]).await.ok().and_then(|text| version(&text));
@@ -167,10 +161,10 @@ async fn git(machine: &dyn HostMachine) -> DoctorFinding {
     DoctorFinding::ok("host.git", "git", format!("is {}, {told}", path.display()))
 }
 
-async fn bubblewrap(machine: &dyn HostMachine) -> DoctorFinding {
+async fn bubblewrap(machine: &dyn HostMachine, service: &RunnerService) -> DoctorFinding {
     let change = "install the package `bubblewrap`, 0.7 or newer";
-    let Some(path) = machine.find("bwrap") else {
-        let text = "is not in the PATH; the sandbox of the host stages needs it";
+    let Some(path) = service.find(machine, "bwrap") else {
+        let text = format!("is not in {}; the sandbox of the host stages needs it", service.named_path());
         return DoctorFinding::failure("host.bubblewrap", "bwrap", text, change);
     };
     match machine.output(&path.display().to_string(), &["--version"]).await.ok().and_then(|text| version(&text)) {

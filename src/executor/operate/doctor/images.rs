@@ -8,10 +8,13 @@ use super::account::{CallerSight, of_error};
 use super::installation::Installation;
 use super::report::DoctorFinding;
 use crate::cloud::CloudError;
-use crate::session::agent_delivery::{self, StoredAgent};
+use crate::session::agent_delivery::{self, AgentParts, StoredAgent};
 
 /// The agent is a program for this platform alone.
 const PLATFORM: &str = "linux/amd64";
+
+/// Beginning of the finding of a file without a default image.
+pub(super) const NO_DEFAULT: &str = "the operator's file names no default image (`job.image`)";
 
 /// An image in ECR: `ACCOUNT.dkr.ecr.REGION.DOMAIN/REPOSITORY`, with `:TAG` or `@DIGEST`.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,10 +48,12 @@ pub(super) async fn check(installation: &Installation<'_>, caller: &CallerSight)
         !image.contains(['*', '?', '[', '{']) && image.rsplit('/').next().is_some_and(|name| name.contains([':', '@']))
     };
     let images: BTreeSet<&String> = installation.settings.job.image.iter().chain(of_rules.filter(is_one)).collect();
-    if installation.settings.job.image.is_none() && images.is_empty() {
-        return vec![DoctorFinding::skipped("image.exists", "", "the operator's file names no image; each job must")];
+    let mut findings = join_all(images.into_iter().map(|image| of_image(installation, caller, image))).await.concat();
+    if installation.settings.job.image.is_none() {
+        let text = format!("{NO_DEFAULT}; each job must name one");
+        findings.push(DoctorFinding::skipped("image.exists", "", text));
     }
-    join_all(images.into_iter().map(|image| of_image(installation, caller, image))).await.concat()
+    findings
 }
 
 async fn of_image(installation: &Installation<'_>, caller: &CallerSight, image: &str) -> Vec<DoctorFinding> {
@@ -137,12 +142,20 @@ fn of_platforms(image: &str, platforms: &[String]) -> DoctorFinding {
 }
 
 /// The agent in the bucket, compared with this program.
-pub(super) async fn agent(installation: &Installation<'_>) -> DoctorFinding {
+pub(super) async fn agent(installation: &Installation<'_>, own: anyhow::Result<AgentParts>) -> DoctorFinding {
+    let own = match own {
+        Ok(own) => own,
+        // A mistake of this host, such as an absent file of `aws.ca_bundle`: `prepare` fails by it too.
+        Err(error) => {
+            let change = "correct what the message names";
+            return DoctorFinding::failure("agent.stored", "the agent", format!("{error:#}"), change);
+        }
+    };
     let objects = match installation.connect.objects(&installation.access).await {
         Ok(objects) => objects,
         Err(error) => return DoctorFinding::skipped("agent.stored", "", format!("{error:#}")),
     };
-    match installation.within("S3", agent_delivery::look(&*objects, installation.settings)).await {
+    match installation.within("S3", agent_delivery::look(&*objects, &own)).await {
         Ok(StoredAgent::Whole) => {
             DoctorFinding::ok("agent.stored", "the agent", "is in the bucket, and is this program")
         }
@@ -159,13 +172,7 @@ pub(super) async fn agent(installation: &Installation<'_>) -> DoctorFinding {
         ),
         Err(error) => match error.downcast_ref::<CloudError>() {
             Some(error) => of_error("agent.stored", "the agent", error),
-            // A mistake of this host, such as an absent file of `aws.ca_bundle`: `prepare` fails by it too.
-            None => DoctorFinding::failure(
-                "agent.stored",
-                "the agent",
-                format!("{error:#}"),
-                "correct what the message names",
-            ),
+            None => DoctorFinding::skipped("agent.stored", "the agent", format!("{error:#}")),
         },
     }
 }

@@ -6,6 +6,7 @@ use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::process::Command;
 
+use super::images::NO_DEFAULT;
 use super::report::{CheckVerdict, DoctorFinding};
 use crate::base::signals::Cancellation;
 use crate::config::env::Environment;
@@ -18,10 +19,18 @@ const NEEDED: [&str; 8] = ["operator", "aws", "bucket", "kms", "role", "network"
 /// Checks of the host without which the job would not run to its end.
 const NEEDED_OF_HOST: [&str; 3] = ["host.state_dir", "host.clock", "host.files"];
 
+/// The job to run.
+pub(super) struct AskedJob<'a> {
+    /// The operator's file.
+    pub(super) config: &'a Path,
+    pub(super) env: &'a Environment,
+    /// In place of the default image.
+    pub(super) image: Option<&'a str>,
+}
+
 /// Runs the job, unless a check has failed that it needs. Its log is printed for people.
 pub(super) async fn run(
-    config: &Path,
-    env: &Environment,
+    asked: &AskedJob<'_>,
     findings: &[DoctorFinding],
     (printer, cancellation): (&Printer, &Cancellation),
 ) -> DoctorFinding {
@@ -32,26 +41,33 @@ pub(super) async fn run(
     if let Some(failed) = failed {
         return DoctorFinding::waiting("job.run", failed.id);
     }
-    match attempt(config, env, (printer, cancellation)).await {
+    if asked.image.is_none()
+        && findings.iter().any(|finding| finding.id == "image.exists" && finding.text.starts_with(NO_DEFAULT))
+    {
+        let change = "name one with `--image`, or set `job.image` in the operator's file";
+        return DoctorFinding::failure("job.run", "the training job", "was not started: no image is named", change);
+    }
+    match attempt(asked, (printer, cancellation)).await {
         Ok(lines) => conclude(&lines),
         Err(error) => DoctorFinding::skipped("job.run", "", format!("the job could not be started: {error:#}")),
     }
 }
 
 async fn attempt(
-    config: &Path,
-    env: &Environment,
+    asked: &AskedJob<'_>,
     (printer, cancellation): (&Printer, &Cancellation),
 ) -> anyhow::Result<Vec<String>> {
     let folder = tempfile::Builder::new().prefix("sagemaker-executor-doctor-").tempdir()?;
     let mut command = Command::new("/proc/self/exe");
     command
         .arg("--config")
-        .arg(std::path::absolute(config)?)
-        .args(["try", "--aws", "--", "sh", "-c", &format!("echo '{WORD}'")])
+        .arg(std::path::absolute(asked.config)?)
+        .args(["try", "--aws"])
+        .args(asked.image.into_iter().flat_map(|image| ["--image", image]))
+        .args(["--", "sh", "-c", &format!("echo '{WORD}'")])
         .current_dir(folder.path())
         .env_clear()
-        .envs(env.all())
+        .envs(asked.env.all())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -32,8 +32,10 @@ pub(super) trait HostMachine: Send + Sync {
     fn entries(&self, path: &Path) -> Vec<(PathBuf, PathSight)>;
     /// The file system that a path is on, which exists.
     fn disk(&self, path: &Path) -> io::Result<DiskSight>;
-    /// The program of a name in `PATH`.
-    fn find(&self, program: &str) -> Option<PathBuf>;
+    /// The path without links; itself where nothing is there.
+    fn resolve(&self, path: &Path) -> PathBuf;
+    /// The program of a name in these folders, with `:` between them, or in this process's `PATH`.
+    fn find(&self, program: &str, path: Option<&str>) -> Option<PathBuf>;
     /// Standard output of a program; its end with an error is none of ours.
     async fn output(&self, program: &str, arguments: &[&str]) -> io::Result<String>;
     /// Tries to make the sandbox of the host stages; the text says why not.
@@ -58,12 +60,8 @@ pub(super) struct PathSight {
     pub(super) file: (u64, u64),
     /// This process may write it; a directory also be read and entered.
     pub(super) is_writable: bool,
-}
-
-impl PathSight {
-    pub(super) fn is_executable(&self) -> bool {
-        !self.is_dir && self.mode & 0o111 != 0
-    }
+    /// A program that this process may start.
+    pub(super) is_executable: bool,
 }
 
 /// Free room of a file system.
@@ -83,6 +81,7 @@ fn sight(path: &Path, meta: &std::fs::Metadata) -> PathSight {
         owner: meta.uid(),
         file: (meta.dev(), meta.ino()),
         is_writable: rustix::fs::access(path, access).is_ok(),
+        is_executable: meta.is_file() && rustix::fs::access(path, Access::EXEC_OK).is_ok(),
     }
 }
 
@@ -121,9 +120,13 @@ impl HostMachine for ThisMachine<'_> {
         })
     }
 
-    fn find(&self, program: &str) -> Option<PathBuf> {
-        let is_executable = |file: &PathBuf| self.look(file).is_ok_and(|sight| sight.is_executable());
-        self.env.path().split(':').map(|folder| Path::new(folder).join(program)).find(is_executable)
+    fn resolve(&self, path: &Path) -> PathBuf {
+        std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+    }
+
+    fn find(&self, program: &str, path: Option<&str>) -> Option<PathBuf> {
+        let is_executable = |file: &PathBuf| self.look(file).is_ok_and(|sight| sight.is_executable);
+        path.unwrap_or(self.env.path()).split(':').map(|folder| Path::new(folder).join(program)).find(is_executable)
     }
 
     async fn output(&self, program: &str, arguments: &[&str]) -> io::Result<String> {

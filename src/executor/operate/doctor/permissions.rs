@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::account::{CallerSight, of_error};
 use super::installation::Installation;
 use super::questions::{self, AskedStatement};
-use super::report::{CheckVerdict, DoctorFinding};
+use super::report::DoctorFinding;
 use crate::cloud::{CloudError, DenialReason, DeniedAction, PermissionQuestion, Permissions};
 use crate::iam;
 
@@ -67,8 +67,8 @@ async fn of_role(
         of_statement(asked, one, answer.map(|denied| denied.concat()))
     });
     let mut findings = join_all(findings).await;
-    // One line tells that nobody could ask.
-    findings.dedup_by(|next, first| next.verdict == CheckVerdict::Skipped && next == first);
+    // One line tells that nobody could ask, or that there is no such role.
+    findings.dedup();
     findings
 }
 

@@ -72,6 +72,7 @@ pub const CHECKS: &[&str] = &[
     "bucket.lifecycle",
     "bucket.policy",
     "kms.key",
+    "kms.policy",
     "role.creator",
     "role.exists",
     "role.trust",
@@ -178,8 +179,8 @@ impl DoctorFinding {
 /// Facts that only a real account shows, and how an operator can see them.
 pub(super) const NOT_CHECKED: &[&str] = &[
     "that SageMaker takes the request for a training job, and that it finds an instance: `--job` settles both",
-    "that policies of the organization (SCP, RCP), of the bucket, of keys and of VPC endpoints, and destinations of security groups leave \
-     jobs what the roles allow: `--job` settles it for the default role",
+    "that policies of the organization (SCP, RCP) and of VPC endpoints, conditions in the policies of bucket, keys and roles that only AWS knows, \
+     and destinations of security groups leave jobs what the roles allow: `--job` settles it for the default role",
     "with `iam.vpc_endpoint_ids`: whether SageMaker's own look at the agent's channel comes from the VPC: `--job` settles it",
     "with `aws.creator_role_arn`: that the tags of the creator's session reach the job's role (`SessionChainingConfig`): `--job` settles it; \
      that they survive when SageMaker renews the credentials of a job of several days: no check settles it",

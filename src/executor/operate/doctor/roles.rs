@@ -1,17 +1,19 @@
 //! Checks of the roles: of the training jobs, and of the creator of these.
 
 use futures::future::join_all;
-use serde_json::Value;
 
 use super::account::{CallerSight, of_error};
 use super::installation::Installation;
 use super::permissions;
 use super::report::DoctorFinding;
 use crate::base::arn::Arn;
+use crate::base::policy_statement::Facts;
 use crate::base::role_trust::{self, ASSUME, TAG_SESSION, Trust};
 use crate::cloud::{AccountRole, AccountRoles, DenialReason, PermissionQuestion};
 
 const SAGEMAKER: &str = "sagemaker.amazonaws.com";
+/// A training job, for conditions on its name.
+const A_JOB: &str = "gitlab-doctor";
 
 /// All findings about roles.
 pub(super) async fn check(installation: &Installation<'_>, caller: &CallerSight) -> Vec<DoctorFinding> {
@@ -35,7 +37,7 @@ pub(super) async fn check(installation: &Installation<'_>, caller: &CallerSight)
                 return std::iter::once(finding).chain(waiting).collect();
             }
         };
-        let mut findings = of_job(&found, creator);
+        let mut findings = of_job(&found, creator, &caller.region);
         if let Some(passes) = creator.or(caller.host.as_deref()) {
             findings.push(pass((installation, roles), role, passes).await);
         }
@@ -93,23 +95,28 @@ async fn of_creator(port: Port<'_>, arn: &str, caller: &CallerSight) -> Vec<Doct
     }]
 }
 
-fn of_job(role: &AccountRole, creator: Option<&str>) -> Vec<DoctorFinding> {
+fn of_job(role: &AccountRole, creator: Option<&str>, region: &str) -> Vec<DoctorFinding> {
     let arn = &role.arn;
     let mut findings = vec![DoctorFinding::ok("role.exists", arn, "is there")];
     let change = "apply `training-job-trust.json` of `sagemaker-executor policy iam` as the trust policy of the role";
-    let account = Arn::parse(arn).map_or("", |arn| arn.account);
-    findings.push(match role_trust::of_service(&role.trust, SAGEMAKER, ASSUME) {
-        Trust::Conditional if names_other_account(&role.trust, account) => DoctorFinding::failure(
-            "role.trust",
-            arn,
-            format!("its trust policy lets SageMaker in for another account alone (`aws:SourceAccount`, not {account}): no job starts"),
-            change,
-        ),
+    let place = Arn::parse(arn).map(|arn| (arn.partition, arn.account)).unwrap_or_default();
+    let source = format!("arn:{}:sagemaker:{region}:{}:training-job/{A_JOB}", place.0, place.1);
+    let facts: &Facts<'_> = &[("aws:SourceAccount", place.1), ("aws:SourceArn", &source)];
+    findings.push(match role_trust::of_service_with(&role.trust, SAGEMAKER, ASSUME, facts) {
         Trust::Given => DoctorFinding::ok("role.trust", arn, "SageMaker may assume it"),
-        Trust::Conditional => DoctorFinding::ok(
+        Trust::Conditional => DoctorFinding::skipped(
             "role.trust",
             arn,
-            "its trust policy has conditions for SageMaker, which are not evaluated here",
+            "its trust policy has conditions for SageMaker, of which only AWS knows whether they hold: `--job` settles it",
+        ),
+        Trust::Refused if role_trust::of_service(&role.trust, SAGEMAKER, ASSUME) != Trust::Refused => DoctorFinding::failure(
+            "role.trust",
+            arn,
+            format!(
+                "its trust policy lets SageMaker in for others alone: its conditions on `aws:SourceAccount` or `aws:SourceArn` do not \
+                 hold for {source}"
+            ),
+            change,
         ),
         Trust::Refused => DoctorFinding::failure(
             "role.trust",
@@ -119,7 +126,7 @@ fn of_job(role: &AccountRole, creator: Option<&str>) -> Vec<DoctorFinding> {
         ),
     });
     if creator.is_some() {
-        findings.push(match role_trust::of_service(&role.trust, SAGEMAKER, TAG_SESSION) {
+        findings.push(match role_trust::of_service_with(&role.trust, SAGEMAKER, TAG_SESSION, facts) {
             Trust::Refused => DoctorFinding::failure(
                 "role.tags",
                 arn,
@@ -132,30 +139,14 @@ fn of_job(role: &AccountRole, creator: Option<&str>) -> Vec<DoctorFinding> {
     findings
 }
 
-/// The policy has `aws:SourceAccount` in conditions, and never this account.
-fn names_other_account(policy: &str, account: &str) -> bool {
-    let policy: Value = serde_json::from_str(policy).unwrap_or_default();
-    let statements = match &policy["Statement"] {
-        Value::Array(list) => list.iter().collect(),
-        one => vec![one],
-    };
-    let conditions = statements.into_iter().filter_map(|statement| statement["Condition"]["StringEquals"].as_object());
-    let keys = conditions.flatten().filter(|(key, _)| key.eq_ignore_ascii_case("aws:SourceAccount"));
-    let named: Vec<bool> = keys
-        .map(|(_, value)| match value {
-            Value::Array(list) => list.iter().any(|one| one == account),
-            one => one == account,
-        })
-        .collect();
-    !named.is_empty() && !named.contains(&true)
-}
-
 async fn pass((installation, roles): Port<'_>, arn: &str, by: &str) -> DoctorFinding {
     match installation.within("IAM", roles.may_pass(by, arn)).await {
         Ok(true) => DoctorFinding::ok("role.pass", arn, format!("{by} may pass it to SageMaker")),
         Ok(false) => {
             let why = why_not(installation, arn, by).await;
-            let (reason, change) = permissions::advice(&why, "runner-host.json");
+            let is_creator = installation.settings.aws.creator_role_arn.as_deref() == Some(by);
+            let policy = if is_creator { "creator.json" } else { "runner-host.json" };
+            let (reason, change) = permissions::advice(&why, policy);
             let text = format!("{by} may not pass it to SageMaker (`iam:PassRole`){reason}");
             let finding = DoctorFinding::failure("role.pass", arn, text, change);
             if why != DenialReason::NoStatement {

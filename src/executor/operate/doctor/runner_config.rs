@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::host::SERVICE;
 use super::machine::HostMachine;
 use super::report::DoctorFinding;
 use super::runner_entry::{self, RunnerConfig, RunnerEntry};
 use super::runner_keys;
+use super::service::RunnerService;
 
 /// Seconds that the runner waits for its stages when it is stopped, unless `shutdown_timeout` says more (GitLab Runner 19).
 const USUAL_SHUTDOWN: i64 = 30;
@@ -19,25 +19,15 @@ const PLACES: [&str; 2] = ["/etc/gitlab-runner/config.toml", "/var/lib/gitlab-ru
 const ALIKE: f64 = 0.87;
 
 /// The file that the runner's service reads, else the first of the usual places that is there.
-pub(super) async fn locate(machine: &dyn HostMachine) -> PathBuf {
-    let told = machine.output("systemctl", &["show", SERVICE, "--property=ExecStart"]).await.unwrap_or_default();
-    if let Some(path) = of_service(&told) {
-        return PathBuf::from(path);
+pub(super) fn locate(machine: &dyn HostMachine, service: &RunnerService) -> PathBuf {
+    if let Some(path) = &service.config {
+        return path.clone();
     }
     let is_there = |path: &&str| match machine.look(Path::new(path)) {
         Ok(_) => true,
         Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
     };
     PathBuf::from(PLACES.into_iter().find(is_there).unwrap_or(PLACES[0]))
-}
-
-/// The path after `--config` in the command line of a service.
-fn of_service(told: &str) -> Option<&str> {
-    let words: Vec<&str> = told.split_whitespace().collect();
-    let joined = words.iter().find_map(|word| word.strip_prefix("--config="));
-    let behind =
-        || words.iter().position(|word| ["--config", "-c"].contains(word)).and_then(|at| words.get(at + 1)).copied();
-    joined.or_else(behind).filter(|path| path.starts_with('/'))
 }
 
 /// All findings about the file.
@@ -241,18 +231,4 @@ fn unknown_keys(shown: &str, table: &Table, known: &[&str]) -> Vec<DoctorFinding
         DoctorFinding::warning("config.unknown_key", shown, text, format!("did you mean `{other}`?"))
     };
     alike.map(finding).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_file_of_the_service_is_in_its_command_line() {
-        let told = "ExecStart={ path=/usr/local/bin/gitlab-runner ; argv[]=/usr/local/bin/gitlab-runner run --config \
-                    /var/lib/gitlab-runner/config.toml --working-directory /var/lib/gitlab-runner ; ignore_errors=no }";
-        assert_eq!(of_service(told), Some("/var/lib/gitlab-runner/config.toml"));
-        assert_eq!(of_service("argv[]=gitlab-runner run --config=/a.toml ;"), Some("/a.toml"));
-        assert_eq!((of_service("User=gitlab-runner"), of_service("-c a.toml")), (None, None));
-    }
 }

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::machine::{HostMachine, PathSight};
-use super::report::DoctorFinding;
+use super::ownership;
+use super::report::{CheckVerdict, DoctorFinding};
+use super::service::RunnerService;
 use crate::config::settings::DEFAULT_PATH;
 
 const STAGES: [&str; 4] = ["config", "prepare", "run", "cleanup"];
@@ -34,6 +36,7 @@ pub(super) struct RunnerConfig<'a> {
     /// `runner.shell` of that file, when it could be read.
     pub(super) shell: Option<&'a str>,
     pub(super) machine: &'a dyn HostMachine,
+    pub(super) service: &'a RunnerService,
 }
 
 /// An entry of `[[runners]]`.
@@ -167,15 +170,19 @@ fn of_program(config: &RunnerConfig<'_>, runner: &RunnerEntry<'_>, program: &str
             format!("`{program}`: {error}"),
             "install the program there, or correct the `_exec` keys of `[runners.custom]`",
         ),
-        Ok(sight) if !sight.is_executable() => failure(
-            format!("`{program}` is not executable"),
+        Ok(sight) if !sight.is_executable => failure(
+            format!("`{program}` is not executable for this user (mode {:04o})", sight.mode),
             "type `chmod 755` for this file, or name the program itself",
         ),
         Ok(sight) if sight.mode & 0o022 != 0 => failure(
             format!("others than its owner can write `{program}` (mode {:04o})", sight.mode),
             "type `chmod 755` for this file",
         ),
-        Ok(sight) => of_file(config, runner, program, &sight),
+        Ok(sight) => match ownership::of(config.machine, config.service, Path::new(program)) {
+            Some(other) if other.verdict == CheckVerdict::Failure => failure(other.text, &other.change),
+            Some(other) => DoctorFinding::warning("config.program", runner.shown(), other.text, other.change),
+            None => of_file(config, runner, program, &sight),
+        },
     }
 }
 

@@ -92,14 +92,19 @@ impl HostJobs {
         if self.jobs.is_empty() {
             return "No job runs on this host\n".to_owned();
         }
+        let lines: Vec<_> = self.table().lines().map(|line| line.trim_end().to_owned()).collect();
+        format!("{}\n", lines.join("\n"))
+    }
+
+    /// A row for each job, below a header.
+    pub(super) fn table(&self) -> Table {
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
         table.set_header(["JOB", "PROJECT", "PHASE", "ELAPSED", "INSTANCES", "COST", "LEASE"]);
         for row in &self.jobs {
             table.add_row(row.cells());
         }
-        let lines: Vec<_> = table.lines().map(|line| line.trim_end().to_owned()).collect();
-        format!("{}\n", lines.join("\n"))
+        table
     }
 }
 

@@ -1,5 +1,6 @@
 //! The planted mistakes, each by its name, with the words that must be told.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -46,6 +47,12 @@ planted! {
     "program that is not there", "config.program", Failure, [PROGRAM, "install"], |world| { world.files.remove(&PathBuf::from(PROGRAM)); };
     "program that is not executable", "config.program", Failure, ["not executable", "chmod 755"], |world| { world.files.insert(PROGRAM.into(), file("", 0o644)); };
     "program that others write", "config.program", Failure, ["others", "0777"], |world| { world.files.insert(PROGRAM.into(), file("", 0o777)); };
+    "program of the runner's user", "config.program", Failure, [PROGRAM, "belongs to gitlab-runner", "chown root:"], |world| {
+        let (text, mut sight) = file("", 0o755);
+        sight.owner = 998;
+        world.files.insert(PROGRAM.into(), (text, sight));
+    };
+    "program that root alone may start", "config.program", Failure, ["not executable for this user", "0744"], |world| { world.files.insert(PROGRAM.into(), file("", 0o744)); };
     "program by its name alone", "config.program", Failure, ["absolute path"], |world| world.in_runner("run_exec = \"/usr/local/bin/", "run_exec = \"");
     "stage of another program", "config.program", Failure, ["/usr/bin/true", "_exec"], |world| {
         world.in_runner("run_exec = \"/usr/local/bin/sagemaker-executor\"", "run_exec = \"/usr/bin/true\"");
@@ -92,6 +99,11 @@ planted! {
     "misspelt key", "config.unknown_key", Warning, ["prepare_exec_timout", "did you mean `prepare_exec_timeout`?"], |world| world.in_runner("prepare_exec_timeout", "prepare_exec_timout");
     // Runner and host.
     "gitlab-runner not in PATH", "runner.program", Failure, ["PATH"], |world| { world.programs.remove("gitlab-runner"); };
+    "PATH of the service without gitlab-runner", "runner.program", Failure, ["PATH of gitlab-runner.service, `/opt/bin`"], |world| {
+        let unit = "User=gitlab-runner\nLoadState=loaded\nEnvironment=PATH=/opt/bin\n";
+        world.outputs.insert("systemctl show", unit.to_owned());
+        world.programs_elsewhere = BTreeSet::from(["bash", "bwrap", "git", "git-lfs"]);
+    };
     "old GitLab Runner", "runner.version", Failure, ["15.11", "16.9"], |world| { world.outputs.insert("gitlab-runner --version", "Version:      15.11.1\n".to_owned()); };
     "other GitLab Runner", "runner.version", Warning, ["18.2", "19"], |world| { world.outputs.insert("gitlab-runner --version", "Version: 18.2.0\n".to_owned()); };
     "doctor as another user", "runner.user", Warning, ["gitlab-runner", "sudo -u"], |world| world.user = 0;
@@ -116,6 +128,11 @@ planted! {
     "misspelt key of the operator's file", "operator.file", Failure, ["bukket", "storage.bucket"], |world| world.in_operator("bucket =", "bukket =");
     "bucket of the sample", "operator.file", Failure, ["storage.bucket", "sample"], |world| world.in_operator("\"memory\"", "\"example-ci-sagemaker\"");
     "operator's file that others write", "operator.mode", Failure, ["0666", "chmod 644"], |world| { world.modes.insert(OPERATOR_FILE, 0o666); };
+    "operator's file of the runner's user", "operator.mode", Failure, [OPERATOR_FILE, "gitlab-runner", "chown root:"], |world| world.operator_owner = 998;
+    "operator's file of another user", "operator.mode", Warning, ["user 1001", "chown root:"], |world| world.operator_owner = 1001;
+    "operator's file in a folder for everybody", "operator.mode", Failure, ["/etc/sagemaker-executor", "chmod o-w"], |world| {
+        world.files.insert("/etc/sagemaker-executor".into(), (String::new(), crate::operate::doctor::machine::PathSight { owner: 0, ..directory(0o777).1 }));
+    };
     "no role", "operator.role", Failure, ["job.role_arn"], |world| world.in_operator("role_arn = \"arn:aws:iam::210987654321:role/train\"\n", "");
     "state directory that cannot be written", "host.state_dir", Failure, ["/srv/state", "install -d"], |world| {
         let at = world.operator.as_ref().unwrap().find("state_dir").unwrap();
@@ -156,6 +173,10 @@ planted! {
     "limit above the free space", "host.space", Warning, ["sandbox.max_bytes"], |world| world.disk.free_bytes = 20 << 30;
     "no inodes", "host.inodes", Failure, ["5 inodes"], |world| world.disk.free_inodes = Some(5);
     "proxy before the metadata", "host.proxy", Warning, ["https_proxy", "no_proxy"], |world| { world.variables.insert("https_proxy", "http://proxy:3128"); };
+    "proxy of the service", "host.proxy", Warning, ["HTTPS_PROXY", "no_proxy"], |world| {
+        let unit = "User=gitlab-runner\nLoadState=loaded\nEnvironment=\"A=b c\" HTTPS_PROXY=http://proxy:3128\n";
+        world.outputs.insert("systemctl show", unit.to_owned());
+    };
     // Credentials and permissions.
     "credentials that AWS refuses", "aws.credentials", Failure, ["instance profile"], |world| {
         world.memory.account.plan([Fault::new("arn", 1, When::Before, CloudErrorKind::Unauthenticated)]);
@@ -226,6 +247,16 @@ planted! {
         let policy = r#"{"Statement":{"Effect":"Allow","Principal":"*","Action":"s3:GetObject","Resource":"*"}}"#;
         world.memory.account.change_settings(|settings| settings.bucket_policy = Some(policy.to_owned()));
     };
+    "bucket policy that denies writes", "bucket.policy", Failure, ["`Stop`", "s3:PutObject", HOST_ROLE], |world| {
+        let policy = r#"{"Statement":{"Sid":"Stop","Effect":"Deny","Principal":"*","Action":"s3:Put*","Resource":"arn:aws:s3:::memory/*"}}"#;
+        world.memory.account.change_settings(|settings| settings.bucket_policy = Some(policy.to_owned()));
+    };
+    "bucket policy that does not keep the agent", "bucket.policy", Warning, ["agent", "bucket-policy.json"], |world| {
+        world.memory.account.change_settings(|settings| settings.bucket_policy = Some("{\"Statement\":[]}".to_owned()));
+    };
+    "lifecycle rule that is shorter than a job", "bucket.lifecycle", Warning, ["after 1 days", "hours"], |world| {
+        world.memory.account.change_settings(|settings| settings.expiring_prefixes[0].days = 1);
+    };
     "key that is disabled", "kms.key", Failure, ["`Disabled`", "storage.kms_key_id"], |world| {
         world.in_operator("[storage]\n", "[storage]\nkms_key_id = \"1234abcd-12ab-34cd-56ef-1234567890ab\"\n");
         let key = KeySight { arn: "arn:aws:kms:eu-west-1:210987654321:key/k".to_owned(), state: "Disabled".to_owned(), is_symmetric: true };
@@ -234,6 +265,13 @@ planted! {
     "key of another region", "kms.key", Failure, ["us-east-1", "eu-west-1"], |world| {
         world.in_operator("[job]\n", "[job]\nvolume_kms_key_id = \"arn:aws:kms:us-east-1:210987654321:key/1234abcd-12ab-34cd-56ef-1234567890ab\"\n");
     };
+    "key whose policy names others", "kms.policy", Failure, [HOST_ROLE, "kms:GenerateDataKey", "policy iam"], |world| {
+        plant_key(world, r#"{"Statement":{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::210987654321:role/other"},"Action":"kms:*","Resource":"*"}}"#);
+    };
+    "key whose policy denies", "kms.policy", Failure, ["denies", JOB_ROLE, "kms:Decrypt"], |world| {
+        let denial = r#"{"Effect":"Deny","Principal":{"AWS":"arn:aws:iam::210987654321:role/train"},"Action":"kms:Dec*","Resource":"*"}"#;
+        plant_key(world, &format!(r#"{{"Statement":[{{"Effect":"Allow","Principal":"*","Action":"kms:*","Resource":"*"}},{denial}]}}"#));
+    };
     // Roles.
     "role that is not there", "role.exists", Failure, ["role/absent", "job.role_arn"], |world| world.in_operator(JOB_ROLE, "arn:aws:iam::210987654321:role/absent");
     "role that SageMaker may not assume", "role.trust", Failure, ["sagemaker.amazonaws.com", "training-job-trust.json"], |world| {
@@ -241,6 +279,10 @@ planted! {
     };
     "role that trusts SageMaker of another account", "role.trust", Failure, ["aws:SourceAccount"], |world| {
         let trust = TRUST.replace("\"Action\"", "\"Condition\":{\"StringEquals\":{\"aws:SourceAccount\":\"999999999999\"}},\"Action\"");
+        world.memory.account.set_role(JOB_ROLE, &trust);
+    };
+    "role that trusts SageMaker for another job", "role.trust", Failure, ["aws:SourceArn", "training-job-trust.json"], |world| {
+        let trust = TRUST.replace("\"Action\"", "\"Condition\":{\"ArnLike\":{\"aws:SourceArn\":\"arn:aws:sagemaker:us-east-1:*\"}},\"Action\"");
         world.memory.account.set_role(JOB_ROLE, &trust);
     };
     "role that cannot be passed", "role.pass", Failure, ["iam:PassRole", HOST_ROLE], |world| world.memory.account.pass_no_role();
@@ -255,6 +297,10 @@ planted! {
     };
     // The network of the jobs.
     "subnet that is not there", "network.subnet", Failure, ["subnet-1", "job.subnets"], |world| world.memory.account.change_settings(|settings| settings.subnets.clear());
+    "subnet that is misspelt, and so in no policy", "network.subnet", Failure, ["subnet-1", "job.subnets"], |world| world.memory.account.change_settings(|settings| {
+        settings.subnets.clear();
+        settings.denied.insert("subnet-1".to_owned());
+    });
     "security group that is not there", "network.security_group", Failure, ["sg-1"], |world| world.memory.account.change_settings(|settings| settings.security_groups.clear());
     "security group that lets nothing out", "network.security_group", Failure, ["443"], |world| world.memory.account.change_settings(|settings| settings.security_groups[0].lets_https_out = false);
     "two VPCs", "network.vpc", Failure, ["vpc-1", "vpc-2"], |world| world.memory.account.change_settings(|settings| settings.security_groups[0].vpc = "vpc-2".to_owned());
@@ -290,4 +336,18 @@ planted! {
         let key = format!("{}/start.sh", world.agent);
         world.memory.objects.insert(&key, "another's");
     };
+}
+
+/// The key of the bucket, with this policy.
+fn plant_key(world: &mut World, policy: &str) {
+    world.in_operator("[storage]\n", "[storage]\nkms_key_id = \"1234abcd-12ab-34cd-56ef-1234567890ab\"\n");
+    let key = KeySight {
+        arn: "arn:aws:kms:eu-west-1:210987654321:key/k".to_owned(),
+        state: "Enabled".to_owned(),
+        is_symmetric: true,
+    };
+    world.memory.account.change_settings(|settings| {
+        settings.keys.insert("1234abcd-12ab-34cd-56ef-1234567890ab".to_owned(), key);
+        settings.key_policy = policy.to_owned();
+    });
 }

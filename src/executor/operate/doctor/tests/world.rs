@@ -39,6 +39,8 @@ pub(super) struct World {
     pub(super) files: BTreeMap<PathBuf, (String, PathSight)>,
     pub(super) modes: BTreeMap<&'static str, u32>,
     pub(super) programs: BTreeSet<&'static str>,
+    /// Those of a service's own `PATH`.
+    pub(super) programs_elsewhere: BTreeSet<&'static str>,
     /// By the program's name and its first argument.
     pub(super) outputs: BTreeMap<&'static str, String>,
     pub(super) sandbox: Result<(), String>,
@@ -46,6 +48,8 @@ pub(super) struct World {
     pub(super) variables: BTreeMap<&'static str, &'static str>,
     pub(super) disk: DiskSight,
     pub(super) user: u32,
+    /// User id of the owner of the operator's file.
+    pub(super) operator_owner: u32,
     pub(super) clock: Arc<TestClock>,
     pub(super) memory: Memory,
     /// Key prefix of the agent.
@@ -53,11 +57,12 @@ pub(super) struct World {
 }
 
 pub(super) fn directory(mode: u32) -> (String, PathSight) {
-    (String::new(), PathSight { is_dir: true, mode, owner: 998, file: (0, 1), is_writable: true })
+    (String::new(), PathSight { is_dir: true, mode, owner: 998, file: (0, 1), is_writable: true, is_executable: false })
 }
 
 pub(super) fn file(text: &str, mode: u32) -> (String, PathSight) {
-    (text.to_owned(), PathSight { is_dir: false, mode, owner: 0, file: (0, 2), is_writable: false })
+    let is_executable = mode & 0o001 != 0;
+    (text.to_owned(), PathSight { is_dir: false, mode, owner: 0, file: (0, 2), is_writable: false, is_executable })
 }
 
 impl World {
@@ -99,12 +104,14 @@ impl World {
             ]),
             modes: BTreeMap::from([(RUNNER_CONFIG, 0o600), (OPERATOR_FILE, 0o644)]),
             programs: BTreeSet::from(["bash", "bwrap", "git", "git-lfs", "gitlab-runner"]),
+            programs_elsewhere: BTreeSet::new(),
             outputs: outputs.map(|(call, text)| (call, text.to_owned())).into(),
             sandbox: Ok(()),
             reaches_metadata: false,
             variables: BTreeMap::new(),
             disk: DiskSight { free_bytes: 200 << 30, free_inodes: Some(10_000_000) },
             user: 998,
+            operator_owner: 0,
             clock,
             memory,
             agent: String::new(),
@@ -179,7 +186,8 @@ impl HostMachine for World {
     fn look(&self, path: &Path) -> io::Result<PathSight> {
         if let Some(mode) = path.to_str().and_then(|path| self.modes.get(path)) {
             self.read(path)?;
-            return Ok(file("", *mode).1);
+            let owner = if path == Path::new(OPERATOR_FILE) { self.operator_owner } else { 0 };
+            return Ok(PathSight { owner, ..file("", *mode).1 });
         }
         self.files.get(path).map(|(_, sight)| sight.clone()).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }
@@ -193,8 +201,14 @@ impl HostMachine for World {
         Ok(self.disk)
     }
 
-    fn find(&self, program: &str) -> Option<PathBuf> {
-        self.programs.contains(program).then(|| Path::new("/usr/bin").join(program))
+    fn resolve(&self, path: &Path) -> PathBuf {
+        path.to_owned()
+    }
+
+    fn find(&self, program: &str, path: Option<&str>) -> Option<PathBuf> {
+        let folder = path.unwrap_or("/usr/bin");
+        let programs = if folder == "/usr/bin" { &self.programs } else { &self.programs_elsewhere };
+        programs.contains(program).then(|| Path::new(folder).join(program))
     }
 
     async fn output(&self, program: &str, arguments: &[&str]) -> io::Result<String> {

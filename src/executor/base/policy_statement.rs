@@ -1,0 +1,124 @@
+//! Statements of IAM policies: whether one is about an action, and whether its conditions hold. Pure.
+
+use regex::RegexBuilder;
+use serde_json::Value;
+
+/// How far a statement, or its conditions, apply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reach {
+    No,
+    /// It depends on a condition, or on a form of policy, that is not evaluated.
+    Perhaps,
+    Yes,
+}
+
+/// Keys of conditions with their values, as AWS would find them in a request.
+pub type Facts<'a> = [(&'a str, &'a str)];
+
+/// The statements of a policy; none of a text that is no policy.
+pub fn statements(policy: &Value) -> Vec<&Value> {
+    one_or_many(&policy["Statement"]).into_iter().filter(|one| one.is_object()).collect()
+}
+
+/// Tells whether a statement is about an action.
+pub fn is_about(statement: &Value, action: &str) -> bool {
+    let has = |patterns: &Value| texts(patterns).any(|pattern| matches(pattern, action, true));
+    match &statement["NotAction"] {
+        Value::Null => has(&statement["Action"]),
+        others => !has(others),
+    }
+}
+
+/// Tells whether a statement is about a resource.
+pub fn is_on(statement: &Value, resource: &str) -> bool {
+    let has = |patterns: &Value| texts(patterns).any(|pattern| matches(pattern, resource, false));
+    match &statement["NotResource"] {
+        Value::Null => has(&statement["Resource"]),
+        others => !has(others),
+    }
+}
+
+/// Tells whether all conditions of a statement hold. A key without a fact, and an operator other than those on texts, may hold.
+pub fn conditions(statement: &Value, facts: &Facts<'_>) -> Reach {
+    let operators = statement["Condition"].as_object().into_iter().flatten();
+    let each = operators.flat_map(|(operator, keys)| {
+        keys.as_object().into_iter().flatten().map(move |(key, values)| condition(operator, key, values, facts))
+    });
+    each.min().unwrap_or(Reach::Yes)
+}
+
+fn condition(operator: &str, key: &str, values: &Value, facts: &Facts<'_>) -> Reach {
+    let Some((_, fact)) = facts.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)) else { return Reach::Perhaps };
+    let values: Vec<String> = one_or_many(values)
+        .into_iter()
+        .map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+        .collect();
+    if values.iter().any(|value| value.contains("${")) {
+        return Reach::Perhaps;
+    }
+    let any = |is_same: &dyn Fn(&str) -> bool| values.iter().any(|value| is_same(value));
+    let holds = match operator.trim_end_matches("IfExists") {
+        "StringEquals" => any(&|value| value == *fact),
+        "StringNotEquals" => !any(&|value| value == *fact),
+        "StringEqualsIgnoreCase" | "Bool" => any(&|value| value.eq_ignore_ascii_case(fact)),
+        "StringNotEqualsIgnoreCase" => !any(&|value| value.eq_ignore_ascii_case(fact)),
+        "StringLike" | "ArnLike" | "ArnEquals" => any(&|value| matches(value, fact, false)),
+        "StringNotLike" | "ArnNotLike" | "ArnNotEquals" => !any(&|value| matches(value, fact, false)),
+        _ => return Reach::Perhaps,
+    };
+    if holds { Reach::Yes } else { Reach::No }
+}
+
+/// Tells whether a name fits a pattern with `*` and `?`.
+fn matches(pattern: &str, name: &str, in_any_case: bool) -> bool {
+    let pattern = regex::escape(pattern).replace("\\*", ".*").replace("\\?", ".");
+    let pattern = RegexBuilder::new(&format!("^{pattern}$")).case_insensitive(in_any_case).build();
+    pattern.is_ok_and(|pattern| pattern.is_match(name))
+}
+
+/// The items of a list, or the one value that stands in place of a list.
+pub fn one_or_many(value: &Value) -> Vec<&Value> {
+    value.as_array().map_or_else(|| vec![value], |list| list.iter().collect())
+}
+
+/// The texts among them.
+pub fn texts(value: &Value) -> impl Iterator<Item = &str> {
+    one_or_many(value).into_iter().filter_map(Value::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::needless_pass_by_value, reason = "each row makes its value")]
+
+    use serde_json::json;
+    use test_case::test_case;
+
+    use super::*;
+
+    #[test_case(json!({}) => Reach::Yes; "none")]
+    #[test_case(json!({"StringEquals": {"aws:sourceaccount": ["1", "2"]}}) => Reach::Yes; "one of a list")]
+    #[test_case(json!({"StringEquals": {"aws:SourceAccount": "9"}}) => Reach::No; "another")]
+    #[test_case(json!({"StringNotEquals": {"aws:SourceAccount": "9"}}) => Reach::Yes; "not another")]
+    #[test_case(json!({"ArnLike": {"aws:SourceArn": "arn:aws:sagemaker:*:2:*"}}) => Reach::Yes; "pattern")]
+    #[test_case(json!({"ArnNotLikeIfExists": {"aws:SourceArn": "arn:aws:sagemaker:*:2:*"}}) => Reach::No; "not a pattern")]
+    #[test_case(json!({"Bool": {"aws:SecureTransport": false}}) => Reach::No; "boolean")]
+    #[test_case(json!({"StringEquals": {"aws:SourceVpce": "vpce-1"}}) => Reach::Perhaps; "no fact")]
+    #[test_case(json!({"NumericLessThan": {"aws:SourceAccount": "9"}}) => Reach::Perhaps; "operator on numbers")]
+    #[test_case(json!({"StringEquals": {"aws:SourceAccount": "${aws:PrincipalAccount}"}}) => Reach::Perhaps; "variable")]
+    #[test_case(json!({"StringEquals": {"a:b": "1", "aws:SourceAccount": "9"}}) => Reach::No; "one fails beside an unknown one")]
+    fn conditions_hold(condition: Value) -> Reach {
+        let facts = [
+            ("aws:SourceAccount", "2"),
+            ("aws:SourceArn", "arn:aws:sagemaker:eu-west-1:2:training-job/a"),
+            ("aws:SecureTransport", "true"),
+        ];
+        conditions(&json!({ "Condition": condition }), &facts)
+    }
+
+    #[test]
+    fn a_statement_is_about_actions_and_resources() {
+        let statement = json!({"Action": "s3:put*", "NotResource": ["arn:aws:s3:::b/agents/*"]});
+        assert!(is_about(&statement, "s3:PutObject") && !is_about(&statement, "s3:GetObject"));
+        assert!(is_on(&statement, "arn:aws:s3:::b/a") && !is_on(&statement, "arn:aws:s3:::b/agents/a"));
+    }
+}
