@@ -22,6 +22,7 @@ use super::renewal::{Renewal, RenewedCache, RenewedCredentials};
 use super::settings::Names;
 use super::trust::{self, Surroundings};
 use super::web_identity::RoleByToken;
+use super::whole_answers::WholeAnswers;
 
 /// Attempts of one call, the first included; the SDK backs off between them with jitter.
 const ATTEMPTS: u32 = 5;
@@ -116,7 +117,9 @@ impl Clients {
 
     pub(super) fn sagemaker(&self) -> &aws_sdk_sagemaker::Client {
         self.sagemaker.get_or_init(|| {
-            let config = aws_sdk_sagemaker::config::Builder::from(&self.config).interceptor(CallLog::default());
+            let config = aws_sdk_sagemaker::config::Builder::from(&self.config)
+                .interceptor(CallLog::default())
+                .interceptor(WholeAnswers);
             aws_sdk_sagemaker::Client::from_conf(config.build())
         })
     }
@@ -133,6 +136,18 @@ impl Clients {
         let mut changes = aws_sdk_cloudwatch::config::Builder::new();
         changes.set_retry_config(self.deletes_once.then(RetryConfig::disabled));
         changes
+    }
+
+    /// As [`Clients::deletion`], of objects.
+    pub(super) fn object_deletion(&self) -> aws_sdk_s3::config::Builder {
+        let mut changes = aws_sdk_s3::config::Builder::new();
+        changes.set_retry_config(self.deletes_once.then(RetryConfig::disabled));
+        changes
+    }
+
+    /// See [`Access::deletes_once`].
+    pub(super) fn deletes_once(&self) -> bool {
+        self.deletes_once
     }
 
     pub(super) fn s3(&self) -> &aws_sdk_s3::Client {
@@ -162,7 +177,9 @@ impl Clients {
 
     pub(super) fn ecr(&self) -> &aws_sdk_ecr::Client {
         self.ecr.get_or_init(|| {
-            let config = aws_sdk_ecr::config::Builder::from(&self.config).interceptor(CallLog::default());
+            let config = aws_sdk_ecr::config::Builder::from(&self.config)
+                .interceptor(CallLog::default())
+                .interceptor(WholeAnswers);
             aws_sdk_ecr::Client::from_conf(config.build())
         })
     }

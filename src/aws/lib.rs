@@ -40,6 +40,7 @@ mod tags;
 mod token_refusal;
 mod trust;
 mod web_identity;
+mod whole_answers;
 mod xml;
 
 use std::sync::Arc;

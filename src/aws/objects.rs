@@ -125,6 +125,8 @@ impl AwsObjects {
             .delete_objects()
             .bucket(&self.bucket)
             .delete(delete)
+            .customize()
+            .config_override(self.clients.object_deletion())
             .send()
             .await
             .map_err(|error| call.failed(&error))?;
@@ -306,7 +308,8 @@ impl ObjectStore for AwsObjects {
             let mut left: Vec<String> = batch.iter().map(|key| self.full_key(key)).collect();
             let mut pauses = PAUSES.build();
             while let Some((again, error)) = self.delete_batch(std::mem::take(&mut left)).await? {
-                let Some(pause) = pauses.next() else { return Err(error) };
+                let pause = pauses.next().filter(|_| !self.clients.deletes_once());
+                let Some(pause) = pause else { return Err(error) };
                 left = again;
                 tokio::time::sleep(pause).await;
             }

@@ -6,10 +6,12 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use aws_sdk_sagemaker::operation::describe_model_package::DescribeModelPackageOutput;
+use aws_sdk_sagemaker::primitives::DateTime;
 use aws_sdk_sagemaker::types::{
     AdditionalInferenceSpecificationDefinition, InferenceSpecification, MetadataProperties, MetricsSource,
     ModelApprovalStatus, ModelMetrics, ModelPackageContainerDefinition, ModelPackageSortBy, ModelPackageStatus,
-    ModelPackageStatusDetails, ModelPackageSummary, ModelQuality, ProductionVariantInstanceType, SortOrder, Tag,
+    ModelPackageStatusDetails, ModelPackageSummary, ModelPackageType, ModelQuality, ProductionVariantInstanceType,
+    SortOrder, Tag,
 };
 use executor::cloud::{
     Approval, CloudError, CloudErrorKind, GroupSpec, ModelRegistry, ModelVersion, ModelVersionPage, RegistrationState,
@@ -90,6 +92,20 @@ impl ModelRegistry for AwsRegistry {
         };
         let versions = reply.model_package_summary_list.unwrap_or_default();
         Ok(ModelVersionPage { versions: versions.into_iter().filter_map(summary).collect(), next: reply.next_token })
+    }
+
+    async fn all_versions(&self, after: Option<SystemTime>) -> Result<Vec<VersionSummary>, CloudError> {
+        let call = self.clients.call("list", "the versions of all groups".to_owned(), "sagemaker:ListModelPackages");
+        let request = self.clients.sagemaker().list_model_packages().model_package_type(ModelPackageType::Both);
+        let request = request.sort_by(ModelPackageSortBy::CreationTime).sort_order(SortOrder::Descending);
+        let request = request.max_results(PAGE).set_creation_time_after(after.map(DateTime::from));
+        let mut pages = request.into_paginator().send();
+        let mut found = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| call.failed(&error))?;
+            found.extend(page.model_package_summary_list.unwrap_or_default().into_iter().filter_map(summary));
+        }
+        Ok(found)
     }
 
     async fn version(&self, arn: &str) -> Result<Option<ModelVersion>, CloudError> {

@@ -180,6 +180,18 @@ async fn errors_inside_a_deletion_are_errors_and_passing_ones_are_tried_again() 
 }
 
 #[tokio::test]
+async fn a_deletion_is_sent_once_where_the_access_says_so() {
+    const BUSY: &str = "<DeleteResult><Error><Key>pre/fix/a</Key><Code>SlowDown</Code></Error></DeleteResult>";
+    let answers: [fn() -> Response; 2] = [|| s3_refusal(503, "SlowDown"), || reply(200, BUSY)];
+    for answer in answers {
+        let stub = Stub::with_retries(|access| access.deletes_once = true).await;
+        stub.answer(move |_| Some(answer()));
+        let error = stub.objects.delete(&["a".to_owned(), "b".to_owned()]).await.unwrap_err();
+        assert_eq!((error.kind, stub.seen().len()), (CloudErrorKind::Throttled, 1), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn more_keys_than_a_batch_takes_go_in_several() {
     let stub = Stub::start().await;
     stub.answer(|_| Some(reply(200, "<DeleteResult/>")));

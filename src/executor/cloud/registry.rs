@@ -21,6 +21,9 @@ pub trait ModelRegistry: Send + Sync {
         approval: Option<Approval>,
         page: Option<String>,
     ) -> Result<ModelVersionPage, CloudError>;
+    /// The versions of all groups of the account, and packages without a group, which have the number 0; those that were made after this
+    /// time, of which those of the time itself may be missing. Newest first: all pages.
+    async fn all_versions(&self, after: Option<SystemTime>) -> Result<Vec<VersionSummary>, CloudError>;
     /// `None` when it does not exist.
     async fn version(&self, arn: &str) -> Result<Option<ModelVersion>, CloudError>;
     /// Makes a version, which waits for approval, and returns its ARN. The same token with the same content is the same version.

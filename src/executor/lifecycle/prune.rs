@@ -11,6 +11,7 @@ mod serving;
 mod sight;
 mod things;
 mod turns;
+mod under_way;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -25,7 +26,7 @@ use self::decide::PruneRules;
 use self::run::{PruneFailure, PrunePorts, PruneRun, PruneScope};
 use self::things::{JudgedThing, PruneSource, ThingFate};
 use super::CommandInputs;
-use super::endpoint::tag_value;
+use super::endpoint::{records, tag_value};
 use super::gitlab::{GitLabProject, TOKEN_VARIABLE};
 use super::identity::IdentityArgs;
 use super::manifest::ManifestText;
@@ -78,6 +79,8 @@ struct PruneData {
     project: String,
     environment: String,
     dry_run: bool,
+    /// A signal ended the command before it was done: what it did not reach is not told.
+    interrupted: bool,
     retention_days: u32,
     keep: u32,
     deleted: usize,
@@ -92,6 +95,26 @@ struct PruneData {
 }
 
 impl PruneData {
+    fn new(run: PruneRun<'_>, args: &PruneArgs, interrupted: bool) -> Self {
+        let mut things = run.things;
+        things.sort_by(|one, other| (one.kind, &one.name).cmp(&(other.kind, &other.name)));
+        Self {
+            project: run.rules.project.clone(),
+            environment: run.rules.environment.clone(),
+            dry_run: run.is_dry,
+            interrupted,
+            retention_days: args.retention_days,
+            keep: args.keep,
+            deleted: Self::count(&things, ThingFate::Deleted),
+            would_be_deleted: Self::count(&things, ThingFate::WouldBeDeleted),
+            stays: Self::count(&things, ThingFate::Stays),
+            failed: Self::count(&things, ThingFate::Failed),
+            others: run.others,
+            unread: run.references.blind.into_iter().collect(),
+            things,
+        }
+    }
+
     fn count(things: &[JudgedThing], fate: ThingFate) -> usize {
         things.iter().filter(|thing| thing.fate == fate).count()
     }
@@ -100,6 +123,9 @@ impl PruneData {
 impl Data for PruneData {
     fn text(&self) -> String {
         let mut text = format!("{} of {}:", self.environment, self.project);
+        if self.interrupted {
+            text.push_str(" interrupted;");
+        }
         let verb = if self.dry_run { "would be deleted" } else { "deleted" };
         let going = if self.dry_run { self.would_be_deleted } else { self.deleted };
         // Writing to a string cannot fail.
@@ -123,7 +149,7 @@ impl Data for PruneData {
     }
 }
 
-pub async fn run(inputs: &CommandInputs, args: PruneArgs, _: Cancellation) -> anyhow::Result<()> {
+pub async fn run(inputs: &CommandInputs, args: PruneArgs, cancellation: Cancellation) -> anyhow::Result<()> {
     let files = [("--report", args.report.as_deref())];
     args.output.check_files(&files, std::slice::from_ref(&args.target.manifest))?;
     let text = ManifestText::read(&args.target.manifest)?;
@@ -144,27 +170,27 @@ pub async fn run(inputs: &CommandInputs, args: PruneArgs, _: Cancellation) -> an
     if let Some(doubt) = doubt {
         run.unread_text(PruneSource::Releases, &doubt.text, doubt.may_pass);
     }
-    run.carry_out().await;
-    let (things, failures) = (run.things, run.failures);
-    let data = PruneData {
-        project: rules.project.clone(),
-        environment: rules.environment.clone(),
-        dry_run: is_dry,
-        retention_days: args.retention_days,
-        keep: args.keep,
-        deleted: PruneData::count(&things, ThingFate::Deleted),
-        would_be_deleted: PruneData::count(&things, ThingFate::WouldBeDeleted),
-        stays: PruneData::count(&things, ThingFate::Stays),
-        failed: PruneData::count(&things, ThingFate::Failed),
-        others: run.others,
-        unread: run.references.blind.into_iter().collect(),
-        things,
+    // Nothing is awaited after a signal, so that the command ends at once and tells what it deleted.
+    let is_interrupted = tokio::select! {
+        biased;
+        () = cancellation.token().cancelled() => true,
+        () = run.carry_out() => false,
     };
+    if is_interrupted {
+        run.interrupt();
+    }
+    let failures = std::mem::take(&mut run.failures);
+    let data = PruneData::new(run, &args, is_interrupted);
     if let Some(file) = &args.report {
         let text = serde_json::to_string_pretty(&data).context("failed to write the result as JSON")?;
         output::write("--report", file, &text)?;
     }
     args.output.leave(&data, &inputs.printer)?;
+    if is_interrupted {
+        let hint =
+            "the result tells what was deleted until then; run the same command again: it goes on with what is left";
+        return Err(Failure::canceled("interrupted").hint(hint).into());
+    }
     verdict(&failures)
 }
 
@@ -263,6 +289,7 @@ fn rules(
         keep: usize::try_from(args.keep).unwrap_or(usize::MAX),
         project: tag_value(project),
         environment: tag_value(environment),
+        records: records(target),
         project_number: inputs.env.get("CI_PROJECT_ID").filter(|number| is_number(number)).map(str::to_owned),
         is_protected: target.needs_approval(&inputs.env),
         has_prefix: !target.access.prefix.trim_matches('/').is_empty(),
@@ -273,8 +300,8 @@ fn is_number(text: &str) -> bool {
     !text.is_empty() && text.len() <= 20 && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// The group and the package of the manifest's model, the repository of the images that the project builds, and the images of all its
-/// environments.
+/// The group and the package of the manifest's model, the repository of the images that the project builds, and the images and groups of
+/// all its environments.
 fn scope(args: &PruneArgs, target: &ProjectTarget, text: &ManifestText, inputs: &CommandInputs) -> PruneScope {
     let model = target.manifest.model.as_ref();
     let built = target.manifest.image.as_ref().map(|image| image.repository.clone());
@@ -282,12 +309,13 @@ fn scope(args: &PruneArgs, target: &ProjectTarget, text: &ManifestText, inputs: 
     let of_project = target.manifest.target.account.clone().zip(built);
     let group = model.map(|model| model.group.clone()).filter(|group| !group.is_empty());
     let entries = ModelEntries::read(text, target.environment.as_deref(), inputs);
-    let own_group = group.as_ref();
     PruneScope {
         repositories: of_project.into_iter().collect(),
         images: entries.images.into_iter().chain(model.map(|model| model.image.clone())).collect(),
+        variable_images: entries.variable_images,
         unread_entries: entries.unread,
-        other_groups: entries.groups.into_iter().filter(|other| Some(other) != own_group).collect(),
+        entry_groups: entries.groups,
+        has_unknown_group: entries.has_unknown_group,
         generic_package: args.registry_package.clone().or_else(|| group.clone()),
         group,
     }
@@ -298,7 +326,11 @@ fn scope(args: &PruneArgs, target: &ProjectTarget, text: &ManifestText, inputs: 
 struct ModelEntries {
     images: Vec<String>,
     groups: BTreeSet<String>,
-    /// Those that do not tell both: they have variables, whose values may be others in that environment.
+    /// Entries of other environments whose image has variables: their values may be others there.
+    variable_images: Vec<String>,
+    /// An entry of another environment has a group with variables.
+    has_unknown_group: bool,
+    /// Entries with a mistake in one of both.
     unread: Vec<String>,
 }
 
@@ -306,22 +338,40 @@ impl ModelEntries {
     fn read(text: &ManifestText, own: Option<&str>, inputs: &CommandInputs) -> Self {
         let mut entries = Self::default();
         for name in text.environments() {
+            let [image, group] = ["image", "group"].map(|key| text.model_text(&name, key).unwrap_or_default());
+            // Whatever the mistakes of the entry: what it says without variables, and their defaults (`${NAME:DEFAULT}`).
+            entries.images.extend(image.split(['$', '{', '}']).filter(|part| !part.is_empty()).map(str::to_owned));
+            entries.groups.extend(Some(group).filter(|group| !group.is_empty()).map(str::to_owned));
+            let [image, group] = [image, group].map(|text| text.contains("${"));
+            let is_other = Some(name.as_str()) != own;
             let reading = text.of(Some(&name), &inputs.env);
-            // Mistakes in other parts do not count here.
-            let is_wrong =
-                reading.findings.iter().any(|finding| finding.key.is_empty() || finding.key.contains("model"));
-            let has_variable =
-                Some(name.as_str()) != own && ["image", "group"].iter().any(|key| text.has_variable(&name, key));
+            // A variable may have no value here. Mistakes in other parts do not count.
+            let is_wrong = |key: &str| match model_key(key) {
+                Some("image") => !image,
+                Some("group") => !group,
+                Some(other) => other.is_empty(),
+                None => key.is_empty(),
+            };
             if let Some(model) = reading.manifest.model {
                 entries.images.extend(Some(model.image).filter(|image| !image.is_empty()));
                 entries.groups.extend(Some(model.group).filter(|group| !group.is_empty()));
             }
-            if is_wrong || has_variable {
+            entries.has_unknown_group |= is_other && group;
+            if reading.findings.iter().any(|finding| is_wrong(&finding.key)) {
                 entries.unread.push(name);
+            } else if is_other && image {
+                entries.variable_images.push(name);
             }
         }
         entries
     }
+}
+
+/// The key in `model` that a finding is about, empty for `model` itself: in the part of all environments, or in a patch.
+fn model_key(key: &str) -> Option<&str> {
+    let patched = key.strip_prefix("environments.").and_then(|rest| rest.split_once(".patch.")).map(|(_, rest)| rest);
+    let rest = patched.unwrap_or(key).strip_prefix("model")?;
+    if rest.is_empty() { Some(rest) } else { rest.strip_prefix('.') }
 }
 
 /// The project in GitLab, with the token of `--token-env`, else the job's own. `None` outside of a job.

@@ -83,6 +83,17 @@ fn error(kind: CloudErrorKind, operation: String, message: &str) -> CloudError {
     CloudError { kind, operation, message: message.to_owned(), action: "" }
 }
 
+fn summary(version: &ModelVersion) -> VersionSummary {
+    VersionSummary {
+        arn: version.arn.clone(),
+        number: version.number,
+        description: version.description.clone(),
+        state: version.state.clone(),
+        approval: version.approval,
+        created: version.created,
+    }
+}
+
 impl RegistryState {
     fn create(&mut self, spec: &VersionSpec) -> Result<String, CloudError> {
         let operation = || format!("create a version of {}", spec.group);
@@ -156,18 +167,19 @@ impl ModelRegistry for MemoryRegistry {
             let from: usize = page.and_then(|page| page.parse().ok()).unwrap_or_default();
             let all: Vec<_> = service.versions.iter().rev().filter(is_meant).collect();
             let page = service.page.unwrap_or(PAGE);
-            let versions = all.iter().skip(from).take(page).map(|version| VersionSummary {
-                arn: version.arn.clone(),
-                number: version.number,
-                description: version.description.clone(),
-                state: version.state.clone(),
-                approval: version.approval,
-                created: version.created,
-            });
+            let versions = all.iter().skip(from).take(page).map(|version| summary(version));
             let next = (from + page < all.len()).then(|| (from + page).to_string());
             Ok(ModelVersionPage { versions: versions.collect(), next })
         };
         self.call("versions", group, act).await
+    }
+
+    async fn all_versions(&self, after: Option<SystemTime>) -> Result<Vec<VersionSummary>, CloudError> {
+        let act = |service: &mut RegistryState| {
+            let is_meant = |version: &&ModelVersion| version.created.is_none_or(|created| Some(created) > after);
+            Ok(service.versions.iter().rev().filter(is_meant).map(summary).collect())
+        };
+        self.call("all_versions", "", act).await
     }
 
     async fn version(&self, arn: &str) -> Result<Option<ModelVersion>, CloudError> {

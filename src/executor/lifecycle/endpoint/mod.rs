@@ -27,7 +27,9 @@ mod testing;
 mod trouble;
 
 pub(crate) use self::ledger::{Ledger, LedgerEntry, LedgerKind};
-pub(crate) use self::ownership::{ENDPOINT, ENVIRONMENT, PACKAGE_SHA256, PROJECT, VERSION, tag_value};
+pub(crate) use self::ownership::{
+    ENDPOINT, ENVIRONMENT, PACKAGE_SHA256, PROJECT, RECORDS, VERSION, records, tag_value,
+};
 pub(crate) use self::rollback::{RollbackTo, choose};
 pub(crate) use self::specification::{own_alarms, stem};
 

@@ -12,6 +12,8 @@ pub(crate) const PROJECT: &str = "sagemaker-executor:project";
 pub(crate) const ENVIRONMENT: &str = "sagemaker-executor:environment";
 /// The environment of GitLab: the endpoint of a merge request may use the same entry of the manifest as that of staging.
 const GITLAB_ENVIRONMENT: &str = "sagemaker-executor:gitlab-environment";
+/// The folder of the bucket below which deployments are recorded.
+pub(crate) const RECORDS: &str = "sagemaker-executor:records";
 const COMMIT: &str = "sagemaker-executor:commit";
 const PIPELINE: &str = "sagemaker-executor:pipeline";
 pub(crate) const VERSION: &str = "sagemaker-executor:version";
@@ -29,10 +31,12 @@ const LONGEST: usize = 256;
 /// The manifest's tags, and those of this program, for something that this job makes for the endpoint.
 pub(super) fn tags(target: &ProjectTarget, endpoint: &str) -> BTreeMap<String, String> {
     let pipeline = &target.pipeline;
+    let records = records(target);
     let own = [
         (ENDPOINT, Some(endpoint)),
         (PROJECT, pipeline.project.as_deref()),
         (ENVIRONMENT, target.environment.as_deref()),
+        (RECORDS, records.as_deref()),
         // Outside of an environment of GitLab, the entry stands for the one of its name.
         (GITLAB_ENVIRONMENT, pipeline.environment.as_deref().or(target.environment.as_deref())),
         (COMMIT, pipeline.commit.as_deref()),
@@ -41,6 +45,13 @@ pub(super) fn tags(target: &ProjectTarget, endpoint: &str) -> BTreeMap<String, S
     let mut tags = target.manifest.tags.0.clone();
     tags.extend(own.into_iter().filter_map(|(name, value)| Some((name.to_owned(), tag_value(value?)))));
     tags
+}
+
+/// The bucket and the prefix of this environment, `bucket/prefix`; `None` without a bucket.
+pub(crate) fn records(target: &ProjectTarget) -> Option<String> {
+    let access = &target.access;
+    let place = format!("{}/{}", access.bucket, access.prefix.trim_matches('/'));
+    (!access.bucket.is_empty()).then(|| tag_value(place.trim_end_matches('/')))
 }
 
 /// Tags of what is made of a package. The commit is the one that is packed, and not that of the job.

@@ -84,13 +84,13 @@ impl ManifestText {
         entries.into_iter().flat_map(Map::keys).cloned().collect()
     }
 
-    /// Tells whether a key of `model` has a variable in the entry of this environment, or in the part that all have. Its value may be
-    /// another one in that environment's jobs.
-    pub(crate) fn has_variable(&self, environment: &str, key: &str) -> bool {
-        let Ok((value, _)) = &self.parsed else { return true };
+    /// The text of a key of `model` in the entry of this environment, else in the part that all have, with its variables: their values may
+    /// be others in that environment's jobs.
+    pub(crate) fn model_text(&self, environment: &str, key: &str) -> Option<&str> {
+        let (value, _) = self.parsed.as_ref().ok()?;
         let patched = &value["environments"][environment]["patch"]["model"][key];
         let text = if patched.is_null() { &value["model"][key] } else { patched };
-        text.as_str().is_some_and(|text| text.contains("${"))
+        text.as_str()
     }
 
     /// Reads the manifest with the entry of `environment` applied. Other entries are not looked at: their variables may have no value

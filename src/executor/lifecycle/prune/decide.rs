@@ -13,7 +13,7 @@ use crate::cloud::{
     ServingSummary, VersionSummary,
 };
 use crate::gitlab::api::GenericPackage;
-use crate::lifecycle::endpoint::{ENDPOINT, ENVIRONMENT, PROJECT, own_alarms, stem};
+use crate::lifecycle::endpoint::{ENDPOINT, ENVIRONMENT, PROJECT, RECORDS, own_alarms, stem};
 
 /// Begin of the tag by which `image build` names a context, and the digits of the hash after it.
 const CONTEXT_TAG: &str = "context-";
@@ -44,6 +44,8 @@ pub(super) struct PruneRules {
     /// Project and environment, as tags have them.
     pub(super) project: String,
     pub(super) environment: String,
+    /// The place of the records of this environment's deployments, as tags have it.
+    pub(super) records: Option<String>,
     /// `CI_PROJECT_ID`.
     pub(super) project_number: Option<String>,
     /// Endpoints of the environment are deleted with a confirmation alone.
@@ -75,6 +77,11 @@ impl PruneRules {
     pub(super) fn owns_named(&self, name: &str, tags: &BTreeMap<String, String>) -> bool {
         let stems = [stem_of_config(name), stem_of_model(name)];
         self.owns(tags) && tags.get(ENDPOINT).is_some_and(|endpoint| stems.contains(&Some(stem(endpoint))))
+    }
+
+    /// The deployments of something with these tags are recorded at another place than that which is read.
+    pub(super) fn is_recorded_elsewhere(&self, tags: &BTreeMap<String, String>) -> bool {
+        tags.get(RECORDS).is_some_and(|records| Some(records) != self.records.as_ref())
     }
 
     /// The training job with these tags is one of the project's.
@@ -141,6 +148,11 @@ pub(super) fn model(rules: &PruneRules, references: &References, summary: &Servi
     judged(rules, user, blind, summary.created, ThingReason::Unused)
 }
 
+/// Tells whether this program made the version, for any project.
+pub(super) fn has_mark(version: &VersionSummary) -> bool {
+    version.description.contains(CONTENT_MARK)
+}
+
 /// A version of the list. `newest` are the numbers of the newest ones.
 pub(super) fn listed_version(
     rules: &PruneRules,
@@ -148,7 +160,7 @@ pub(super) fn listed_version(
     newest: &BTreeSet<u32>,
     version: &VersionSummary,
 ) -> ThingVerdict {
-    if !version.description.contains(CONTENT_MARK) {
+    if !has_mark(version) {
         return ThingVerdict::Foreign;
     }
     if newest.contains(&version.number) {
@@ -298,7 +310,6 @@ pub(super) fn object(rules: &PruneRules, references: &References, object: &Liste
         PruneSource::Models,
         PruneSource::Versions,
         PruneSource::Releases,
-        PruneSource::Manifest,
     ]);
     let released = references.released(name.trim_end_matches(".zip"));
     let user = references.packages.get(sha256).or(released.as_ref());
@@ -309,7 +320,7 @@ pub(super) fn job(rules: &PruneRules, references: &References, job: &EndedJob) -
     if job.has_pool {
         return ThingVerdict::Stays(ThingReason::WarmPool);
     }
-    let blind = references.blind(&[PruneSource::Versions, PruneSource::Manifest]);
+    let blind = references.blind(&[PruneSource::Versions]);
     judged(rules, references.trained(&job.name).as_ref(), blind, job.ended, ThingReason::Ended)
 }
 

@@ -1,5 +1,5 @@
-//! Users of versions, images, packages and jobs that are in lists: versions of the project's other groups, and versions and models that are
-//! made while the run goes on.
+//! Users of versions, images, packages and jobs that are in lists: versions of all other groups, and versions and models that are made
+//! while the run goes on.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,15 +12,16 @@ use crate::cloud::{CloudError, VersionSummary};
 const OVERLAP: Duration = Duration::from_secs(1);
 
 impl PruneRun<'_> {
-    /// Notes what the versions of other environments' groups have. None of them goes.
-    pub(super) async fn read_other_groups(&mut self) {
-        let scope = self.scope;
-        for group in &scope.other_groups {
-            match self.versions_after(group, 0).await {
-                Ok(listed) => self.keep_versions(group, &listed).await,
-                Err(error) => self.unread(PruneSource::Versions, &error),
-            }
-        }
+    /// Notes what the versions of all groups but the own one have. None of them goes.
+    pub(super) async fn read_other_versions(&mut self) {
+        let ports = self.ports;
+        let listed = match patiently(|| ports.registry.all_versions(None)).await {
+            Ok(listed) => listed,
+            Err(error) => return self.unread(PruneSource::Versions, &error),
+        };
+        self.late.saw_account(&listed);
+        let others: Vec<_> = listed.into_iter().filter(|one| !self.scope.is_own_version(&one.arn)).collect();
+        self.keep_versions(&others).await;
     }
 
     /// Adds versions and models that were made since the last look.
@@ -30,15 +31,19 @@ impl PruneRun<'_> {
     }
 
     pub(super) async fn look_for_versions(&mut self) {
-        for (group, seen) in self.late.versions.clone() {
-            if self.references.blind.contains(&PruneSource::Versions) {
-                return;
-            }
-            match self.versions_after(&group, seen).await {
-                Ok(listed) => self.keep_versions(&group, &listed).await,
-                Err(error) => self.unread(PruneSource::Versions, &error),
-            }
+        let Some(newest) = self.late.newest_version else { return };
+        if self.references.blind.contains(&PruneSource::Versions) {
+            return;
         }
+        let ports = self.ports;
+        let after = newest.checked_sub(OVERLAP).unwrap_or(SystemTime::UNIX_EPOCH);
+        let mut listed = match patiently(|| ports.registry.all_versions(Some(after))).await {
+            Ok(listed) => listed,
+            Err(error) => return self.unread(PruneSource::Versions, &error),
+        };
+        self.late.saw_account(&listed);
+        listed.retain(|one| !self.late.versions.contains(&one.arn));
+        self.keep_versions(&listed).await;
     }
 
     pub(super) async fn look_for_models(&mut self) {
@@ -78,23 +83,24 @@ impl PruneRun<'_> {
         }
     }
 
-    /// The versions of a group with higher numbers than this one, newest first.
-    pub(super) async fn versions_after(&self, group: &str, number: u32) -> Result<Vec<VersionSummary>, CloudError> {
+    /// All versions of a group, newest first.
+    pub(super) async fn versions_of(&self, group: &str) -> Result<Vec<VersionSummary>, CloudError> {
         let (mut all, mut page) = (Vec::new(), None::<String>);
         loop {
             let found = patiently(|| self.ports.registry.versions(group, None, page.clone())).await?;
-            let is_end = found.versions.iter().any(|version| version.number <= number);
-            all.extend(found.versions.into_iter().filter(|version| version.number > number));
+            all.extend(found.versions);
             page = found.next;
-            if page.is_none() || is_end {
+            if page.is_none() {
                 return Ok(all);
             }
         }
     }
 
-    async fn keep_versions(&mut self, group: &str, listed: &[VersionSummary]) {
+    /// Notes what these versions have, as far as they may have something of the project.
+    async fn keep_versions(&mut self, listed: &[VersionSummary]) {
         let ports = self.ports;
-        let found = at_once(listed, async |one| patiently(|| ports.registry.version(&one.arn)).await).await;
+        let asked: Vec<_> = listed.iter().filter(|one| self.scope.asks_version(one)).collect();
+        let found = at_once(&asked, async |one| patiently(|| ports.registry.version(&one.arn)).await).await;
         for version in found {
             match version {
                 Ok(None) => {}
@@ -102,6 +108,6 @@ impl PruneRun<'_> {
                 Err(error) => self.unread(PruneSource::Versions, &error),
             }
         }
-        self.late.saw_versions(group, listed);
+        self.late.saw_versions(listed);
     }
 }

@@ -8,6 +8,9 @@ use crate::cloud::{ModelParts, ModelVersion};
 use crate::gitlab::api::{Release, ReleaseLink};
 use crate::lifecycle::endpoint::{LedgerEntry, LedgerKind, PACKAGE_SHA256, RollbackTo, VERSION, choose};
 
+/// How often an address may be escaped.
+const MOST_DECODED: usize = 4;
+
 /// An endpoint with what it uses now, and what it will use after its update.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct EndpointUse {
@@ -262,8 +265,20 @@ impl References {
     }
 }
 
-/// An address without its percent signs.
+/// An address without its percent signs, which may be escaped themselves.
 fn decoded(url: &str) -> String {
+    let mut text = url.to_owned();
+    for _ in 0..MOST_DECODED {
+        let next = decoded_once(&text);
+        if next == text {
+            break;
+        }
+        text = next;
+    }
+    text
+}
+
+fn decoded_once(url: &str) -> String {
     let (mut bytes, mut rest) = (Vec::new(), url.as_bytes());
     while let Some((first, tail)) = rest.split_first() {
         let code = rest.get(1..3).and_then(|digits| std::str::from_utf8(digits).ok());
@@ -305,6 +320,7 @@ mod tests {
         assert!(references.versions.contains_key(arn) && !references.versions.contains_key(&arn[..arn.len() - 1]));
         assert!(references.images.contains_key(&format!("sha256:{image}")));
         assert!(references.packages.contains_key(&package));
+        assert_eq!(decoded("a%252Db%2fc%zz"), "a-b/c%zz");
         assert!(references.files.contains_key("stable-1.zip") && references.files.contains_key("https://g/x"));
     }
 }

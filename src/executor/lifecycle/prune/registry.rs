@@ -7,6 +7,7 @@ use super::run::{BATCH, CallError, PruneRun, ThingTags, at_once};
 use super::sight::patiently;
 use super::things::{PruneSource, ThingKind, ThingReason, ThingUser, ThingVerdict};
 use super::turns::TurnQueue;
+use crate::base::plain;
 use crate::cloud::{
     CloudError, CloudErrorKind, EndedJob, Listed, MOST_DELETED_IMAGES, ModelVersion, RepositoryImage, VersionSummary,
 };
@@ -14,6 +15,8 @@ use crate::gitlab::api::GenericPackage;
 
 /// ECR's code for an image that is a part of an index.
 const IN_INDEX: &str = "ImageReferencedByManifestList";
+/// Entries that a message names.
+const MOST_NAMES: usize = 10;
 /// Objects whose users are looked for together.
 const OBJECTS: usize = 100;
 
@@ -40,11 +43,11 @@ impl PruneRun<'_> {
 
     pub(super) async fn take_versions(&mut self) {
         let Some(group) = self.scope.group.as_deref() else { return };
-        let listed = match self.versions_after(group, 0).await {
+        let listed = match self.versions_of(group).await {
             Ok(listed) => listed,
             Err(error) => return self.unread(PruneSource::Versions, &error),
         };
-        self.late.saw_versions(group, &listed);
+        self.late.saw_versions(&listed);
         let (ports, rules) = (self.ports, self.rules);
         let newest = decide::newest_versions(rules, &listed);
         let judge = |references: &_, one: &VersionSummary| decide::listed_version(rules, references, &newest, one);
@@ -128,10 +131,15 @@ impl PruneRun<'_> {
         }
         if !self.scope.unread_entries.is_empty() {
             self.references.blind.insert(PruneSource::Manifest);
-            let names = self.scope.unread_entries.join("`, `");
+            let names = names(&self.scope.unread_entries);
             self.printer.warn(format!(
-                "images, candidates in `packages/` and training jobs stay: `model.image` or `model.group` has variables in the entry `{names}` of \
-                 the manifest, which may have other values in that environment: write their values into its `patch`"
+                "images stay: `model.image` or `model.group` has a mistake in {names} of the manifest; `validate` tells it"
+            ));
+        }
+        if !self.scope.variable_images.is_empty() && !self.scope.repositories.is_empty() {
+            let names = names(&self.scope.variable_images);
+            self.printer.line(format!(
+                "The image of {names} has a variable, whose value there is not known here: it stays while something uses it, and for the retention"
             ));
         }
     }
@@ -170,7 +178,10 @@ impl PruneRun<'_> {
             let answer = if self.is_dry {
                 Ok(Vec::new())
             } else {
-                ports.images.delete_images(account, repository, &digests).await
+                self.under_way.begin_all(ThingKind::Image, &digests);
+                let answer = ports.images.delete_images(account, repository, &digests).await;
+                self.under_way.end_all(ThingKind::Image, &digests);
+                answer
             };
             match answer {
                 Err(error) if queue.is_patient() && error.comes_again() => {
@@ -326,6 +337,9 @@ impl PruneRun<'_> {
                 }
             };
             let now: Vec<_> = now.into_iter().filter(|one| turn.iter().any(|known| known.key == one.key)).collect();
+            for one in turn.iter().filter(|one| now.iter().all(|now| now.key != one.key)) {
+                self.gone(ThingKind::Object, &one.key);
+            }
             let going = self.sorted(ThingKind::Object, &now, |one| &one.key, judge);
             let keys: Vec<_> = going.iter().map(|one| one.key.clone()).collect();
             if self.delete_objects(&keys, queue.is_patient()).await {
@@ -342,8 +356,17 @@ impl PruneRun<'_> {
             return true;
         }
         let store = &self.ports.objects;
-        let answer = if self.is_dry { Ok(()) } else { store.delete(keys).await };
+        let answer = if self.is_dry {
+            Ok(())
+        } else {
+            self.under_way.begin_all(ThingKind::Object, keys);
+            let answer = store.delete(keys).await;
+            self.under_way.end_all(ThingKind::Object, keys);
+            answer
+        };
         if may_come_again && answer.as_ref().is_err_and(CallError::comes_again) {
+            // S3 may have deleted some of them.
+            self.tried.extend(keys.iter().map(|key| (ThingKind::Object, key.clone())));
             return false;
         }
         for key in keys {
@@ -378,4 +401,12 @@ impl PruneRun<'_> {
             self.end_turn(ThingKind::TrainingJob, &mut queue, &turn, &going, |one| &one.name, delete).await;
         }
     }
+}
+
+/// Names of entries, for a message.
+fn names(entries: &[String]) -> String {
+    let shown: Vec<_> = entries.iter().take(MOST_NAMES).map(|name| format!("`{}`", plain::line(name, 100))).collect();
+    let word = if entries.len() == 1 { "the entry" } else { "the entries" };
+    let rest = if entries.len() > MOST_NAMES { " and others" } else { "" };
+    format!("{word} {}{rest}", shown.join(", "))
 }

@@ -10,16 +10,17 @@ use std::sync::Arc;
 
 use futures::{StreamExt as _, stream};
 
-use super::decide::PruneRules;
+use super::decide::{self, PruneRules};
 use super::listed::LateUsers;
 use super::references::References;
 use super::sight::{AT_ONCE, EndpointWatch, LedgerWatch};
 use super::things::{JudgedThing, PruneSource, ThingFate, ThingKind, ThingReason, ThingVerdict};
 use super::turns::TurnQueue;
+use super::under_way::UnderWay;
 use crate::base::plain;
 use crate::cloud::{
     CloudError, CloudErrorKind, EndedJobs, EndpointScaling, MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore,
-    ObjectSurvey, RepositoryImages,
+    ObjectSurvey, RepositoryImages, VersionSummary,
 };
 use crate::gitlab::api::{GitLabApi, GitLabError, GitLabErrorKind};
 use crate::lifecycle::CommandInputs;
@@ -75,16 +76,42 @@ impl PrunePorts {
 pub(super) struct PruneScope {
     /// Model package group.
     pub(super) group: Option<String>,
-    /// Those of other entries of the manifest, whose versions may have the same images and packages.
-    pub(super) other_groups: BTreeSet<String>,
+    /// The groups of all entries of the manifest, whose versions may have the same images and packages, whoever made them.
+    pub(super) entry_groups: BTreeSet<String>,
+    /// An entry of another environment names its group by variables: it may be any group.
+    pub(super) has_unknown_group: bool,
     /// Account and name of each repository of images.
     pub(super) repositories: BTreeSet<(String, String)>,
     /// Images that the manifest names, for any environment.
     pub(super) images: Vec<String>,
-    /// Environments whose entries do not tell the model's image or group here.
+    /// Environments whose entries name the image by variables, which may have other values there.
+    pub(super) variable_images: Vec<String>,
+    /// Environments whose entries have a mistake in the model's image or group.
     pub(super) unread_entries: Vec<String>,
     /// Name of the generic package in GitLab.
     pub(super) generic_package: Option<String>,
+}
+
+impl PruneScope {
+    /// Tells whether a version with this ARN is of the own group.
+    pub(super) fn is_own_version(&self, arn: &str) -> bool {
+        self.group.as_deref().is_some_and(|group| is_of_group(arn, group))
+    }
+
+    /// Tells whether a version may have an image or a package of the project: a program of this kind made it, or it is of a group that an
+    /// entry of the manifest may name.
+    pub(super) fn asks_version(&self, version: &VersionSummary) -> bool {
+        self.has_unknown_group
+            || decide::has_mark(version)
+            || self.is_own_version(&version.arn)
+            || self.entry_groups.iter().any(|group| is_of_group(&version.arn, group))
+    }
+}
+
+/// Tells whether a version is of a group, whose letters AWS may write small in ARNs.
+fn is_of_group(arn: &str, group: &str) -> bool {
+    let named = arn.split_once(":model-package/").and_then(|(_, rest)| rest.rsplit_once('/'));
+    named.is_some_and(|(named, _)| named.eq_ignore_ascii_case(group))
 }
 
 /// Something that failed, and whether AWS or GitLab may do it later.
@@ -177,7 +204,8 @@ pub(super) struct PruneRun<'a> {
     /// Things of others that were looked at.
     pub(super) others: usize,
     /// Things whose deletion was sent and may have been done, although AWS did not say so.
-    tried: BTreeSet<(ThingKind, String)>,
+    pub(super) tried: BTreeSet<(ThingKind, String)>,
+    pub(super) under_way: UnderWay,
     has_told_unknown: bool,
 }
 
@@ -203,6 +231,7 @@ impl<'a> PruneRun<'a> {
             failures: Vec::new(),
             others: 0,
             tried: BTreeSet::new(),
+            under_way: UnderWay::default(),
             has_told_unknown: false,
         }
     }
@@ -217,13 +246,22 @@ impl<'a> PruneRun<'a> {
         self.take_models().await;
         self.read_releases().await;
         self.note_manifest();
-        self.read_other_groups().await;
+        self.read_other_versions().await;
         self.take_versions().await;
         self.take_images().await;
         self.take_generic_packages().await;
         self.take_objects().await;
         self.take_jobs().await;
-        self.things.sort_by(|one, other| (one.kind, &one.name).cmp(&(other.kind, &other.name)));
+    }
+
+    /// Notes the deletions that were sent and not answered when the run was interrupted.
+    pub(super) fn interrupt(&mut self) {
+        for (kind, name) in self.under_way.take() {
+            let error = Some("interrupted before the answer: it may be deleted".to_owned());
+            self.printer.warn(format!("{} {} may be deleted: no answer came", kind.name(), plain::line(&name, 200)));
+            let thing = JudgedThing::new(kind, &name, ThingFate::Failed, &ThingReason::Unused);
+            self.things.push(JudgedThing { error, ..thing });
+        }
     }
 
     /// Adds users that have come since the last look: endpoints of the account, and deployments.
@@ -315,16 +353,24 @@ impl<'a> PruneRun<'a> {
             }
             return left;
         }
-        let answers = at_once(going, async |(name, _)| delete(name).await).await;
-        for ((name, reason), answer) in going.iter().zip(answers) {
+        let under_way = self.under_way.clone();
+        let deletion = async |(name, reason)| {
+            under_way.begin(kind, name);
+            (name, reason, delete(name).await)
+        };
+        let sent = going.iter().map(|(name, reason)| deletion((name, reason)));
+        let mut answers = std::pin::pin!(stream::iter(sent).buffer_unordered(AT_ONCE));
+        // Each is told as soon as it is answered: a signal may end the run before the others are.
+        while let Some((name, reason, answer)) = answers.next().await {
+            under_way.end(kind, name);
             match answer {
                 Err(error) if may_come_again && error.comes_again() => {
-                    self.tried.insert((kind, name.clone()));
-                    left.again.insert(name.clone());
+                    self.tried.insert((kind, name.to_owned()));
+                    left.again.insert(name.to_owned());
                 }
                 Err(error) if !error.is_absent() => {
                     self.failed(kind, name, reason, &error);
-                    left.failed.insert(name.clone());
+                    left.failed.insert(name.to_owned());
                 }
                 _ => self.ended(kind, name, reason),
             }
@@ -371,7 +417,9 @@ impl<'a> PruneRun<'a> {
     /// The endpoint of a configuration or model with these tags, when it exists and its deployments are recorded elsewhere.
     fn unrecorded(&self, kind: ThingKind, tags: &ThingTags) -> Option<String> {
         let has_record = matches!(kind, ThingKind::Configuration | ThingKind::Model);
-        tags.get(ENDPOINT).filter(|name| has_record && self.references.unrecorded.contains(*name)).cloned()
+        let endpoint = tags.get(ENDPOINT).filter(|_| has_record)?;
+        let is_elsewhere = self.rules.is_recorded_elsewhere(tags) && self.endpoints.has(endpoint);
+        (is_elsewhere || self.references.unrecorded.contains(endpoint)).then(|| endpoint.clone())
     }
 
     /// Judges things again after the look at their tags: those that go are returned.

@@ -56,6 +56,11 @@ impl EndpointWatch {
         self.seen.keys().cloned().collect()
     }
 
+    /// Tells whether an endpoint exists and stays.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.seen.contains_key(name)
+    }
+
     /// Adds what endpoints use that are new or have changed. Nothing is taken away: what was in use a moment ago stays.
     pub(super) async fn look(&mut self, references: &mut References) -> Result<(), CloudError> {
         let listed = patiently(|| self.endpoints.listing(ServedKind::Endpoint, "")).await?;

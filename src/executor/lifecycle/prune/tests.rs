@@ -1,11 +1,13 @@
 //! The command on fakes: what goes and what stays, random worlds, kills, and the number of its calls.
 
 mod doubts;
+mod interrupted;
 mod kills;
 mod late;
 mod named;
 mod others;
 mod rollbacks;
+mod scaffolds;
 mod throttled;
 mod worlds;
 
@@ -177,11 +179,16 @@ impl PruneDesk {
     }
 
     async fn prune(&self, words: &[&str]) -> Ended {
+        self.prune_until(words, Cancellation::default()).await
+    }
+
+    /// Runs the command until a signal ends it.
+    async fn prune_until(&self, words: &[&str], cancellation: Cancellation) -> Ended {
         let manifest = self.folder.path().join("manifest.json");
         let first = ["prune", "--output", "json", "--manifest", manifest.to_str().unwrap()];
         let line = Line::try_parse_from([&first[..], words].concat()).unwrap();
         let (inputs, captured) = self.inputs();
-        let ended = super::run(&inputs, line.prune, Cancellation::default()).await;
+        let ended = super::run(&inputs, line.prune, cancellation).await;
         Ended {
             kind: ended.as_ref().err().map(failure::kind_of),
             error: ended.as_ref().err().map(failure::render).unwrap_or_default(),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use futures::FutureExt as _;
 
@@ -47,22 +48,24 @@ fn comer(
 }
 
 /// A version that was made and approved, with this image.
-fn register(memory: &Memory, number: u32) {
+fn register(memory: &Memory, number: u32, now: SystemTime) {
     let wanted = VersionSpec {
         client_token: "late".to_owned(),
         image: image(number),
         ..memory.registry.requests().last().unwrap().clone()
     };
     let arn = memory.registry.create_version(&wanted).now_or_never().unwrap().unwrap();
-    memory.registry.change(&arn, |version| version.approval = Approval::Approved);
+    memory.registry.change(&arn, |version| {
+        (version.approval, version.created) = (Approval::Approved, Some(now));
+    });
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_version_a_model_and_a_tag_that_come_after_the_list_keep_their_images() {
     let desk = a_project().await;
-    let memory = desk.memory.clone();
+    let (memory, now) = (desk.memory.clone(), desk.clock_now());
     let comes = move || {
-        register(&memory, 3);
+        register(&memory, 3, now);
         let source = ModelSource::Container { image: image(4), model_data_url: None };
         let model = ServedModel { source, ..example_model("late") };
         memory.serving.create_model(&model).now_or_never().unwrap().unwrap();

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::{DAY, PACKAGE, PROJECT, PruneDesk, a_project, config_name, digest, image, model_name, version_arn};
+use super::{DAY, PACKAGE, PROJECT, PruneDesk, a_project, config_name, digest, image, model_name, tags, version_arn};
 use crate::base::failure::Kind;
 use crate::cloud::testing::{example_config, example_endpoint, example_model};
 use crate::cloud::{
-    ComponentParts, GroupSpec, ModelEndpoints as _, ModelRegistry as _, ModelSource, ServedModel, VersionSpec,
+    ComponentParts, EndpointConfiguration, GroupSpec, ModelEndpoints as _, ModelRegistry as _, ModelSource,
+    ServedModel, VersionSpec,
 };
 use crate::gitlab::api::Release;
 
@@ -43,18 +44,21 @@ async fn versions_in_the_group_of_another_entry_keep_image_and_package() {
     assert!(!ended.of("image", "deleted").is_empty());
 }
 
-/// The value may be another one in jobs of that environment.
+/// The value may be another one in jobs of that environment: what it names there is kept by its use, as every image.
 #[tokio::test(start_paused = true)]
-async fn variables_in_the_model_of_another_entry_keep_all_images() {
+async fn variables_in_the_model_of_another_entry_keep_what_they_name_here() {
     let mut desk = a_project().await;
-    desk.env.insert("SERVING_IMAGE".to_owned(), image(1));
-    production(&desk, &json!({"image": "${SERVING_IMAGE}"}));
+    desk.env.insert("OTHER_IMAGE".to_owned(), image(3));
+    production(&desk, &json!({"image": format!("${{OTHER_IMAGE:{}}}", image(4))}));
     let ended = desk.prune(&["--keep", "1"]).await;
-    assert_eq!((ended.kind, ended.of("image", "deleted")), (None, Vec::new()), "{}", ended.data);
-    assert_eq!(ended.rule(PACKAGE), "references_unknown");
-    // In its own entry the job has the values.
-    desk.manifest(|manifest| manifest["model"]["image"] = "${SERVING_IMAGE}".into());
-    assert!(!desk.prune(&["--keep", "1"]).await.of("image", "deleted").is_empty());
+    assert_eq!((ended.kind, ended.rule(&digest(3))), (None, "referred_to".to_owned()), "{}", ended.data);
+    // The default is that of an environment without a value.
+    assert_eq!(ended.rule(&digest(4)), "referred_to", "{}", ended.data);
+    assert!(!ended.of("image", "deleted").is_empty() && ended.told.contains("`production`"), "{}", ended.told);
+    desk.env.remove("OTHER_IMAGE");
+    production(&desk, &json!({"image": "${OTHER_IMAGE}"}));
+    let ended = desk.prune(&["--keep", "1"]).await;
+    assert_eq!((ended.kind, ended.of("image", "deleted")), (None, [3, 4].map(digest).to_vec()), "{}", ended.data);
 }
 
 /// A live endpoint of somebody else.
@@ -120,6 +124,32 @@ async fn an_endpoint_that_is_recorded_below_another_prefix_keeps_its_deployments
     assert_eq!(ended.rule(&config_name("wine-feat", 1)), "references_unknown", "{}", ended.data);
     assert_eq!(ended.rule(&model_name("wine-feat", 1)), "referred_to", "{}", ended.data);
     assert!(!ended.of("configuration", "deleted").is_empty());
+}
+
+/// The endpoint has a record below this prefix, and another one below that of before.
+#[tokio::test(start_paused = true)]
+async fn things_that_are_recorded_below_another_prefix_stay_while_their_endpoint_exists() {
+    let desk = a_project().await;
+    for (number, place) in [(20, "memory/before"), (21, "memory/wine")] {
+        let mut tags = tags("wine", PROJECT);
+        tags.insert("sagemaker-executor:records".to_owned(), place.to_owned());
+        let config = EndpointConfiguration {
+            tags: tags.clone(),
+            ..example_config(&config_name("wine", number), &model_name("wine", number))
+        };
+        desk.memory.serving.create_config(&config).await.unwrap();
+        let model = ServedModel { tags, ..example_model(&model_name("wine", number)) };
+        desk.memory.serving.create_model(&model).await.unwrap();
+    }
+    tokio::time::advance(30 * DAY).await;
+    let ended = desk.prune(&["--keep", "1"]).await;
+    assert_eq!(ended.rule(&config_name("wine", 20)), "references_unknown", "{}", ended.data);
+    assert_eq!(ended.rule(&model_name("wine", 20)), "referred_to", "{}", ended.data);
+    assert!(ended.of("configuration", "deleted").contains(&config_name("wine", 21)), "{}", ended.data);
+    // Without the endpoint nobody brings it back.
+    desk.memory.serving.delete_endpoint("wine").await.unwrap();
+    let ended = desk.prune(&["--keep", "1"]).await;
+    assert!(ended.of("configuration", "deleted").contains(&config_name("wine", 20)), "{}", ended.data);
 }
 
 #[tokio::test(start_paused = true)]
