@@ -7,6 +7,7 @@
 mod code_build;
 mod file;
 mod finding;
+mod image_entry;
 mod patch;
 mod places;
 mod read;
@@ -19,12 +20,13 @@ mod variables;
 
 pub use code_build::CodeBuildEntry;
 pub(crate) use finding::ManifestFinding;
+pub use image_entry::{ImageBuilder, ImageEntry};
 pub(crate) use places::join as key_below;
 pub(crate) use read::{ManifestReading, ManifestText, mistakes};
 pub(crate) use types::is_name;
 pub use types::{
-    Approvals, Asynchronous, Autoscaling, Endpoint, EndpointTest, EnvironmentEntry, EnvironmentTier, ImageBuilder,
-    ImageEntry, Manifest, ModelEntry, Package, Strategy, TagEntries,
+    Approvals, Asynchronous, Autoscaling, Endpoint, EndpointTest, EnvironmentEntry, EnvironmentTier, Manifest,
+    ModelEntry, Package, Strategy, TagEntries,
 };
 pub(crate) use variables::{holds_secret, is_secret_name};
 
