@@ -106,7 +106,7 @@ pub(crate) enum Command {
     /// Nothing that serves, that a rollback would bring back, or that a release names. The default in pipelines of merge requests is to
     /// show it alone.
     Prune(PruneArgs),
-    /// Run an emulator of SageMaker, CloudWatch Logs, S3 and STS on this machine
+    /// Run an emulator of the services of AWS that this program calls, on this machine
     #[cfg(feature = "emulator")]
     Emulator(Box<emulator::EmulatorArgs>),
     /// Join a container's private network with Unix sockets (called by the emulator)

@@ -165,10 +165,11 @@ fn a_package_is_installed_upgraded_and_removed() {
     assert!(tried.contains("hello"), "{tried}");
     let operator = "/etc/sagemaker-executor/sagemaker-executor.toml";
     debian.ok(&format!("echo '# ours' >> {operator}"));
-    // A stage that runs during the upgrade goes on with its own program.
+    // A stage that runs during the upgrade goes on with its own program: here one that is not the package's.
     debian.ok(&format!(
-        "cp /usr/bin/sagemaker-executor /tmp/before; (exec 3</usr/bin/sagemaker-executor; {install}; cmp /proc/self/fd/3 /tmp/before)"
+        "cp /bin/true /usr/bin/sagemaker-executor; (exec 3</usr/bin/sagemaker-executor; {install}; cmp /proc/self/fd/3 /bin/true)"
     ));
+    assert!(debian.ok("sagemaker-executor --version").contains(env!("CARGO_PKG_VERSION")));
     assert!(debian.ok(&format!("tail -1 {operator}")).contains("# ours"));
     debian.ok("dpkg --remove sagemaker-executor");
     assert!(!debian.path("usr/bin/sagemaker-executor").exists() && debian.path(&operator[1..]).exists());

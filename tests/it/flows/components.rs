@@ -75,7 +75,7 @@ fn training_project(site: &Site) {
     assert_eq!(version(site).collect::<Vec<_>>(), ["Approved"]);
 }
 
-/// A draft waits for a click before it trains; a schedule trains without one.
+/// A draft waits for a click before it trains.
 fn a_draft(site: &Site) {
     site.api.merge_request(12);
     commit(site, "main", &project(&example("training-project")));
