@@ -212,7 +212,7 @@ fn a_wheel_brings_the_command() {
     assert!(std::fs::read(&program).unwrap() == std::fs::read(work.path().join("usr/bin/sagemaker-executor")).unwrap());
     let metadata =
         run(&work.path().join("venv/bin/python3"), &["-m", "pip", "show", "--verbose", "sagemaker-executor"]);
-    assert!(metadata.contains("GitLab CI"), "{metadata}");
+    assert!(metadata.contains("runs CI jobs"), "{metadata}");
 }
 
 /// The list of components is that of the program, and says nothing about the machine that made it.

@@ -27,7 +27,7 @@ use crate::support::waiting::{find_program, poll, tell};
 /// Nothing here takes so long.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// In the ordinary suite.
-const JOBS: usize = 4;
+const JOBS: usize = 3;
 
 /// What a job does when the program is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,8 +58,8 @@ const STAGES: [&str; 7] = [
 const MOMENTS: [(&str, Amid); 18] = [
     ("build_script", Amid::Script),
     ("prepare", Amid::Request("SageMaker.CreateTrainingJob", Hold::After)),
-    ("after_script", Amid::Script),
     ("cleanup", Amid::Request("?delete", Hold::Before)),
+    ("after_script", Amid::Script),
     ("prepare", Amid::Before),
     ("prepare", Amid::Request("SageMaker.CreateTrainingJob", Hold::Before)),
     ("get_sources", Amid::Before),

@@ -177,7 +177,7 @@ fn lifecycle(bucket: &str, rules: &[ExpiringPrefix], longest: u64) -> DoctorFind
     let of_sessions = |rule: &&ExpiringPrefix| keys::SESSIONS.starts_with(rule.prefix.as_str());
     if let Some(rule) = rules.iter().filter(of_sessions).find(|rule| u64::from(rule.days) * DAY < longest) {
         let text = format!(
-            "a lifecycle rule deletes objects after {} days, and a job may take {} hours: its own objects go while it runs",
+            "a lifecycle rule deletes objects {} days after they are written, and a job may take {} hours: its own objects go while it runs",
             rule.days,
             longest.div_ceil(3600)
         );

@@ -3,8 +3,8 @@
 use super::report::{CheckVerdict, DoctorFinding};
 use crate::config::settings::Settings;
 
-/// Checks that ask IAM about the names of the operator's file.
-const ASKED: [&str; 2] = ["aws.actions", "role.permissions"];
+/// Checks of policies by the names of the operator's file.
+const ASKED: [&str; 3] = ["aws.actions", "role.permissions", "role.trust"];
 /// Checks of things by their name in the operator's file.
 const NAMED: [&str; 5] = ["bucket.exists", "role.exists", "kms.key", "network.subnet", "network.security_group"];
 /// Checks that fail when the region is another than that of all the rest.

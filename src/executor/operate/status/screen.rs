@@ -63,7 +63,7 @@ mod tests {
             session: format!("gitlab-231-{job}-abcdef12"),
             job,
             project: format!("a-group/with/many-parts/project-{job}"),
-            phase: "waiting for the quota of ml.p4d.24xlarge, ml.g5.12xlarge".to_owned(),
+            phase: "waiting for ml.p4d.24xlarge, ml.g5.12xlarge".to_owned(),
             phase_seconds: Some(90),
             elapsed_seconds: Some(4000),
             instances: "4 x ml.p4d.24xlarge, spot".to_owned(),
@@ -84,9 +84,9 @@ mod tests {
             assert!(shown[0].contains("JOB") && shown.last().unwrap().contains("cannot be used"), "{shown:#?}");
         }
         let text = shown(&jobs(60), (80, 24)).join("\n");
-        assert!(text.contains("and 40 more; `--once` prints all") && text.contains("..."), "{text}");
+        assert!(text.contains("and 40 more; `--once` prints all") && text.contains('…'), "{text}");
         let wide = shown(&jobs(1), (200, 24)).join("\n");
-        assert!(wide.contains("ml.g5.12xlarge, 1 min 30 s") && !wide.contains("..."), "{wide}");
+        assert!(wide.contains("ml.g5.12xlarge, 1 min 30 s") && !wide.contains('…'), "{wide}");
         assert_eq!(shown(&HostJobs::default(), (80, 24)), ["No job runs on this host"]);
     }
 

@@ -133,13 +133,10 @@ async fn things_that_are_recorded_below_another_prefix_stay_while_their_endpoint
     for (number, place) in [(20, "memory/before"), (21, "memory/wine")] {
         let mut tags = tags("wine", PROJECT);
         tags.insert("sagemaker-executor:records".to_owned(), place.to_owned());
-        let config = EndpointConfiguration {
-            tags: tags.clone(),
-            ..example_config(&config_name("wine", number), &model_name("wine", number))
-        };
-        desk.memory.serving.create_config(&config).await.unwrap();
-        let model = ServedModel { tags, ..example_model(&model_name("wine", number)) };
+        let model = ServedModel { tags: tags.clone(), ..example_model(&model_name("wine", number)) };
         desk.memory.serving.create_model(&model).await.unwrap();
+        let config = example_config(&config_name("wine", number), &model.name);
+        desk.memory.serving.create_config(&EndpointConfiguration { tags, ..config }).await.unwrap();
     }
     tokio::time::advance(30 * DAY).await;
     let ended = desk.prune(&["--keep", "1"]).await;

@@ -254,7 +254,7 @@ planted! {
     "bucket policy that does not keep the agent", "bucket.policy", Warning, ["agent", "bucket-policy.json"], |world| {
         world.memory.account.change_settings(|settings| settings.bucket_policy = Some("{\"Statement\":[]}".to_owned()));
     };
-    "lifecycle rule that is shorter than a job", "bucket.lifecycle", Warning, ["after 1 days", "hours"], |world| {
+    "lifecycle rule that is shorter than a job", "bucket.lifecycle", Warning, ["1 days after", "hours"], |world| {
         world.memory.account.change_settings(|settings| settings.expiring_prefixes[0].days = 1);
     };
     "key that is disabled", "kms.key", Failure, ["`Disabled`", "storage.kms_key_id"], |world| {
