@@ -5,7 +5,7 @@ use serde_json::Value;
 
 /// How far a statement, or its conditions, apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Applies {
+pub enum Reach {
     No,
     /// It depends on a condition, or on a form of policy, that is not evaluated.
     Perhaps,
@@ -39,24 +39,22 @@ pub fn is_on(statement: &Value, resource: &str) -> bool {
 }
 
 /// Tells whether all conditions of a statement hold. A key without a fact, and an operator other than those on texts, may hold.
-pub fn conditions(statement: &Value, facts: &Facts<'_>) -> Applies {
+pub fn conditions(statement: &Value, facts: &Facts<'_>) -> Reach {
     let operators = statement["Condition"].as_object().into_iter().flatten();
     let each = operators.flat_map(|(operator, keys)| {
         keys.as_object().into_iter().flatten().map(move |(key, values)| condition(operator, key, values, facts))
     });
-    each.min().unwrap_or(Applies::Yes)
+    each.min().unwrap_or(Reach::Yes)
 }
 
-fn condition(operator: &str, key: &str, values: &Value, facts: &Facts<'_>) -> Applies {
-    let Some((_, fact)) = facts.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)) else {
-        return Applies::Perhaps;
-    };
+fn condition(operator: &str, key: &str, values: &Value, facts: &Facts<'_>) -> Reach {
+    let Some((_, fact)) = facts.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)) else { return Reach::Perhaps };
     let values: Vec<String> = one_or_many(values)
         .into_iter()
         .map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
         .collect();
     if values.iter().any(|value| value.contains("${")) {
-        return Applies::Perhaps;
+        return Reach::Perhaps;
     }
     let any = |is_same: &dyn Fn(&str) -> bool| values.iter().any(|value| is_same(value));
     let holds = match operator.trim_end_matches("IfExists") {
@@ -66,9 +64,9 @@ fn condition(operator: &str, key: &str, values: &Value, facts: &Facts<'_>) -> Ap
         "StringNotEqualsIgnoreCase" => !any(&|value| value.eq_ignore_ascii_case(fact)),
         "StringLike" | "ArnLike" | "ArnEquals" => any(&|value| matches(value, fact, false)),
         "StringNotLike" | "ArnNotLike" | "ArnNotEquals" => !any(&|value| matches(value, fact, false)),
-        _ => return Applies::Perhaps,
+        _ => return Reach::Perhaps,
     };
-    if holds { Applies::Yes } else { Applies::No }
+    if holds { Reach::Yes } else { Reach::No }
 }
 
 /// Tells whether a name fits a pattern with `*` and `?`.
@@ -97,18 +95,18 @@ mod tests {
 
     use super::*;
 
-    #[test_case(json!({}) => Applies::Yes; "none")]
-    #[test_case(json!({"StringEquals": {"aws:sourceaccount": ["1", "2"]}}) => Applies::Yes; "one of a list")]
-    #[test_case(json!({"StringEquals": {"aws:SourceAccount": "9"}}) => Applies::No; "another")]
-    #[test_case(json!({"StringNotEquals": {"aws:SourceAccount": "9"}}) => Applies::Yes; "not another")]
-    #[test_case(json!({"ArnLike": {"aws:SourceArn": "arn:aws:sagemaker:*:2:*"}}) => Applies::Yes; "pattern")]
-    #[test_case(json!({"ArnNotLikeIfExists": {"aws:SourceArn": "arn:aws:sagemaker:*:2:*"}}) => Applies::No; "not a pattern")]
-    #[test_case(json!({"Bool": {"aws:SecureTransport": false}}) => Applies::No; "boolean")]
-    #[test_case(json!({"StringEquals": {"aws:SourceVpce": "vpce-1"}}) => Applies::Perhaps; "no fact")]
-    #[test_case(json!({"NumericLessThan": {"aws:SourceAccount": "9"}}) => Applies::Perhaps; "operator on numbers")]
-    #[test_case(json!({"StringEquals": {"aws:SourceAccount": "${aws:PrincipalAccount}"}}) => Applies::Perhaps; "variable")]
-    #[test_case(json!({"StringEquals": {"a:b": "1", "aws:SourceAccount": "9"}}) => Applies::No; "one fails beside an unknown one")]
-    fn conditions_hold(condition: Value) -> Applies {
+    #[test_case(json!({}) => Reach::Yes; "none")]
+    #[test_case(json!({"StringEquals": {"aws:sourceaccount": ["1", "2"]}}) => Reach::Yes; "one of a list")]
+    #[test_case(json!({"StringEquals": {"aws:SourceAccount": "9"}}) => Reach::No; "another")]
+    #[test_case(json!({"StringNotEquals": {"aws:SourceAccount": "9"}}) => Reach::Yes; "not another")]
+    #[test_case(json!({"ArnLike": {"aws:SourceArn": "arn:aws:sagemaker:*:2:*"}}) => Reach::Yes; "pattern")]
+    #[test_case(json!({"ArnNotLikeIfExists": {"aws:SourceArn": "arn:aws:sagemaker:*:2:*"}}) => Reach::No; "not a pattern")]
+    #[test_case(json!({"Bool": {"aws:SecureTransport": false}}) => Reach::No; "boolean")]
+    #[test_case(json!({"StringEquals": {"aws:SourceVpce": "vpce-1"}}) => Reach::Perhaps; "no fact")]
+    #[test_case(json!({"NumericLessThan": {"aws:SourceAccount": "9"}}) => Reach::Perhaps; "operator on numbers")]
+    #[test_case(json!({"StringEquals": {"aws:SourceAccount": "${aws:PrincipalAccount}"}}) => Reach::Perhaps; "variable")]
+    #[test_case(json!({"StringEquals": {"a:b": "1", "aws:SourceAccount": "9"}}) => Reach::No; "one fails beside an unknown one")]
+    fn conditions_hold(condition: Value) -> Reach {
         let facts = [
             ("aws:SourceAccount", "2"),
             ("aws:SourceArn", "arn:aws:sagemaker:eu-west-1:2:training-job/a"),

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::policy_statement::{self, Applies, Facts, texts};
+use super::policy_statement::{self, Facts, Reach, texts};
 
 /// The action of whoever assumes a role.
 pub const ASSUME: &str = "sts:AssumeRole";
@@ -41,23 +41,23 @@ fn of(policy: &str, action: &str, facts: &Facts<'_>, names: impl Fn(&Value) -> b
     let statements = policy_statement::statements(&policy);
     let reached = |effect: &str| {
         let of_effect = statements.iter().filter(|one| one["Effect"] == effect);
-        of_effect.map(|one| reach(one, action, facts, &names)).max().unwrap_or(Applies::No)
+        of_effect.map(|one| reach(one, action, facts, &names)).max().unwrap_or(Reach::No)
     };
     match (reached("Deny"), reached("Allow")) {
-        (Applies::Yes, _) | (_, Applies::No) => Trust::Refused,
-        (Applies::No, Applies::Yes) => Trust::Given,
+        (Reach::Yes, _) | (_, Reach::No) => Trust::Refused,
+        (Reach::No, Reach::Yes) => Trust::Given,
         _ => Trust::Conditional,
     }
 }
 
-fn reach(statement: &Value, action: &str, facts: &Facts<'_>, names: impl Fn(&Value) -> bool) -> Applies {
+fn reach(statement: &Value, action: &str, facts: &Facts<'_>, names: impl Fn(&Value) -> bool) -> Reach {
     let principal = &statement["Principal"];
     if !policy_statement::is_about(statement, action) {
-        Applies::No
+        Reach::No
     } else if !statement["NotPrincipal"].is_null() {
-        Applies::Perhaps
+        Reach::Perhaps
     } else if !(names(principal) || principal == "*") {
-        Applies::No
+        Reach::No
     } else {
         policy_statement::conditions(statement, facts)
     }
