@@ -98,10 +98,11 @@ impl PruneScope {
         self.group.as_deref().is_some_and(|group| is_of_group(arn, group))
     }
 
-    /// Tells whether a version may have an image or a package of the project: a program of this kind made it, or it is of a group that an
-    /// entry of the manifest may name.
+    /// Tells whether a version may have an image or a package of the project. Any version may have an image, whoever made it; a package only
+    /// one that this program made, or one of a group that an entry of the manifest may name.
     pub(super) fn asks_version(&self, version: &VersionSummary) -> bool {
-        self.has_unknown_group
+        !self.repositories.is_empty()
+            || self.has_unknown_group
             || decide::has_mark(version)
             || self.is_own_version(&version.arn)
             || self.entry_groups.iter().any(|group| is_of_group(&version.arn, group))
