@@ -5,7 +5,7 @@ use serde_json::Value;
 
 /// How far a statement, or its conditions, apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Reach {
+pub enum StatementReach {
     No,
     /// It depends on a condition, or on a form of policy, that is not evaluated.
     Perhaps,
@@ -39,22 +39,24 @@ pub fn is_on(statement: &Value, resource: &str) -> bool {
 }
 
 /// Tells whether all conditions of a statement hold. A key without a fact, and an operator other than those on texts, may hold.
-pub fn conditions(statement: &Value, facts: &Facts<'_>) -> Reach {
+pub fn conditions(statement: &Value, facts: &Facts<'_>) -> StatementReach {
     let operators = statement["Condition"].as_object().into_iter().flatten();
     let each = operators.flat_map(|(operator, keys)| {
         keys.as_object().into_iter().flatten().map(move |(key, values)| condition(operator, key, values, facts))
     });
-    each.min().unwrap_or(Reach::Yes)
+    each.min().unwrap_or(StatementReach::Yes)
 }
 
-fn condition(operator: &str, key: &str, values: &Value, facts: &Facts<'_>) -> Reach {
-    let Some((_, fact)) = facts.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)) else { return Reach::Perhaps };
+fn condition(operator: &str, key: &str, values: &Value, facts: &Facts<'_>) -> StatementReach {
+    let Some((_, fact)) = facts.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)) else {
+        return StatementReach::Perhaps;
+    };
     let values: Vec<String> = one_or_many(values)
         .into_iter()
         .map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
         .collect();
     if values.iter().any(|value| value.contains("${")) {
-        return Reach::Perhaps;
+        return StatementReach::Perhaps;
     }
     let any = |is_same: &dyn Fn(&str) -> bool| values.iter().any(|value| is_same(value));
     let holds = match operator.trim_end_matches("IfExists") {
@@ -64,9 +66,9 @@ fn condition(operator: &str, key: &str, values: &Value, facts: &Facts<'_>) -> Re
         "StringNotEqualsIgnoreCase" => !any(&|value| value.eq_ignore_ascii_case(fact)),
         "StringLike" | "ArnLike" | "ArnEquals" => any(&|value| matches(value, fact, false)),
         "StringNotLike" | "ArnNotLike" | "ArnNotEquals" => !any(&|value| matches(value, fact, false)),
-        _ => return Reach::Perhaps,
+        _ => return StatementReach::Perhaps,
     };
-    if holds { Reach::Yes } else { Reach::No }
+    if holds { StatementReach::Yes } else { StatementReach::No }
 }
 
 /// Tells whether a name fits a pattern with `*` and `?`.
@@ -95,18 +97,18 @@ mod tests {
 
     use super::*;
 
-    #[test_case(json!({}) => Reach::Yes; "none")]
-    #[test_case(json!({"StringEquals": {"aws:sourceaccount": ["1", "2"]}}) => Reach::Yes; "one of a list")]
-    #[test_case(json!({"StringEquals": {"aws:SourceAccount": "9"}}) => Reach::No; "another")]
-    #[test_case(json!({"StringNotEquals": {"aws:SourceAccount": "9"}}) => Reach::Yes; "not another")]
-    #[test_case(json!({"ArnLike": {"aws:SourceArn": "arn:aws:sagemaker:*:2:*"}}) => Reach::Yes; "pattern")]
-    #[test_case(json!({"ArnNotLikeIfExists": {"aws:SourceArn": "arn:aws:sagemaker:*:2:*"}}) => Reach::No; "not a pattern")]
-    #[test_case(json!({"Bool": {"aws:SecureTransport": false}}) => Reach::No; "boolean")]
-    #[test_case(json!({"StringEquals": {"aws:SourceVpce": "vpce-1"}}) => Reach::Perhaps; "no fact")]
-    #[test_case(json!({"NumericLessThan": {"aws:SourceAccount": "9"}}) => Reach::Perhaps; "operator on numbers")]
-    #[test_case(json!({"StringEquals": {"aws:SourceAccount": "${aws:PrincipalAccount}"}}) => Reach::Perhaps; "variable")]
-    #[test_case(json!({"StringEquals": {"a:b": "1", "aws:SourceAccount": "9"}}) => Reach::No; "one fails beside an unknown one")]
-    fn conditions_hold(condition: Value) -> Reach {
+    #[test_case(json!({}) => StatementReach::Yes; "none")]
+    #[test_case(json!({"StringEquals": {"aws:sourceaccount": ["1", "2"]}}) => StatementReach::Yes; "one of a list")]
+    #[test_case(json!({"StringEquals": {"aws:SourceAccount": "9"}}) => StatementReach::No; "another")]
+    #[test_case(json!({"StringNotEquals": {"aws:SourceAccount": "9"}}) => StatementReach::Yes; "not another")]
+    #[test_case(json!({"ArnLike": {"aws:SourceArn": "arn:aws:sagemaker:*:2:*"}}) => StatementReach::Yes; "pattern")]
+    #[test_case(json!({"ArnNotLikeIfExists": {"aws:SourceArn": "arn:aws:sagemaker:*:2:*"}}) => StatementReach::No; "not a pattern")]
+    #[test_case(json!({"Bool": {"aws:SecureTransport": false}}) => StatementReach::No; "boolean")]
+    #[test_case(json!({"StringEquals": {"aws:SourceVpce": "vpce-1"}}) => StatementReach::Perhaps; "no fact")]
+    #[test_case(json!({"NumericLessThan": {"aws:SourceAccount": "9"}}) => StatementReach::Perhaps; "operator on numbers")]
+    #[test_case(json!({"StringEquals": {"aws:SourceAccount": "${aws:PrincipalAccount}"}}) => StatementReach::Perhaps; "variable")]
+    #[test_case(json!({"StringEquals": {"a:b": "1", "aws:SourceAccount": "9"}}) => StatementReach::No; "one fails beside an unknown one")]
+    fn conditions_hold(condition: Value) -> StatementReach {
         let facts = [
             ("aws:SourceAccount", "2"),
             ("aws:SourceArn", "arn:aws:sagemaker:eu-west-1:2:training-job/a"),

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::policy_statement::{self, Facts, Reach, texts};
+use super::policy_statement::{self, Facts, StatementReach, texts};
 
 /// The action of whoever assumes a role.
 pub const ASSUME: &str = "sts:AssumeRole";
@@ -41,23 +41,23 @@ fn of(policy: &str, action: &str, facts: &Facts<'_>, names: impl Fn(&Value) -> b
     let statements = policy_statement::statements(&policy);
     let reached = |effect: &str| {
         let of_effect = statements.iter().filter(|one| one["Effect"] == effect);
-        of_effect.map(|one| reach(one, action, facts, &names)).max().unwrap_or(Reach::No)
+        of_effect.map(|one| reach(one, action, facts, &names)).max().unwrap_or(StatementReach::No)
     };
     match (reached("Deny"), reached("Allow")) {
-        (Reach::Yes, _) | (_, Reach::No) => Trust::Refused,
-        (Reach::No, Reach::Yes) => Trust::Given,
+        (StatementReach::Yes, _) | (_, StatementReach::No) => Trust::Refused,
+        (StatementReach::No, StatementReach::Yes) => Trust::Given,
         _ => Trust::Conditional,
     }
 }
 
-fn reach(statement: &Value, action: &str, facts: &Facts<'_>, names: impl Fn(&Value) -> bool) -> Reach {
+fn reach(statement: &Value, action: &str, facts: &Facts<'_>, names: impl Fn(&Value) -> bool) -> StatementReach {
     let principal = &statement["Principal"];
     if !policy_statement::is_about(statement, action) {
-        Reach::No
+        StatementReach::No
     } else if !statement["NotPrincipal"].is_null() {
-        Reach::Perhaps
+        StatementReach::Perhaps
     } else if !(names(principal) || principal == "*") {
-        Reach::No
+        StatementReach::No
     } else {
         policy_statement::conditions(statement, facts)
     }

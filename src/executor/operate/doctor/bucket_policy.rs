@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::report::DoctorFinding;
-use crate::base::policy_statement::{self, Facts, Reach, texts};
+use crate::base::policy_statement::{self, Facts, StatementReach, texts};
 
 const ID: &str = "bucket.policy";
 const APPLY: &str = "apply `bucket-policy.json` of `sagemaker-executor policy iam`";
@@ -38,7 +38,8 @@ pub(super) fn judge(policy: Option<&str>, of: &BucketUse<'_>) -> DoctorFinding {
     for (role, action, key) in uses(of) {
         let resource = format!("{}{key}", of.place);
         let resource = if action == "s3:ListBucket" { bucket_of(of.place) } else { &resource };
-        let denied = denials.iter().find(|one| denial(one, role, of.account, (action, resource)) == Reach::Yes);
+        let denied =
+            denials.iter().find(|one| denial(one, role, of.account, (action, resource)) == StatementReach::Yes);
         if let Some(statement) = denied {
             let name = statement["Sid"].as_str().map_or_else(|| "a statement".to_owned(), |sid| format!("`{sid}`"));
             let text = format!("has a policy that denies {role} {action} on {resource}: jobs fail ({name})");
@@ -47,7 +48,7 @@ pub(super) fn judge(policy: Option<&str>, of: &BucketUse<'_>) -> DoctorFinding {
         }
     }
     let (stranger, agent) = (format!("{}-stranger", of.host.unwrap_or("role/")), format!("{}/agents/a", of.place));
-    let is_kept = |one: &&Value| denial(one, &stranger, of.account, ("s3:PutObject", &agent)) != Reach::No;
+    let is_kept = |one: &&Value| denial(one, &stranger, of.account, ("s3:PutObject", &agent)) != StatementReach::No;
     if denials.iter().any(is_kept) {
         return DoctorFinding::ok(ID, of.bucket, "has a policy, which keeps the agent to the runner hosts");
     }
@@ -77,18 +78,18 @@ fn bucket_of(place: &str) -> &str {
 }
 
 /// How far a statement with `Deny` is about a role's action on a resource. Conditions on what is not known here may hold.
-fn denial(statement: &Value, role: &str, account: &str, (action, resource): (&str, &str)) -> Reach {
+fn denial(statement: &Value, role: &str, account: &str, (action, resource): (&str, &str)) -> StatementReach {
     let principal = &statement["Principal"];
     let root = format!(":iam::{account}:root");
     let names = |name: &str| name == "*" || name == role || name == account || name.ends_with(&root);
     if !policy_statement::is_about(statement, action) || !policy_statement::is_on(statement, resource) {
-        return Reach::No;
+        return StatementReach::No;
     }
     if !statement["NotPrincipal"].is_null() {
-        return Reach::Perhaps;
+        return StatementReach::Perhaps;
     }
     if !(principal == "*" || texts(&principal["AWS"]).any(names)) {
-        return Reach::No;
+        return StatementReach::No;
     }
     let facts: &Facts<'_> =
         &[("aws:PrincipalArn", role), ("aws:PrincipalAccount", account), ("aws:SecureTransport", "true")];

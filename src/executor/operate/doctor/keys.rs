@@ -6,7 +6,7 @@ use super::account::{CallerSight, of_error};
 use super::installation::Installation;
 use super::report::DoctorFinding;
 use crate::base::arn::Arn;
-use crate::base::policy_statement::{self, Facts, Reach, texts};
+use crate::base::policy_statement::{self, Facts, StatementReach, texts};
 use crate::cloud::KeySight;
 
 /// A key of the file, and the roles that use it, each with an action.
@@ -71,17 +71,17 @@ fn of_policy(of: &NamedKey<'_>, policy: &str, account: &str) -> DoctorFinding {
     let statements = policy_statement::statements(&policy);
     let reached = |effect: &str, role: &str, action: &str| {
         let of_effect = statements.iter().filter(|one| one["Effect"] == effect);
-        of_effect.map(|one| reach(one, role, account, action)).max().unwrap_or(Reach::No)
+        of_effect.map(|one| reach(one, role, account, action)).max().unwrap_or(StatementReach::No)
     };
     let (setting, key) = (of.setting, of.key);
     let change =
         format!("apply the key policy of `sagemaker-executor policy iam` to the key, or set `{setting}` to another");
     for (role, action) in &of.uses {
-        if reached("Deny", role, action) == Reach::Yes {
+        if reached("Deny", role, action) == StatementReach::Yes {
             let text = format!("a statement of its policy denies {role} {action}");
             return DoctorFinding::failure("kms.policy", key, text, change);
         }
-        if reached("Allow", role, action) == Reach::No {
+        if reached("Allow", role, action) == StatementReach::No {
             let text = format!("its policy lets neither {role} nor the policies of the account decide on {action}");
             return DoctorFinding::failure("kms.policy", key, text, change);
         }
@@ -89,18 +89,18 @@ fn of_policy(of: &NamedKey<'_>, policy: &str, account: &str) -> DoctorFinding {
     DoctorFinding::ok("kms.policy", key, "its policy lets the roles use it, or leaves it to the policies of IAM")
 }
 
-fn reach(statement: &Value, role: &str, account: &str, action: &str) -> Reach {
+fn reach(statement: &Value, role: &str, account: &str, action: &str) -> StatementReach {
     let principal = &statement["Principal"];
     let root = format!(":iam::{account}:root");
     let names = |name: &str| name == "*" || name == role || name == account || name.ends_with(&root);
     if !policy_statement::is_about(statement, action) {
-        return Reach::No;
+        return StatementReach::No;
     }
     if !statement["NotPrincipal"].is_null() {
-        return Reach::Perhaps;
+        return StatementReach::Perhaps;
     }
     if !(principal == "*" || texts(&principal["AWS"]).any(names)) {
-        return Reach::No;
+        return StatementReach::No;
     }
     let facts: &Facts<'_> =
         &[("aws:PrincipalArn", role), ("aws:PrincipalAccount", account), ("kms:CallerAccount", account)];

@@ -282,7 +282,7 @@ planted! {
         world.memory.account.set_role(JOB_ROLE, &trust);
     };
     "role that trusts SageMaker for another job", "role.trust", Failure, ["aws:SourceArn", "training-job-trust.json"], |world| {
-        let trust = TRUST.replace("\"Action\"", "\"Condition\":{\"ArnLike\":{\"aws:SourceArn\":\"arn:aws:sagemaker:us-east-1:*\"}},\"Action\"");
+        let trust = TRUST.replace("\"Action\"", "\"Condition\":{\"ArnLike\":{\"aws:SourceArn\":\"arn:aws:sagemaker:us-east-1:210987654321:*\"}},\"Action\"");
         world.memory.account.set_role(JOB_ROLE, &trust);
     };
     "role that cannot be passed", "role.pass", Failure, ["iam:PassRole", HOST_ROLE], |world| world.memory.account.pass_no_role();
