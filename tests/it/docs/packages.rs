@@ -11,8 +11,7 @@ use crate::conformance::{shown, skipped};
 use crate::support::program::executor;
 use crate::support::waiting::{find_program, search_path};
 
-const SCRIPTS: [&str; 4] =
-    ["runner-config/package/postinst", "runner-config/package/prerm", ".ci/package", ".ci/remap"];
+const SCRIPTS: [&str; 3] = ["runner-config/package/postinst", "runner-config/package/prerm", ".ci/package"];
 
 #[test]
 fn the_scripts_of_packages_are_sound() {
