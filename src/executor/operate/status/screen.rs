@@ -36,6 +36,9 @@ fn shown(jobs: &HostJobs, (columns, lines): (u16, u16)) -> Vec<String> {
         }
     }
     let mut drawn: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    if jobs.jobs.is_empty() {
+        drawn.clear();
+    }
     if drawn.len() + notes.len() > room {
         let kept = room.saturating_sub(notes.len() + 1).max(1);
         let hidden = drawn.len().saturating_sub(kept);

@@ -193,7 +193,12 @@ planted! {
     "credentials of another partition", "aws.partition", Failure, ["aws-us-gov", "eu-west-1"], |world| {
         world.memory.account.set_caller("arn:aws-us-gov:sts::210987654321:assumed-role/host/i-0123");
     };
-    "credentials of another role", "aws.host_role", Warning, ["iam.host_role_arn", "runner's service"], |world| world.in_operator(HOST_ROLE, "arn:aws:iam::210987654321:role/hosts");
+    "credentials of another role", "aws.host_role", Warning, ["iam.host_role_arn", "runner's service"], |world| {
+        world.in_operator(HOST_ROLE, "arn:aws:iam::210987654321:role/hosts");
+        world.memory.account.change_settings(|settings| {
+            settings.bucket_policy = settings.bucket_policy.take().map(|policy| policy.replace("role/host", "role/hosts"));
+        });
+    };
     "missing permission", "aws.actions", Failure, ["sagemaker:StopTrainingJob on arn:aws:sagemaker", "add the statement"], |world| {
         world.memory.account.change_settings(|settings| settings.denied.extend(["sagemaker:StopTrainingJob".to_owned()]));
     };
