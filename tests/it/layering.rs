@@ -288,15 +288,21 @@ const DIRECTION: &[(&str, &[&str])] = &[
 const SHARED_ROOMS: &[&str] = &["base", "config"];
 /// The folders of the packages.
 const PACKAGES: &[&str] = &["src", "src/aws", "src/emulator", "src/executor", "src/gitlab"];
-/// Calls of `std::env` outside `config/env.rs` that read no variable, with their files.
+/// Calls of `std::env` outside `config/env.rs` that read no variable of the host, with their files.
 const ENVIRONMENT_EXCEPTIONS: &[(&str, &str)] = &[
+    ("build.rs", "var"),
     ("wiring.rs", "args_os"),
     ("executor/operate/try_job.rs", "current_dir"),
     ("executor/agent/shell.rs", "split_paths"),
 ];
-/// Files besides `ui.rs` that own a standard stream: the agent writes frames to the container's log, the emulator prints its address.
-const STREAM_EXCEPTIONS: &[(&str, &str)] =
-    &[("executor/agent/stdio.rs", "stdout"), ("executor/agent/stdio.rs", "stderr"), ("emulator/lib.rs", "stdout")];
+/// Files besides `ui.rs` that own a standard stream: the agent writes frames to the container's log, the emulator prints its address, and the
+/// build script speaks with Cargo.
+const STREAM_EXCEPTIONS: &[(&str, &str)] = &[
+    ("build.rs", "println"),
+    ("executor/agent/stdio.rs", "stdout"),
+    ("executor/agent/stdio.rs", "stderr"),
+    ("emulator/lib.rs", "stdout"),
+];
 /// Files besides `base/clock.rs` that read the time of day: the emulator has a clock of its own, and two files compare it with the
 /// times that the kernel gives to files.
 const CLOCK_EXCEPTIONS: &[&str] =
@@ -556,11 +562,11 @@ fn no_file_is_forgotten() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The folder of a module's parent and the module's name; `None` for the roots.
+/// The folder of a module's parent and the module's name; `None` for the roots, and for the build script.
 fn place(path: &Path) -> Option<(PathBuf, String)> {
     let folder = path.parent()?;
     match path.file_stem()?.to_str()? {
-        "lib" | "main" if folder.as_os_str().is_empty() => None,
+        "lib" | "main" | "build" if folder.as_os_str().is_empty() => None,
         "mod" => Some((folder.parent()?.to_owned(), folder.file_name()?.to_str()?.to_owned())),
         stem => Some((folder.to_owned(), stem.to_owned())),
     }

@@ -43,7 +43,7 @@ impl Build {
     fn new() -> Self {
         let build = Self { folder: tempfile::tempdir().unwrap() };
         let mut rustc = Command::new("rustc");
-        rustc.args(["--edition=2024", "-o"]).arg(build.path("script")).arg(root().join("build.rs"));
+        rustc.args(["--edition=2024", "-o"]).arg(build.path("script")).arg(root().join("src/build.rs"));
         let compiled = rustc.output().unwrap();
         assert!(compiled.status.success(), "{}", shown(&compiled));
         for (file, text) in

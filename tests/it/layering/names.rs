@@ -18,7 +18,7 @@ fn module(source: &Source) -> String {
     let mut parts = source.name.split(['/', '.']);
     match parts.next().unwrap_or_default() {
         "executor" => format!("executor::{}", parts.next().unwrap_or_default()),
-        "main" | "cli" | "wiring" => "sagemaker-executor".to_owned(),
+        "main" | "cli" | "wiring" | "build" => "sagemaker-executor".to_owned(),
         package => package.to_owned(),
     }
 }
