@@ -3,7 +3,7 @@
 use regex::RegexBuilder;
 use serde_json::Value;
 
-/// How far a statement, or its conditions, apply.
+/// The reach of a statement, or of its conditions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StatementReach {
     No,

@@ -20,7 +20,7 @@ const VERSIONS: [&str; 2] = [
 struct Recorded {
     /// By key below the session's root.
     messages: BTreeMap<String, String>,
-    /// What each run printed.
+    /// The output of each run.
     output: BTreeMap<String, String>,
 }
 

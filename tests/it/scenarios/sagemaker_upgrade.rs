@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// In the ordinary suite.
 const JOBS: usize = 3;
 
-/// What a job does when the program is replaced.
+/// The step of a job in which the program is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Amid {
     /// The stage was not begun.
@@ -118,7 +118,7 @@ struct HostJob {
     /// Index of the stage of its moment, and what happens there.
     moment: (usize, Amid),
     session: String,
-    /// What `config` gives the later stages.
+    /// The environment that `config` gives the later stages.
     job_env: Vec<(String, String)>,
     folder: PathBuf,
     project: PathBuf,
@@ -186,7 +186,7 @@ impl HostJob {
         self.ended.push((stage, ended));
     }
 
-    /// What the stage printed; of more than one call, all that stand after each other.
+    /// The output of the stage; of more than one call, all that stand after each other.
     fn printed(&self, stage: &str) -> String {
         self.ended.iter().filter(|(name, _)| *name == stage).map(|(_, ended)| ended.out()).collect()
     }

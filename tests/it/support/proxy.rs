@@ -162,7 +162,7 @@ impl Shared {
     }
 }
 
-/// Whether the request has the word; of a file in its body only the begin is looked at.
+/// Tells whether the request has the word; of a file in its body only the begin is looked at.
 fn has(request: &[u8], word: &str) -> bool {
     request[..request.len().min(1 << 16)].windows(word.len()).any(|window| window == word.as_bytes())
 }

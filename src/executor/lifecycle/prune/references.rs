@@ -8,7 +8,7 @@ use crate::cloud::{ModelParts, ModelVersion};
 use crate::gitlab::api::{Release, ReleaseLink};
 use crate::lifecycle::endpoint::{LedgerEntry, LedgerKind, PACKAGE_SHA256, RollbackTo, VERSION, choose};
 
-/// How often an address may be escaped.
+/// Most times that an address may be escaped.
 const MOST_DECODED: usize = 4;
 
 /// An endpoint with what it uses now, and what it will use after its update.

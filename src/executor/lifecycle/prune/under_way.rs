@@ -34,7 +34,7 @@ impl UnderWay {
         }
     }
 
-    /// What is left, in order.
+    /// The things that are left, in order.
     pub(super) fn take(&self) -> BTreeSet<(ThingKind, String)> {
         std::mem::take(&mut *self.things())
     }

@@ -57,7 +57,7 @@ pub(super) fn judge(policy: Option<&str>, of: &BucketUse<'_>) -> DoctorFinding {
     DoctorFinding::warning(ID, of.bucket, text, APPLY)
 }
 
-/// What hosts and jobs do, by role, action and key.
+/// The actions of hosts and jobs, by role, action and key.
 fn uses<'a>(of: &'a BucketUse<'_>) -> impl Iterator<Item = (&'a str, &'static str, &'static str)> {
     const OF_HOST: [(&str, &str); 6] = [
         ("s3:ListBucket", ""),
@@ -77,7 +77,7 @@ fn bucket_of(place: &str) -> &str {
     place.split('/').next().unwrap_or(place)
 }
 
-/// How far a statement with `Deny` is about a role's action on a resource. Conditions on what is not known here may hold.
+/// The reach of a statement with `Deny` for a role's action on a resource. Conditions on what is not known here may hold.
 fn denial(statement: &Value, role: &str, account: &str, (action, resource): (&str, &str)) -> StatementReach {
     let principal = &statement["Principal"];
     let root = format!(":iam::{account}:root");

@@ -8,7 +8,7 @@ use super::machine::HostMachine;
 pub(super) const SERVICE: &str = "gitlab-runner.service";
 const PROPERTIES: &str = "--property=User,LoadState,ExecStart,Environment,EnvironmentFiles";
 
-/// What systemd and `/etc/passwd` tell of the service.
+/// Facts of systemd and `/etc/passwd` about the service.
 #[derive(Debug, Default)]
 pub(super) struct RunnerService {
     /// `systemctl` answered.

@@ -1,4 +1,4 @@
-//! Whether a stage is the last one of its container, how long a container may take to come, and what a lost one means.
+//! The last stage of a container is known, and so is the time that a container may take to come.
 
 use super::*;
 
