@@ -154,6 +154,7 @@ fn a_package_is_installed_upgraded_and_removed() {
     for file in [
         "usr/lib/systemd/system/sagemaker-executor-sweep.timer",
         "usr/share/bash-completion/completions/sagemaker-executor",
+        "etc/logrotate.d/sagemaker-executor",
     ] {
         assert!(debian.path(file).is_file(), "{file}");
     }

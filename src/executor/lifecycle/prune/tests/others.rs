@@ -145,6 +145,7 @@ async fn things_that_are_recorded_below_another_prefix_stay_while_their_endpoint
     assert!(ended.of("configuration", "deleted").contains(&config_name("wine", 21)), "{}", ended.data);
     // Without the endpoint nobody brings it back.
     desk.memory.serving.delete_endpoint("wine").await.unwrap();
+    tokio::time::advance(DAY).await;
     let ended = desk.prune(&["--keep", "1"]).await;
     assert!(ended.of("configuration", "deleted").contains(&config_name("wine", 20)), "{}", ended.data);
 }
