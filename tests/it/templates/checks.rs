@@ -128,6 +128,14 @@ fn packages_of_production_never_expire() {
             assert_eq!(needed["artifacts"]["expire_in"], "never", "{flow}: {need}");
         }
     }
+    // Values for clients of an endpoint, which the parts `deploy-kubernetes` and `deploy-ecs` deploy.
+    let model = all["model"].expanded(&Map::new(), &all);
+    let client =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/examples/client-api/.gitlab-ci.yml"));
+    let client = documents(&client.unwrap(), "a pipeline").remove(0);
+    for job in [&model["register"], &model["latest"], &client["image-build"]] {
+        assert_eq!(job["artifacts"]["expire_in"], "never", "{job}");
+    }
 }
 
 /// Where GitLab protects the environment of production, it refuses jobs there of a user who may not deploy: with `stable_environment` and
