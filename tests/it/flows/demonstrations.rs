@@ -21,6 +21,18 @@ const BY_HAND: [&str; 7] = [
     "production-stop",
 ];
 
+/// An evaluation apart from the training, which the gate judges, and an integration test, which has the endpoint and credentials of AWS.
+const OWN_CHECKS: [(&str, &str); 2] = [
+    (
+        "evaluate.py",
+        "import json, pathlib\n\nassert any(pathlib.Path('model').iterdir())\nmetrics = pathlib.Path('metrics.json')\nvalues = json.loads(metrics.read_text())\nmetrics.write_text(json.dumps({**values, 'evaluated': 1.0}))\n",
+    ),
+    (
+        "tests/integration/test_endpoint.py",
+        "import os\n\n\ndef test_the_endpoint_is_named():\n    assert os.environ['ENDPOINT_NAME'].startswith('wine-')\n    assert os.environ['AWS_ROLE_ARN']\n    assert os.path.getsize(os.environ['AWS_WEB_IDENTITY_TOKEN_FILE']) > 100\n",
+    ),
+];
+
 /// The files of the example: both scaffolds in one project.
 pub(super) fn both_scaffolds() -> Vec<(String, String)> {
     project("candidate-to-stable", NAME)
@@ -30,7 +42,8 @@ pub(super) fn both_scaffolds() -> Vec<(String, String)> {
 /// gone.
 fn candidate_to_stable(site: &Site) {
     site.api.merge_request(12);
-    let files = both_scaffolds();
+    let mut files = both_scaffolds();
+    files.extend(OWN_CHECKS.map(|(path, text)| (path.to_owned(), text.to_owned())));
     commit(site, "main", &files);
     let better = changed(&files, "training_script.py", "REGULARIZATION = 1.0", "REGULARIZATION = 0.5");
     let sha = commit(site, "better", &better);
@@ -46,7 +59,11 @@ fn candidate_to_stable(site: &Site) {
     assert_eq!(deployed.variable("PACKAGE_SHA256"), hash);
     let review = deployed.variable("ENDPOINT_NAME").to_owned();
     assert_eq!(site.endpoints(), [review.as_str()]);
-    assert_eq!(candidate.schedule.state("review-test"), JobState::Success, "{}", candidate.told());
+    for job in ["evaluate", "gate", "review-test", "review-integration"] {
+        assert_eq!(candidate.schedule.state(job), JobState::Success, "{job}: {}", candidate.told());
+    }
+    let evaluated = String::from_utf8(candidate.job("evaluate").file("metrics.json")).unwrap();
+    assert!(evaluated.contains("evaluated"), "{evaluated}");
     let environment = site.environment("review/better").unwrap();
     assert_eq!((environment.is_stopped, environment.on_stop.as_deref()), (false, Some("review-stop")));
     assert_eq!(site.api.notes(12).len(), 1);
@@ -63,6 +80,7 @@ fn candidate_to_stable(site: &Site) {
     show::pipeline(&stable);
     assert_eq!(stable.in_state(JobState::Failed), Vec::<&str>::new(), "{}", stable.told());
     assert_eq!(stable.in_state(JobState::Manual), BY_HAND, "{}", stable.told());
+    assert_eq!(stable.schedule.state("staging-integration"), JobState::Success, "{}", stable.told());
     let package = stable.job("stable-package");
     let (name, hash) = (package.variable("PACKAGE_NAME"), package.variable("PACKAGE_SHA256"));
     assert_eq!(stable.job("staging-deploy").variable("PACKAGE_SHA256"), hash);
