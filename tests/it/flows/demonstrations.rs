@@ -25,7 +25,7 @@ const BY_HAND: [&str; 7] = [
 const OWN_CHECKS: [(&str, &str); 2] = [
     (
         "evaluate.py",
-        "import json, pathlib\n\nassert any(pathlib.Path('model').iterdir())\nmetrics = pathlib.Path('metrics.json')\nvalues = json.loads(metrics.read_text())\nmetrics.write_text(json.dumps({**values, 'evaluated': 1.0}))\n",
+        "import json\nimport pathlib\n\nassert any(pathlib.Path('model').iterdir())\nmetrics = pathlib.Path('metrics.json')\nvalues = json.loads(metrics.read_text())\nmetrics.write_text(json.dumps({**values, 'evaluated': 1.0}))\n",
     ),
     (
         "tests/integration/test_endpoint.py",
