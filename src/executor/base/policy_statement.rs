@@ -38,6 +38,20 @@ pub fn is_on(statement: &Value, resource: &str) -> bool {
     }
 }
 
+/// The reach of a statement of a resource's policy for a role, by its principals. Of those that it excepts nothing is told.
+pub fn principals(statement: &Value, role: &str, account: &str) -> StatementReach {
+    let principal = &statement["Principal"];
+    let root = format!(":iam::{account}:root");
+    let names = |name: &str| name == "*" || name == role || name == account || name.ends_with(&root);
+    if !statement["NotPrincipal"].is_null() {
+        StatementReach::Perhaps
+    } else if principal == "*" || texts(&principal["AWS"]).any(names) {
+        StatementReach::Yes
+    } else {
+        StatementReach::No
+    }
+}
+
 /// Tells whether all conditions of a statement hold. A key without a fact, and an operator other than those on texts, may hold.
 pub fn conditions(statement: &Value, facts: &Facts<'_>) -> StatementReach {
     let operators = statement["Condition"].as_object().into_iter().flatten();

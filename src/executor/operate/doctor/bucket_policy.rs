@@ -79,17 +79,12 @@ fn bucket_of(place: &str) -> &str {
 
 /// The reach of a statement with `Deny` for a role's action on a resource. Conditions on what is not known here may hold.
 fn denial(statement: &Value, role: &str, account: &str, (action, resource): (&str, &str)) -> StatementReach {
-    let principal = &statement["Principal"];
-    let root = format!(":iam::{account}:root");
-    let names = |name: &str| name == "*" || name == role || name == account || name.ends_with(&root);
     if !policy_statement::is_about(statement, action) || !policy_statement::is_on(statement, resource) {
         return StatementReach::No;
     }
-    if !statement["NotPrincipal"].is_null() {
-        return StatementReach::Perhaps;
-    }
-    if !(principal == "*" || texts(&principal["AWS"]).any(names)) {
-        return StatementReach::No;
+    let named = policy_statement::principals(statement, role, account);
+    if named != StatementReach::Yes {
+        return named;
     }
     let facts: &Facts<'_> =
         &[("aws:PrincipalArn", role), ("aws:PrincipalAccount", account), ("aws:SecureTransport", "true")];

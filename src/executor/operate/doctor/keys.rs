@@ -6,7 +6,7 @@ use super::account::{CallerSight, of_error};
 use super::installation::Installation;
 use super::report::DoctorFinding;
 use crate::base::arn::Arn;
-use crate::base::policy_statement::{self, Facts, StatementReach, texts};
+use crate::base::policy_statement::{self, Facts, StatementReach};
 use crate::cloud::KeySight;
 
 /// A key of the file, and the roles that use it, each with an action.
@@ -90,17 +90,12 @@ fn of_policy(of: &NamedKey<'_>, policy: &str, account: &str) -> DoctorFinding {
 }
 
 fn reach(statement: &Value, role: &str, account: &str, action: &str) -> StatementReach {
-    let principal = &statement["Principal"];
-    let root = format!(":iam::{account}:root");
-    let names = |name: &str| name == "*" || name == role || name == account || name.ends_with(&root);
     if !policy_statement::is_about(statement, action) {
         return StatementReach::No;
     }
-    if !statement["NotPrincipal"].is_null() {
-        return StatementReach::Perhaps;
-    }
-    if !(principal == "*" || texts(&principal["AWS"]).any(names)) {
-        return StatementReach::No;
+    let named = policy_statement::principals(statement, role, account);
+    if named != StatementReach::Yes {
+        return named;
     }
     let facts: &Facts<'_> =
         &[("aws:PrincipalArn", role), ("aws:PrincipalAccount", account), ("kms:CallerAccount", account)];

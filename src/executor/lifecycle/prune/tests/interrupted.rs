@@ -62,7 +62,7 @@ async fn the_result_tells_what_was_deleted_before_a_signal(method: &'static str,
     let told: BTreeSet<_> = told.chain(unanswered).collect();
     let gone: BTreeSet<_> = before.difference(&there(&desk)).cloned().collect();
     assert_eq!(told, gone, "{}", ended.data);
-    // What comes later was not begun.
+    // The signal keeps prune from the kinds that follow.
     assert_eq!(ended.of("training_job", "deleted"), Vec::<String>::new());
     // Nothing asks the watches any more.
     let next = desk.prune(&["--keep", "3"]).await;
