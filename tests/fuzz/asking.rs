@@ -37,8 +37,12 @@ pub(super) fn changes_were_asked_for(selection: &Selection, before: &Picture, af
             continue;
         }
         let fits = |patterns: &[String], path: &Path| patterns.iter().any(|pattern| matches(pattern, path));
-        let asks =
-            |rule: &Rule| below.ancestors().any(|above| fits(&rule.include, above)) && !fits(&rule.exclude, below);
+        let asks = |rule: &Rule| {
+            // The runner's helper ignores its excludes from the first one that leads out of the project.
+            let leads_out = rule.exclude.iter().position(|pattern| pattern.contains(".."));
+            let excluded = &rule.exclude[..leads_out.unwrap_or(rule.exclude.len())];
+            below.ancestors().any(|above| fits(&rule.include, above)) && !fits(excluded, below)
+        };
         // What was there goes where something else takes the place of a directory above it.
         let is_replaced = new.is_none()
             && path.ancestors().skip(1).any(|above| after.get(above).is_some_and(|seen| seen.bytes.is_some()));

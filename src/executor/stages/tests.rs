@@ -65,17 +65,13 @@ impl StageHarness {
         std::fs::write(dir.path().join("response.json"), payload.to_string()).unwrap();
         // Whole seconds, so that rounding gives the same result each time.
         let now = HostClock.now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-        let clock = Arc::new(TestClock::at(SystemTime::UNIX_EPOCH + Duration::from_secs(now)));
+        let day = SystemTime::UNIX_EPOCH + Duration::from_secs(now);
+        let (clock, memory) = (Arc::new(TestClock::at(day)), Memory::new());
+        // AWS has a clock of its own, which does not jump with the host's.
+        memory.set_clock(&(Arc::new(TestClock::at(day)) as _));
         let (printer, captured) = Printer::captured();
-        let mut harness = Self {
-            dir,
-            memory: Memory::new(),
-            clock,
-            printer,
-            captured,
-            job_env: BTreeMap::new(),
-            variables: BTreeMap::new(),
-        };
+        let mut harness =
+            Self { dir, memory, clock, printer, captured, job_env: BTreeMap::new(), variables: BTreeMap::new() };
         config::run(&harness.context()).unwrap();
         let answer: serde_json::Value = serde_json::from_slice(&harness.captured.data()).unwrap();
         assert!(harness.memory.made().is_empty(), "`config` needs no account");

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
 use super::faults::Fake;
+use crate::base::clock::Clock;
 use crate::cloud::{
     Channel, ChannelMode, ChannelSource, CloudError, CloudErrorKind, EndedJob, EndedJobs, JobStatus, PoolProperties,
     RunningJob, RunningJobs, SecondaryStatus, TrainingJob, TrainingJobSpec, TrainingJobs,
@@ -20,6 +22,8 @@ pub type MemoryJobs = Fake<JobsState>;
 pub struct JobsState {
     jobs: BTreeMap<String, FakeJob>,
     created: u64,
+    /// Dates new jobs; without it, they are made in the first seconds of 1970.
+    clock: Option<Arc<dyn Clock>>,
     is_cut: bool,
 }
 
@@ -53,6 +57,11 @@ impl MemoryJobs {
         if let Some(job) = self.inner().service.jobs.get_mut(name) {
             job.steps.extend(steps.iter().cloned());
         }
+    }
+
+    /// Dates the jobs that are created from now on.
+    pub fn set_clock(&self, clock: Arc<dyn Clock>) {
+        self.inner().service.clock = Some(clock);
     }
 
     /// Every list of running jobs says that it is not whole.
@@ -102,8 +111,13 @@ impl TrainingJobs for MemoryJobs {
                 });
             }
             service.created += 1;
+            let created = match &service.clock {
+                // No two at the same time: lists are in the order of creation.
+                Some(clock) => clock.now() + Duration::from_nanos(service.created),
+                None => SystemTime::UNIX_EPOCH + Duration::from_secs(service.created),
+            };
             let now = TrainingJob {
-                created: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(service.created)),
+                created: Some(created),
                 pool: pool_properties(spec),
                 input_uris: spec.channels.iter().filter_map(s3_uri).collect(),
                 instances: vec![(spec.instance_type.clone(), spec.instance_count)],

@@ -33,6 +33,8 @@ pub use registry::MemoryRegistry;
 pub use secrets::MemorySecrets;
 pub use serving::{EndpointFate, MemoryServing, example_config, example_endpoint, example_model};
 
+use crate::base::clock::Clock;
+
 use super::{
     Access, AccountNetworks, AccountQuotas, AccountRoles, BucketConfiguration, CallerIdentity, Connect, EncryptionKeys,
     EndedJobs, EndpointLogs, EndpointScaling, ImageBuilds, ImageRegistry, ImageScans, Inference, InputData, JobLogs,
@@ -78,6 +80,12 @@ impl Default for Memory {
 impl Memory {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Dates the training jobs and objects that are created from now on.
+    pub fn set_clock(&self, clock: &Arc<dyn Clock>) {
+        self.jobs.set_clock(clock.clone());
+        self.objects.set_clock(clock.clone());
     }
 
     /// The ports created so far, as `jobs`, `objects`, `logs`, `registry`, `endpoints`.
