@@ -78,6 +78,9 @@ pub struct CallFault {
     /// Closes the connection: before the operation, after it without an answer, or in the middle of the answer's body.
     #[serde(default)]
     pub drop: Option<DropPoint>,
+    /// The connection that `drop` closes is reset (RST) rather than ended (FIN).
+    #[serde(default)]
+    pub reset: bool,
     /// Answers what the same request was answered the last time while the plan was in force; the operation does not happen.
     /// The first such request is answered truly.
     #[serde(default)]

@@ -1,10 +1,11 @@
 //! Handles each authentic request before its service: counts it, applies the fault plan, keeps the quotas.
 
 use std::collections::BTreeMap;
+use std::fmt::{Display, Formatter};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use http_body_util::{BodyExt, StreamBody};
@@ -91,9 +92,16 @@ impl Gate {
         } else {
             service.call(call).await?
         };
+        let is_reset = fault.as_ref().is_some_and(|fault| fault.reset);
         match fault.and_then(|fault| fault.drop) {
-            Some(DropPoint::After) => bail!("dropped the connection after {operation}, as the fault plan says"),
-            Some(DropPoint::Within) => broken_off(reply).await,
+            Some(DropPoint::After) => Err(dropped("after", &operation, is_reset)),
+            Some(DropPoint::Within) => {
+                let mut reply = broken_off(reply).await?;
+                if is_reset {
+                    reply.extensions_mut().insert(Reset);
+                }
+                Ok(reply)
+            }
             Some(DropPoint::Before) | None => Ok(reply),
         }
     }
@@ -145,13 +153,37 @@ impl Gate {
             }
         }
         if fault.drop == Some(DropPoint::Before) {
-            bail!("dropped the connection before {operation}, as the fault plan says");
+            return Err(dropped("before", operation, fault.reset));
         }
         Ok(fault.error.as_ref().map(|code| {
             let message = fault.message.clone().unwrap_or_else(|| "Injected by the fault plan".to_owned());
             ApiError { code: code.clone(), message, status: fault.status.unwrap_or(400) }
         }))
     }
+}
+
+/// Marks an error, or a reply that breaks off, whose connection is closed by a reset (RST).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reset;
+
+impl Reset {
+    pub(crate) fn is_asked_by(answer: &anyhow::Result<Reply>) -> bool {
+        match answer {
+            Ok(reply) => reply.extensions().get::<Self>().is_some(),
+            Err(error) => error.downcast_ref::<Self>().is_some(),
+        }
+    }
+}
+
+impl Display for Reset {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("reset the connection")
+    }
+}
+
+fn dropped(when: &str, operation: &str, is_reset: bool) -> anyhow::Error {
+    let error = anyhow::anyhow!("dropped the connection {when} {operation}, as the fault plan says");
+    if is_reset { error.context(Reset) } else { error }
 }
 
 async fn whole(body: Body) -> anyhow::Result<Bytes> {

@@ -1,6 +1,7 @@
 //! The HTTP server: accepts connections on one port and routes each request to its service and operation.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::Request;
@@ -14,7 +15,7 @@ use super::authentication::authenticate;
 use super::caller::Caller;
 use super::clock;
 use super::control;
-use super::gate::Gate;
+use super::gate::{Gate, Reset};
 use super::protocol::Reply;
 use super::service::ApiCall;
 
@@ -43,12 +44,17 @@ async fn connection(gate: Arc<Gate>, socket: TcpStream) {
         tracing::debug!(error = error.to_string(), "failed to set an option of a connection");
     }
     let shutdown = gate.shared.shutdown.clone();
+    let is_reset = Arc::new(AtomicBool::new(false));
+    let asks = Arc::clone(&is_reset);
     let service = hyper::service::service_fn(move |request| {
-        let gate = Arc::clone(&gate);
-        async move { handle(&gate, request.map(Body::from)).await }
+        let (gate, asks) = (Arc::clone(&gate), Arc::clone(&asks));
+        async move {
+            let answer = handle(&gate, request.map(Body::from)).await;
+            asks.store(Reset::is_asked_by(&answer), Ordering::Relaxed);
+            answer
+        }
     });
-    let served = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service);
-    tokio::pin!(served);
+    let mut served = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service);
     tokio::select! {
         ended = &mut served => {
             if let Err(error) = ended {
@@ -56,6 +62,11 @@ async fn connection(gate: Arc<Gate>, socket: TcpStream) {
             }
         }
         () = shutdown.cancelled() => {}
+    }
+    if is_reset.load(Ordering::Relaxed)
+        && let Err(error) = served.into_parts().io.into_inner().set_zero_linger()
+    {
+        tracing::warn!(error = error.to_string(), "failed to reset a connection");
     }
 }
 

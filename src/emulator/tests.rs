@@ -101,6 +101,13 @@ impl Running {
 
     /// Sends a request with further headers; status and body of the answer.
     fn send(&self, sent: &Sent, added: &[(&'static str, String)]) -> (u16, String) {
+        let reply = self.exchange(sent, added).unwrap();
+        let (head, body) = reply.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    /// Sends a request with further headers; everything that comes until the connection ends.
+    fn exchange(&self, sent: &Sent, added: &[(&'static str, String)]) -> std::io::Result<String> {
         use std::fmt::Write as _;
         let mut stream = TcpStream::connect(self.host()).unwrap();
         let query = if sent.query.is_empty() { String::new() } else { format!("?{}", sent.query) };
@@ -113,9 +120,8 @@ impl Running {
         let _ = write!(request, "content-length: {}\r\nconnection: close\r\n\r\n{}", sent.body.len(), sent.body);
         std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
         let mut reply = String::new();
-        stream.read_to_string(&mut reply).unwrap();
-        let (head, body) = reply.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+        stream.read_to_string(&mut reply)?;
+        Ok(reply)
     }
 
     fn signed(&self, sent: &Sent, credentials: &Credentials) -> (u16, String) {
@@ -420,6 +426,28 @@ fn another_local_user_cannot_read_the_credentials() {
         !output.status.success() && String::from_utf8_lossy(&output.stderr).contains("Permission denied"),
         "{output:?}"
     );
+}
+
+#[test_case("before", 0; "before the operation")]
+#[test_case("within", 1; "in the middle of the answer")]
+#[test_case("after", 1; "after the operation")]
+fn a_connection_ends_or_is_reset_as_the_plan_says(point: &str, objects: usize) {
+    let running = Running::start();
+    let user = running.emulator.credentials().clone();
+    let put = Sent { body: "content", ..to_s3("PUT", "/bucket/key", "") };
+    let list = to_s3("GET", "/bucket", "list-type=2");
+    for reset in [false, true] {
+        let rule = serde_json::json!({"operation": "PutObject", "drop": point, "reset": reset});
+        let plan = serde_json::json!({"calls": [rule]});
+        running.emulator.shared.faults.set(serde_json::from_value(plan).unwrap());
+        let seen = running.exchange(&put, &running.sign(&put, &user));
+        match seen {
+            Ok(reply) => assert!(!reset && (point == "within" || reply.is_empty()), "{point}: {reply}"),
+            Err(error) => assert!(reset && error.kind() == std::io::ErrorKind::ConnectionReset, "{point}: {error}"),
+        }
+    }
+    let (status, listed) = running.signed(&list, &user);
+    assert_eq!((status, listed.matches("<Key>").count()), (200, objects), "{listed}");
 }
 
 impl Drop for Running {

@@ -219,6 +219,22 @@ pub(super) const TABLE: &[FaultRow] = &[
         }),
     ),
     row(
+        "20 % of all connections are reset before the call, 10 % after it",
+        Expected::Exact,
+        long(|desk, at| {
+            let reset = |share: u64, drop: &str| json!({"operation": "*", "share": share, "drop": drop, "reset": true});
+            from_the_begin(desk, at, &json!({"calls": [reset(200, "before"), reset(125, "after")]}));
+        }),
+    ),
+    row(
+        "20 % of the objects that are read are reset in mid body",
+        Expected::Exact,
+        long(|desk, at| {
+            let reset = json!({"operation": "GetObject", "share": 200, "drop": "within", "reset": true});
+            from_the_begin(desk, at, &json!({"calls": [reset]}));
+        }),
+    ),
+    row(
         "the first reply of each operation is lost after its success",
         Expected::Exact,
         in_suite(|desk, at| {

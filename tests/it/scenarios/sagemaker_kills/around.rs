@@ -47,7 +47,7 @@ enum Event {
     ReadOnlyState,
     /// No room is left below `runner.builds_dir`.
     FullBuilds,
-    /// SIGKILL of the driver; `cleanup` finds a record that a newer version wrote ...
+    /// SIGKILL of the driver; `cleanup`, or `sweep` when `cleanup` is killed, finds a record that a newer version wrote ...
     NewerRecord,
     /// ... or an older one ...
     OlderRecord,
@@ -215,7 +215,14 @@ impl Play<'_> {
                 self.rewrite_record(trial.event);
             }
             self.call("cleanup", "");
+            if self.is_cleanup_killed() {
+                self.rewrite_record(self.trial.expect("it came").event);
+            }
         }
+    }
+
+    fn is_cleanup_killed(&self) -> bool {
+        self.stages.last().is_some_and(|(stage, ended)| *stage == "cleanup" && ended.code.is_none())
     }
 
     /// Calls a stage, unless none follows; `true` when it passed.
@@ -350,10 +357,18 @@ impl Play<'_> {
             // `cleanup` needs no disk.
             self.until_no_job_lives();
             disk.unmounted(self.desk);
-            self.end_pause();
-            self.desk.call(&["sweep", "--older-than", "0s"]);
+            self.sweep();
+        } else if self.is_cleanup_killed() {
+            // No call of the runner follows.
+            self.until_no_job_lives();
+            self.sweep();
         }
         self.desk.is_left_clean();
+    }
+
+    fn sweep(&mut self) {
+        self.end_pause();
+        self.desk.call(&["sweep", "--older-than", "0s"]);
     }
 
     /// Ends the time in which a runner may call the next stage, as ten minutes do.
