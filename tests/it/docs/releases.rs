@@ -230,7 +230,8 @@ fn files_of_a_version_are_published_once() {
     assert!(!refused.status.success() && shown(&refused).contains("job token"), "{}", shown(&refused));
     assert!(!shown(&refused).contains("no-token") && places().is_empty(), "{}", shown(&refused));
     let expected = ["SHA256SUMS", "a.deb"].map(|name| format!("sagemaker-executor/1.2.3/{name}"));
-    for _again in 0..2 {
+    for has_object_storage in [false, false, true] {
+        gitlab.change(|settings| settings.has_object_storage = has_object_storage);
         let ended = publish(JOB_TOKEN);
         assert!(ended.status.success(), "{}", shown(&ended));
         assert_eq!(places(), expected);
@@ -239,6 +240,16 @@ fn files_of_a_version_are_published_once() {
     let ended = publish(JOB_TOKEN);
     assert!(!ended.status.success() && shown(&ended).contains("other bytes"), "{}", shown(&ended));
     assert_eq!(places(), expected, "nobody's download changes");
+    std::fs::write(folder.path().join("target/package/a.deb"), "one").unwrap();
+    // A job that signs again makes another signature.
+    for signature in ["first", "second"] {
+        std::fs::write(folder.path().join("target/package/SHA256SUMS.sigstore.json"), signature).unwrap();
+        let ended = publish(JOB_TOKEN);
+        assert!(ended.status.success(), "{}", shown(&ended));
+    }
+    let signatures: Vec<_> = gitlab.files().into_iter().filter(|file| file.place.ends_with(".sigstore.json")).collect();
+    assert_eq!(signatures.iter().map(|file| &file.content[..]).collect::<Vec<_>>(), [b"first"]);
+    let expected = places();
     // A file that is not the one of the sums goes nowhere.
     std::fs::write(folder.path().join("target/package/SHA256SUMS"), format!("{}  a.deb\n", "0".repeat(64))).unwrap();
     let mut variables: Vec<_> = api.iter().map(|(name, value)| (*name, value.as_str())).collect();

@@ -322,7 +322,7 @@ impl Host {
                 continue;
             }
             let expected = if is_canceled { &first } else { &whole };
-            // What a killed driver has printed without noting it is printed again.
+            // A killed driver may have printed bytes that it had not noted: these are printed again.
             let repeated = format!("{first}{whole}");
             let may_repeat = stage == "build_script" && job.moment.1 == Amid::Killed;
             assert!(printed == *expected || may_repeat && printed == repeated, "{:?}\n{printed}", job.moment);

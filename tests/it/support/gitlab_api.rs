@@ -59,6 +59,8 @@ pub(crate) struct ProjectSettings {
     pub(crate) protected_packages: Vec<String>,
     /// Commits that the project does not have.
     pub(crate) absent_commits: Vec<String>,
+    /// Downloads are redirected to a store of objects, which takes no token.
+    pub(crate) has_object_storage: bool,
     /// Requests until all are refused with 429 and this pause in seconds.
     pub(crate) rate_limit: Option<(usize, u64)>,
 }
@@ -73,6 +75,7 @@ impl Default for ProjectSettings {
             has_packages: true,
             protected_packages: Vec::new(),
             absent_commits: Vec::new(),
+            has_object_storage: false,
             rate_limit: None,
         }
     }

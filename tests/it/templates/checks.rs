@@ -197,7 +197,7 @@ fn policies(job: &serde_json::Value) -> BTreeSet<String> {
     let of_call = |call: String| match call.as_str() {
         // Reads the manifest alone; speaks with GitLab alone.
         "validate" | "release" => Vec::new(),
-        // What a deployment of a package stores beside.
+        // A deployment of a package stores its record as well.
         "endpoint deploy" => vec!["endpoint-deploy".to_owned(), "endpoint-deploy-package".to_owned()],
         "model reject" => vec!["model-approve".to_owned()],
         other => vec![other.replace(' ', "-")],

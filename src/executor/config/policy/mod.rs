@@ -18,6 +18,7 @@ mod image;
 mod isolation;
 mod matching;
 mod metrics;
+mod processors;
 mod refusal;
 mod secrets;
 #[cfg(test)]
@@ -50,6 +51,7 @@ pub fn decide(job: &JobContext, wishes: &JobVariables, settings: &Settings) -> R
     let max_runtime = max_runtime(job, wishes, &bounds)?;
     let instance_groups = groups::groups(wishes, &bounds)?;
     let instance_types = instance_types(wishes, &instance_groups, settings, &bounds)?;
+    processors::check(&instance_types)?;
     let mut capacity = capacity::capacity(wishes, &instance_types, max_runtime, &bounds)?;
     if !instance_groups.is_empty() {
         // The operator's own are for jobs of one type.

@@ -107,6 +107,8 @@ const ONE: &str = "[[rules]]\nname = \"one\"\n[rules.allow]\n";
 #[test_case("SAGEMAKER_INSTANCE_COUNT", "3", "", &["asks for 3", "at most 2", "`allow.max_instance_count`"]; "count")]
 #[test_case("SAGEMAKER_INSTANCE_GROUPS", "a=ml.m5.large x 1, b=ml.p5.48xlarge x 1", "", &["`ml.p5.48xlarge`", "allows `ml.m5.large`", "`allow.instance_types`"]; "type of a group")]
 #[test_case("SAGEMAKER_INSTANCE_GROUPS", "a=ml.m5.large x 2, b=ml.m5.large", "", &["asks for 3 instances", "at most 2", "`allow.max_instance_count`"]; "all groups together")]
+#[test_case("SAGEMAKER_INSTANCE_TYPE", "ml.g5.xlarge, ml.p6e-gb200.36xlarge", "instance_types = [\"*\"]", &["`ml.p6e-gb200.36xlarge` has Arm processors", "`SAGEMAKER_INSTANCE_TYPE`"]; "processors of another kind")]
+#[test_case("SAGEMAKER_INSTANCE_GROUPS", "a=ml.m5.large, b=ml.p6e-gb200.36xlarge", "instance_types = [\"*\"]", &["`ml.p6e-gb200.36xlarge` has Arm processors"]; "processors of another kind in a group")]
 #[test_case("SAGEMAKER_INSTANCE_GROUPS", "a=ml.m5.large, a=ml.m5.large", "", &["names the group `a` twice"]; "two groups of one name")]
 #[test_case("SAGEMAKER_INSTANCE_GROUPS", "two=ml.m5.large x two", "", &["`SAGEMAKER_INSTANCE_GROUPS` has a part", "as in `data=ml.c5.2xlarge x 2, train=ml.g5.xlarge x 1`"]; "no group")]
 #[test_case("SAGEMAKER_INSTANCE_GROUPS", "a=ml.m5.large,b=ml.m5.large,c=ml.m5.large,d=ml.m5.large,e=ml.m5.large,f=ml.m5.large", "max_instance_count = 9", &["has 6 groups; SageMaker takes 5"]; "too many groups")]

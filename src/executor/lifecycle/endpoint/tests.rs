@@ -2,6 +2,7 @@
 
 mod delete;
 mod status;
+mod tags;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -23,6 +23,8 @@ pub(crate) use finding::ManifestFinding;
 pub use image_entry::{ImageBuilder, ImageEntry};
 pub(crate) use places::join as key_below;
 pub(crate) use read::{ManifestReading, ManifestText, mistakes};
+#[cfg(test)]
+pub(in crate::lifecycle) use rules::MOST_TAGS;
 pub(crate) use types::is_name;
 pub use types::{
     Approvals, Asynchronous, Autoscaling, Endpoint, EndpointTest, EnvironmentEntry, EnvironmentTier, Manifest,

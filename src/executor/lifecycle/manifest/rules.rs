@@ -10,8 +10,8 @@ use super::types::{Alarms, Deployment, Endpoint, EnvironmentEntry, Manifest, Mod
 use crate::base::arn::Arn;
 use crate::lifecycle::region;
 
-/// Most tags of a manifest: AWS takes 50, and the commands add their own.
-const MOST_TAGS: usize = 40;
+/// Most tags of a manifest: AWS takes 50, and 12 are those of a deployment of a package with approvals.
+pub(in crate::lifecycle) const MOST_TAGS: usize = 38;
 /// Most variables of a container (`ContainerDefinition`, `Environment`).
 const MOST_VARIABLES: usize = 100;
 /// Longest name and value of a container's variable.

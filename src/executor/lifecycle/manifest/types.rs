@@ -329,7 +329,7 @@ pub struct Package {
     pub exclude: Vec<String>,
 }
 
-/// Tags of everything that is created: the usual ones, and any other. At most 40, with names of at most 128 and values of at most 256
+/// Tags of everything that is created: the usual ones, and any other. At most 38, with names of at most 128 and values of at most 256
 /// characters.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]

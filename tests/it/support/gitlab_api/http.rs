@@ -35,6 +35,7 @@ pub(super) fn router(shared: Arc<ApiShared>) -> Router {
         .route("/api/v4/job", get(read_job))
         .fallback(async || refusal(404, "404 Not Found"))
         .layer(from_fn_with_state(Arc::clone(&shared), gate))
+        .route("/storage/{*place}", get(packages::stored))
         .layer(axum::extract::DefaultBodyLimit::max(16 << 20))
         .with_state(shared)
 }

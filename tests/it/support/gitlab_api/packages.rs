@@ -3,14 +3,15 @@
 use std::time::SystemTime;
 
 use axum::extract::{Path, Request, State};
-use axum::http::{StatusCode, Uri};
+use axum::http::header::LOCATION;
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::http::{AppState, answer, page, paged, parameters, refusal};
-use super::{PROJECT_PATH, ProjectState};
+use super::{ApiShared, PROJECT_PATH, ProjectState};
 
 /// Most bytes of a file that are kept; of a larger one, the first.
 const KEPT: usize = 16 << 20;
@@ -168,10 +169,25 @@ fn store(state: &mut ProjectState, name: &str, version: &str, mut file: StoredFi
 /// The newest file of the name.
 pub(super) async fn download(State(shared): AppState, Path((_, name, version, file)): FilePath) -> Response {
     let place = format!("{name}/{version}/{file}");
-    let state = shared.lock();
-    let found = state.packages.iter().flat_map(|package| &package.files).rev().find(|known| known.place == place);
-    match found {
-        Some(file) => file.content.clone().into_response(),
+    let has_object_storage = shared.lock().settings.has_object_storage;
+    match content(&shared, &place) {
+        Some(_) if has_object_storage => (StatusCode::FOUND, [(LOCATION, format!("/storage/{place}"))]).into_response(),
+        Some(content) => content.into_response(),
         None => refusal(404, "404 Not Found"),
     }
+}
+
+/// The store of objects behind GitLab.
+pub(super) async fn stored(State(shared): AppState, Path(place): Path<String>, headers: HeaderMap) -> Response {
+    let has_token = ["job-token", "private-token", "authorization"].iter().any(|name| headers.contains_key(*name));
+    match content(&shared, &place).filter(|_| !has_token) {
+        Some(content) => content.into_response(),
+        None => refusal(400, "a request of another's, or for nothing"),
+    }
+}
+
+fn content(shared: &ApiShared, place: &str) -> Option<Vec<u8>> {
+    let state = shared.lock();
+    let mut files = state.packages.iter().flat_map(|package| &package.files).rev();
+    files.find(|known| known.place == place).map(|file| file.content.clone())
 }
