@@ -26,7 +26,7 @@ use crate::support::waiting::{poll, tell};
 /// Its keys are those that a version before sessions had a place that nobody can guess knew.
 const OLDER_RECORD: &str = include_str!("../../../fixtures/records/version-1.json");
 /// In the ordinary suite.
-const TRIALS: u64 = 12;
+const TRIALS: u64 = 22;
 
 /// The event while a request is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
