@@ -256,21 +256,24 @@ impl Emulator {
             let entries = std::fs::read_dir(sessions).into_iter().flatten().flatten();
             entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
         };
-        let stays = |name: &String| {
-            let id = name.split('.').next().unwrap_or_default();
+        let may_appear = |id: &str| {
             let text = std::fs::read_to_string(sessions.join(format!("{id}.json"))).unwrap_or_default();
             let record = serde_json::from_str::<Value>(&text).unwrap_or_default();
-            (record["creating"] == true || !record["leaving"].is_null())
-                && [format!("{id}.json"), format!("{id}.closing")].contains(name)
+            record["creating"] == true || !record["leaving"].is_null()
+        };
+        let id = |name: &String| name.split('.').next().unwrap_or_default().to_owned();
+        let stays = |name: &String| {
+            may_appear(&id(name)) && [format!("{}.json", id(name)), format!("{}.closing", id(name))].contains(name)
         };
         let mut found = names();
-        if !found.is_empty() && found.iter().all(stays) {
+        // A driver that was killed while it looked at such a session leaves its lock.
+        if !found.is_empty() && found.iter().all(|name| may_appear(&id(name))) {
             self.set_faults(&json!({}));
             // A job whose agents have left ends by itself.
             poll(GONE_WITHIN, || self.live_jobs().is_empty().then_some(()));
             sweep();
             let jobs: Vec<_> = self.jobs().iter().map(|job| job["TrainingJobName"].to_string()).collect();
-            let has_job = |name: &String| jobs.contains(&format!("\"{}\"", name.split('.').next().unwrap_or_default()));
+            let has_job = |name: &String| jobs.contains(&format!("\"{}\"", id(name)));
             found = names().into_iter().filter(|name| has_job(name) || !stays(name)).collect();
         }
         found
