@@ -207,7 +207,8 @@ mod tests {
     fn a_short_rule_and_a_folder_without_one_are_told_both() {
         let rules = [("sessions/", 3), ("sessions/", 1), ("agents/", 35)]
             .map(|(prefix, days)| ExpiringPrefix { prefix: prefix.to_owned(), days });
-        let [short, missing] = &lifecycle("b", &rules, 4 * DAY)[..] else { panic!("two findings") };
+        let findings = lifecycle("b", &rules, 4 * DAY);
+        let [short, missing] = &findings[..] else { panic!("{findings:?}") };
         assert!(short.text.contains("objects 1 day after") && short.text.contains("96 hours:"), "{}", short.text);
         assert!(missing.text.contains("below projects/ of"), "{}", missing.text);
     }

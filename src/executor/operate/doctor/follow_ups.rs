@@ -13,6 +13,9 @@ const OF_REGION: [&str; 3] = ["bucket.region", "kms.key", "image.region"];
 /// Checks of things that are looked for in the region.
 const IN_REGION: [&str; 3] = ["bucket.region", "kms.key", "image.exists"];
 
+/// Texts about things that are there: their names are right, and explain no missing permission.
+const THERE: [&str; 3] = ["is in the state ", "is no symmetric key", "lets no connection "];
+
 /// Skips what follows: nobody must allow more on a thing that the file names wrongly.
 pub(super) fn fold(mut findings: Vec<DoctorFinding>, settings: &Settings) -> Vec<DoctorFinding> {
     let causes = causes(&findings, settings);
@@ -37,7 +40,7 @@ fn causes(findings: &[DoctorFinding], settings: &Settings) -> Vec<(&'static str,
     });
     let is_wrong = |finding: &&DoctorFinding| {
         let is_absent = finding.id != "bucket.exists" || finding.text.contains("does not exist") || !has_some;
-        NAMED.contains(&finding.id) && is_absent
+        NAMED.contains(&finding.id) && is_absent && !THERE.iter().any(|text| finding.text.starts_with(text))
     };
     let named = findings.iter().filter(failed).filter(is_wrong);
     let name = |finding: &DoctorFinding| match finding.id.split('.').next() {
@@ -130,6 +133,37 @@ mod tests {
     #[test_case(vec![DoctorFinding::failure("bucket.exists", "train", "does not exist", "create")] => ""; "absent bucket whose name is a part of other names")]
     fn a_cause_explains_what_follows_from_it(findings: Vec<DoctorFinding>) -> String {
         cause_of(findings)
+    }
+
+    /// The statement that allows to create jobs names the groups: those that do not exist explain that no role has it.
+    #[test]
+    fn a_thing_that_is_there_explains_no_missing_permission() {
+        let settings = operator_file::parse("[storage]\nbucket = \"b-1\"\n").unwrap();
+        let statement = serde_json::json!({"Condition": {"StringEquals": {"sagemaker:VpcSecurityGroupIds": ["sg-1"]}}});
+        let of_create = |text: &str| {
+            let asked = DoctorFinding::failure(
+                "aws.actions",
+                "role",
+                format!("may not sagemaker:CreateTrainingJob on {JOB}"),
+                "allow",
+            );
+            let group = DoctorFinding::failure("network.security_group", "sg-1", text, "change it");
+            fold(vec![group, asked.with_statement(statement.clone())], &settings)[1].verdict
+        };
+        assert_eq!(of_create("does not exist in this account and region"), CheckVerdict::Skipped);
+        assert_eq!(of_create("lets no connection to port 443 out: the job cannot reach S3"), CheckVerdict::Failure);
+        let of_key = |text: &str| {
+            let asked = DoctorFinding::failure(
+                "aws.actions",
+                "role",
+                "may not kms:Decrypt on arn:aws:kms:eu-west-1:1:key/a",
+                "allow",
+            );
+            let key = DoctorFinding::failure("kms.key", "arn:aws:kms:eu-west-1:1:key/a", text, "change it");
+            fold(vec![key, asked], &settings)[1].verdict
+        };
+        assert_eq!(of_key("does not exist"), CheckVerdict::Skipped);
+        assert_eq!(of_key("is in the state `Disabled`: nothing can be encrypted with it"), CheckVerdict::Failure);
     }
 
     #[test]

@@ -28,7 +28,8 @@ pub(super) async fn check(installation: &Installation<'_>, caller: &CallerSight)
     let Some(host) = &caller.host else {
         let text = "is the account's root, which has no policies";
         let change = "give the host a role of its own: `policy iam` makes its policy";
-        return vec![DoctorFinding::warning("aws.actions", &caller.arn, text, change)];
+        let root = DoctorFinding::warning("aws.actions", &caller.arn, text, change);
+        return vec![root, DoctorFinding::waiting("role.permissions", "aws.actions")];
     };
     let mut settings = installation.settings.clone();
     settings.iam.host_role_arn.get_or_insert_with(|| host.clone());
@@ -186,7 +187,8 @@ mod tests {
             denied("s3:PutObject", DenialReason::Organization),
             denied("s3:ListBucket", DenialReason::NoStatement),
         ];
-        let [missing, of_organization] = &of_statement(&asked, &of, Ok(answer))[..] else { panic!("two findings") };
+        let findings = of_statement(&asked, &of, Ok(answer));
+        let [missing, of_organization] = &findings[..] else { panic!("{findings:?}") };
         assert_eq!(missing.text, "may not s3:GetObject on *, s3:ListBucket on *");
         assert!(missing.statement.is_some() && of_organization.statement.is_none());
         assert!(of_organization.text.starts_with("may not s3:PutObject on *:"), "{}", of_organization.text);

@@ -66,6 +66,11 @@ impl RunnerService {
             let path = file.split(" (").next().unwrap_or_default().trim();
             let text = match machine.read(Path::new(path)) {
                 Ok(text) => text,
+                // systemd takes all files that fit.
+                Err(_) if path.contains(['*', '?', '[']) => {
+                    unread.push(format!("{path} (a pattern of files)"));
+                    continue;
+                }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => {
                     unread.push(format!("{path} ({error})"));

@@ -110,6 +110,8 @@ async fn what_cannot_be_read_is_not_taken_for_empty() {
         );
     }
     assert!(of(&findings, "runner.program").text.contains("/etc/proxy.env"));
+    set_unit(&mut world, "User=gitlab-runner\nEnvironmentFiles=/etc/env.d/*.env (ignore_errors=yes)");
+    assert!(of(&world.inspect().await, "host.proxy").subject.contains("/etc/env.d/*.env"));
 }
 
 /// Users of a directory are not in `/etc/passwd`, and units may name a user by its number.
