@@ -64,7 +64,9 @@ impl EncryptionKeys for AwsEncryptionKeys {
     async fn policy(&self, key: &str) -> Result<String, CloudError> {
         let call = self.clients.call("read", format!("the policy of the KMS key {key}"), "kms:GetKeyPolicy");
         let body = json!({ "KeyId": key, "PolicyName": "default" });
-        let answer = self.ask(&call, "TrentService.GetKeyPolicy", &body).await?.unwrap_or_default();
+        let Some(answer) = self.ask(&call, "TrentService.GetKeyPolicy", &body).await? else {
+            return Err(call.error(CloudErrorKind::NotFound, "KMS has no such key in this account and region"));
+        };
         let policy = answer["Policy"].as_str().map(str::to_owned);
         policy.ok_or_else(|| call.error(CloudErrorKind::Other, "the reply is not one that AWS sends"))
     }
@@ -91,6 +93,10 @@ mod tests {
         assert_eq!(keys.describe("a").await.unwrap_err().kind, CloudErrorKind::Denied);
         stub.push(reply(200, r#"{"Policy":"{}","PolicyName":"default"}"#));
         assert_eq!(keys.policy("a").await.unwrap(), "{}");
+        stub.push(reply(400, r#"{"__type":"NotFoundException","message":"no"}"#));
+        let error = keys.policy("a").await.unwrap_err();
+        assert_eq!(error.kind, CloudErrorKind::NotFound);
+        assert!(error.message.contains("no such key"), "{error}");
         let seen = stub.seen();
         assert_eq!(seen[3].body, br#"{"KeyId":"a","PolicyName":"default"}"#);
         assert_eq!(seen[0].target.as_deref(), Some("TrentService.DescribeKey"));

@@ -8,6 +8,7 @@ use aws_sdk_ecr::config::Builder;
 use aws_sdk_ecr::error::ProvideErrorMetadata as _;
 use aws_sdk_ecr::primitives::DateTime;
 use aws_sdk_ecr::types::{ImageDetail, ImageFailureCode, ImageIdentifier};
+use executor::base::policy_statement::one_or_many;
 use executor::cloud::{CloudError, RepositoryImage, RepositoryImages};
 use serde_json::Value;
 
@@ -78,7 +79,7 @@ impl RepositoryImages for AwsImages {
 /// for the account itself.
 fn lets_others_in(policy: &str, account: &str) -> bool {
     let Ok(policy) = serde_json::from_str::<Value>(policy) else { return true };
-    let statements = one_or_more(&policy["Statement"]);
+    let statements = one_or_many(&policy["Statement"]);
     let allowing = statements.iter().filter(|statement| statement["Effect"] != "Deny");
     let is_own = |principal: &Value| {
         let name = principal.as_str().unwrap_or_default();
@@ -89,14 +90,10 @@ fn lets_others_in(policy: &str, account: &str) -> bool {
         principals.is_some_and(|kinds| {
             kinds
                 .iter()
-                .all(|(kind, names)| kind == "Service" || (kind == "AWS" && one_or_more(names).iter().all(is_own)))
+                .all(|(kind, names)| kind == "Service" || (kind == "AWS" && one_or_many(names).into_iter().all(is_own)))
         })
     };
     allowing.into_iter().any(|statement| !is_closed(statement))
-}
-
-fn one_or_more(value: &Value) -> &[Value] {
-    value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice)
 }
 
 fn stored(detail: ImageDetail) -> Option<RepositoryImage> {

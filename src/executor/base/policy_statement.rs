@@ -12,7 +12,7 @@ pub enum StatementReach {
     Yes,
 }
 
-/// Keys of conditions with their values, as AWS would find them in a request.
+/// Keys of conditions with their values, as AWS would find them in a request. A key with several values stands several times.
 pub type Facts<'a> = [(&'a str, &'a str)];
 
 /// The statements of a policy; none of a text that is no policy.
@@ -38,7 +38,7 @@ pub fn is_on(statement: &Value, resource: &str) -> bool {
     }
 }
 
-/// The reach of a statement of a resource's policy for a role, by its principals. Of those that it excepts nothing is told.
+/// The reach of a statement of a resource's policy for a role, by its principals. It is `Perhaps` for a statement with `NotPrincipal`.
 pub fn principals(statement: &Value, role: &str, account: &str) -> StatementReach {
     let principal = &statement["Principal"];
     let root = format!(":iam::{account}:root");
@@ -54,17 +54,29 @@ pub fn principals(statement: &Value, role: &str, account: &str) -> StatementReac
 
 /// Tells whether all conditions of a statement hold. A key without a fact, and an operator other than those on texts, may hold.
 pub fn conditions(statement: &Value, facts: &Facts<'_>) -> StatementReach {
+    each_condition(statement, facts).map(|(_, reach)| reach).min().unwrap_or(StatementReach::Yes)
+}
+
+/// Tells of each condition of a statement whether it holds, by its key.
+pub fn each_condition<'a>(
+    statement: &'a Value,
+    facts: &'a Facts<'_>,
+) -> impl Iterator<Item = (&'a str, StatementReach)> {
     let operators = statement["Condition"].as_object().into_iter().flatten();
-    let each = operators.flat_map(|(operator, keys)| {
-        keys.as_object().into_iter().flatten().map(move |(key, values)| condition(operator, key, values, facts))
-    });
-    each.min().unwrap_or(StatementReach::Yes)
+    operators.flat_map(move |(operator, keys)| {
+        let keys = keys.as_object().into_iter().flatten();
+        keys.map(move |(key, values)| (key.as_str(), condition(operator, key, values, facts)))
+    })
 }
 
 fn condition(operator: &str, key: &str, values: &Value, facts: &Facts<'_>) -> StatementReach {
-    let Some((_, fact)) = facts.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)) else {
+    let known: Vec<&str> =
+        facts.iter().filter(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| *value).collect();
+    let (quantity, operator) = operator.split_once(':').unwrap_or(("", operator));
+    let is_single = known.len() == 1;
+    if known.is_empty() || (quantity.is_empty() && !is_single) {
         return StatementReach::Perhaps;
-    };
+    }
     let values: Vec<String> = one_or_many(values)
         .into_iter()
         .map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
@@ -72,17 +84,28 @@ fn condition(operator: &str, key: &str, values: &Value, facts: &Facts<'_>) -> St
     if values.iter().any(|value| value.contains("${")) {
         return StatementReach::Perhaps;
     }
-    let any = |is_same: &dyn Fn(&str) -> bool| values.iter().any(|value| is_same(value));
-    let holds = match operator.trim_end_matches("IfExists") {
-        "StringEquals" => any(&|value| value == *fact),
-        "StringNotEquals" => !any(&|value| value == *fact),
-        "StringEqualsIgnoreCase" | "Bool" => any(&|value| value.eq_ignore_ascii_case(fact)),
-        "StringNotEqualsIgnoreCase" => !any(&|value| value.eq_ignore_ascii_case(fact)),
-        "StringLike" | "ArnLike" | "ArnEquals" => any(&|value| matches(value, fact, false)),
-        "StringNotLike" | "ArnNotLike" | "ArnNotEquals" => !any(&|value| matches(value, fact, false)),
+    let each = known.iter().map(|fact| holds(operator.trim_end_matches("IfExists"), &values, fact));
+    let Some(each) = each.collect::<Option<Vec<bool>>>() else { return StatementReach::Perhaps };
+    let holds = match quantity {
+        "" | "ForAnyValue" => each.contains(&true),
+        "ForAllValues" => !each.contains(&false),
         _ => return StatementReach::Perhaps,
     };
     if holds { StatementReach::Yes } else { StatementReach::No }
+}
+
+/// Tells whether an operator holds for one value of a request; `None` for an operator that is not evaluated.
+fn holds(operator: &str, values: &[String], fact: &str) -> Option<bool> {
+    let any = |is_same: &dyn Fn(&str) -> bool| values.iter().any(|value| is_same(value));
+    match operator {
+        "StringEquals" => Some(any(&|value| value == fact)),
+        "StringNotEquals" => Some(!any(&|value| value == fact)),
+        "StringEqualsIgnoreCase" | "Bool" => Some(any(&|value| value.eq_ignore_ascii_case(fact))),
+        "StringNotEqualsIgnoreCase" => Some(!any(&|value| value.eq_ignore_ascii_case(fact))),
+        "StringLike" | "ArnLike" | "ArnEquals" => Some(any(&|value| matches(value, fact, false))),
+        "StringNotLike" | "ArnNotLike" | "ArnNotEquals" => Some(!any(&|value| matches(value, fact, false))),
+        _ => None,
+    }
 }
 
 /// Tells whether a name fits a pattern with `*` and `?`.
@@ -122,11 +145,19 @@ mod tests {
     #[test_case(json!({"NumericLessThan": {"aws:SourceAccount": "9"}}) => StatementReach::Perhaps; "operator on numbers")]
     #[test_case(json!({"StringEquals": {"aws:SourceAccount": "${aws:PrincipalAccount}"}}) => StatementReach::Perhaps; "variable")]
     #[test_case(json!({"StringEquals": {"a:b": "1", "aws:SourceAccount": "9"}}) => StatementReach::No; "one fails beside an unknown one")]
+    #[test_case(json!({"ForAllValues:StringEquals": {"aws:TagKeys": ["a", "b", "c"]}}) => StatementReach::Yes; "all of several values")]
+    #[test_case(json!({"ForAllValues:StringEquals": {"aws:TagKeys": ["a"]}}) => StatementReach::No; "one of several values is another")]
+    #[test_case(json!({"ForAnyValue:StringEquals": {"aws:TagKeys": ["b"]}}) => StatementReach::Yes; "any of several values")]
+    #[test_case(json!({"ForAnyValue:StringEquals": {"aws:TagKeys": ["c"]}}) => StatementReach::No; "none of several values")]
+    #[test_case(json!({"StringEquals": {"aws:TagKeys": ["a"]}}) => StatementReach::Perhaps; "several values without a quantity")]
+    #[test_case(json!({"Sometimes:StringEquals": {"aws:TagKeys": ["a", "b"]}}) => StatementReach::Perhaps; "unknown quantity")]
     fn conditions_hold(condition: Value) -> StatementReach {
         let facts = [
             ("aws:SourceAccount", "2"),
             ("aws:SourceArn", "arn:aws:sagemaker:eu-west-1:2:training-job/a"),
             ("aws:SecureTransport", "true"),
+            ("aws:TagKeys", "a"),
+            ("aws:TagKeys", "b"),
         ];
         conditions(&json!({ "Condition": condition }), &facts)
     }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::policy_statement::{self, Facts, StatementReach, texts};
+use super::policy_statement::{self, Facts, StatementReach, principals, texts};
 
 /// The action of whoever assumes a role.
 pub const ASSUME: &str = "sts:AssumeRole";
@@ -25,23 +25,30 @@ pub fn of_service(policy: &str, service: &str, action: &str) -> Trust {
 
 /// The same with facts about the request, which decide about conditions on them.
 pub fn of_service_with(policy: &str, service: &str, action: &str, facts: &Facts<'_>) -> Trust {
-    of(policy, action, facts, |principal| texts(&principal["Service"]).any(|name| name == service || name == "*"))
+    of(policy, action, facts, |statement| {
+        let principal = &statement["Principal"];
+        if !statement["NotPrincipal"].is_null() {
+            StatementReach::Perhaps
+        } else if principal == "*" || texts(&principal["Service"]).any(|name| name == service || name == "*") {
+            StatementReach::Yes
+        } else {
+            StatementReach::No
+        }
+    })
 }
 
 /// Tells whether a user or role of the account may do the action, as far as the trust policy decides. A policy that names the account leaves the
-/// decision to the caller's own policies.
-pub fn of_caller(policy: &str, caller: &str, account: &str, action: &str) -> Trust {
-    let root = format!(":iam::{account}:root");
-    let names = |name: &str| name == caller || name == "*" || name == account || name.ends_with(&root);
-    of(policy, action, &[], |principal| texts(&principal["AWS"]).any(names))
+/// decision to the caller's own policies. Facts about the request decide about conditions on them.
+pub fn of_caller(policy: &str, (caller, account): (&str, &str), action: &str, facts: &Facts<'_>) -> Trust {
+    of(policy, action, facts, |statement| principals(statement, caller, account))
 }
 
-fn of(policy: &str, action: &str, facts: &Facts<'_>, names: impl Fn(&Value) -> bool) -> Trust {
+fn of(policy: &str, action: &str, facts: &Facts<'_>, named: impl Fn(&Value) -> StatementReach) -> Trust {
     let Ok(policy) = serde_json::from_str::<Value>(policy) else { return Trust::Conditional };
     let statements = policy_statement::statements(&policy);
     let reached = |effect: &str| {
         let of_effect = statements.iter().filter(|one| one["Effect"] == effect);
-        of_effect.map(|one| reach(one, action, facts, &names)).max().unwrap_or(StatementReach::No)
+        of_effect.map(|one| reach(one, action, facts, &named)).max().unwrap_or(StatementReach::No)
     };
     match (reached("Deny"), reached("Allow")) {
         (StatementReach::Yes, _) | (_, StatementReach::No) => Trust::Refused,
@@ -50,17 +57,16 @@ fn of(policy: &str, action: &str, facts: &Facts<'_>, names: impl Fn(&Value) -> b
     }
 }
 
-fn reach(statement: &Value, action: &str, facts: &Facts<'_>, names: impl Fn(&Value) -> bool) -> StatementReach {
-    let principal = &statement["Principal"];
+fn reach(
+    statement: &Value,
+    action: &str,
+    facts: &Facts<'_>,
+    named: impl Fn(&Value) -> StatementReach,
+) -> StatementReach {
     if !policy_statement::is_about(statement, action) {
-        StatementReach::No
-    } else if !statement["NotPrincipal"].is_null() {
-        StatementReach::Perhaps
-    } else if !(names(principal) || principal == "*") {
-        StatementReach::No
-    } else {
-        policy_statement::conditions(statement, facts)
+        return StatementReach::No;
     }
+    named(statement).min(policy_statement::conditions(statement, facts))
 }
 
 #[cfg(test)]
@@ -99,11 +105,12 @@ mod tests {
     #[test_case(json!([statement("Allow", "*"), {"Effect": "Deny", "Principal": "*", "Action": "*", "Condition": {"Bool": {"a": "b"}}}]) => Trust::Conditional; "denied on a condition")]
     #[test_case(json!({"Effect": "Allow", "Principal": {"Service": SERVICE}, "Action": "*", "Condition": {"StringEquals": {"a": "b"}}}) => Trust::Conditional; "allowed on a condition")]
     #[test_case(json!({"Effect": "Allow", "NotPrincipal": {"AWS": "1"}, "Action": "*"}) => Trust::Conditional; "all but some")]
+    #[test_case(json!([statement("Allow", "*"), {"Effect": "Deny", "NotPrincipal": {"AWS": "1"}, "Action": "*", "Condition": {"Bool": {"known": "false"}}}]) => Trust::Given; "denied to all but some on a condition that does not hold")]
     #[test_case(json!({"Effect": "Allow", "Principal": {"Service": SERVICE}, "NotAction": "iam:*"}) => Trust::Given; "all but other actions")]
     #[test_case(json!({"Effect": "Allow", "Principal": {"Service": SERVICE}, "NotAction": "sts:*"}) => Trust::Refused; "all but this action")]
     #[test_case(json!({"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "*"}) => Trust::Refused; "other service")]
     fn statements_say(statements: Value) -> Trust {
-        of_service(&json!({ "Statement": statements }).to_string(), SERVICE, ASSUME)
+        of_service_with(&json!({ "Statement": statements }).to_string(), SERVICE, ASSUME, &[("known", "true")])
     }
 
     #[test]
@@ -118,11 +125,17 @@ mod tests {
             json!({ "Statement": statement }).to_string()
         };
         let host = "arn:aws:iam::123456789012:role/host";
-        let of = |principal: &str, action: &str| of_caller(&policy(principal), host, "123456789012", action);
+        let of = |principal: &str, action: &str| of_caller(&policy(principal), (host, "123456789012"), action, &[]);
         for principal in [host, "123456789012", "arn:aws:iam::123456789012:root", "*"] {
             assert_eq!(of(principal, ASSUME), Trust::Given, "{principal}");
         }
         assert_eq!(of("arn:aws:iam::123456789012:role/other", ASSUME), Trust::Refused);
         assert_eq!(of(host, TAG_SESSION), Trust::Refused);
+        let statement = json!({"Effect": "Allow", "Principal": {"AWS": host}, "Action": ASSUME,
+                               "Condition": {"StringLike": {"sts:RoleSessionName": "gitlab-*"}}});
+        let policy = json!({ "Statement": statement }).to_string();
+        let with = |facts: &Facts<'_>| of_caller(&policy, (host, "123456789012"), ASSUME, facts);
+        assert_eq!((with(&[]), with(&[("sts:RoleSessionName", "gitlab-1")])), (Trust::Conditional, Trust::Given));
+        assert_eq!(with(&[("sts:RoleSessionName", "other")]), Trust::Refused);
     }
 }

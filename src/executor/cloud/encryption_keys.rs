@@ -9,7 +9,7 @@ use super::error::CloudError;
 pub trait EncryptionKeys: Send + Sync {
     /// The key of an id, ARN or alias; `None` when there is none.
     async fn describe(&self, key: &str) -> Result<Option<KeySight>, CloudError>;
-    /// The policy of a key, by its id or ARN, as JSON.
+    /// The policy of a key of the caller's account, by its id or ARN, as JSON. An absent key is `NotFound`.
     async fn policy(&self, key: &str) -> Result<String, CloudError>;
 }
 

@@ -24,10 +24,12 @@ mod roles;
 mod runner_config;
 mod runner_entry;
 mod runner_keys;
+mod runner_program;
 mod service;
 #[cfg(test)]
 mod tests;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -116,8 +118,7 @@ async fn inspect(
     env: &Environment,
     (machine, connect, clock): (&dyn HostMachine, &dyn Connect, &dyn Clock),
 ) -> Vec<DoctorFinding> {
-    let service = RunnerService::ask(machine).await;
-    let (settings, of_file) = load(operator_file, env, (machine, &service));
+    let (settings, of_file) = load(operator_file, env, machine);
     let of_account = async {
         let Some(settings) = &settings else {
             let waiting = ["host.state_dir", "aws.credentials"].into_iter().chain(OF_AWS);
@@ -128,27 +129,30 @@ async fn inspect(
         findings.push(named_role(&installation, operator_file));
         follow_ups::fold(findings, settings)
     };
-    let (host, account) =
-        tokio::join!(of_host(runner_config, operator_file, settings.as_ref(), (machine, &service)), of_account);
-    [host, of_file, account].concat()
+    let (host, account) = tokio::join!(of_host(runner_config, operator_file, settings.as_ref(), machine), of_account);
+    [host, vec![of_file], account].concat()
 }
 
-/// The checks of the runner and of this machine.
+/// The checks of the runner and of this machine. The sandbox is tried beside the others, which wait for systemd: each may take seconds.
 async fn of_host(
     runner_config: Option<&Path>,
     operator_file: &Path,
     settings: Option<&Settings>,
-    (machine, service): (&dyn HostMachine, &RunnerService),
+    machine: &dyn HostMachine,
 ) -> Vec<DoctorFinding> {
+    let of_service = async {
+        let service = RunnerService::ask(machine).await;
+        let (runner, tools) = tokio::join!(host::runner(machine, &service), host::tools(machine, &service, settings));
+        (service, [runner, tools].concat())
+    };
+    let ((service, mut findings), timer, trial) =
+        tokio::join!(of_service, host::sweep_timer(machine), host::try_sandbox(machine, settings));
+    let service = &service;
     let shell = settings.map(|settings| settings.runner.shell.as_str());
     let path = runner_config.map_or_else(|| runner_config::locate(machine, service), Path::to_owned);
-    let mut findings = runner_config::check(&RunnerConfig { path: &path, operator_file, shell, machine, service });
-    let (runner, tools, timer) = tokio::join!(
-        host::runner(machine, service),
-        host::tools(machine, service, settings),
-        host::sweep_timer(machine)
-    );
-    findings.extend(runner.into_iter().chain(tools).chain([timer]));
+    findings.extend(runner_config::check(&RunnerConfig { path: &path, operator_file, shell, machine, service }));
+    findings.extend([timer, writers(operator_file, machine, service)]);
+    findings.extend(host::sandbox(machine, service, trial));
     findings.extend(settings.into_iter().flat_map(|settings| directories::storage(machine, service, settings)));
     findings
 }
@@ -164,23 +168,17 @@ fn named_role(installation: &Installation<'_>, operator_file: &Path) -> DoctorFi
 }
 
 /// Reads the operator's file.
-fn load(
-    path: &Path,
-    env: &Environment,
-    (machine, service): (&dyn HostMachine, &RunnerService),
-) -> (Option<Settings>, Vec<DoctorFinding>) {
+fn load(path: &Path, env: &Environment, machine: &dyn HostMachine) -> (Option<Settings>, DoctorFinding) {
     let shown = path.display().to_string();
     let text = match machine.read(path) {
         Ok(text) => text,
         Err(error) => {
             let change = "create it from `runner-config/sagemaker-executor.toml`, readable by the runner's user, or name another with `--config`";
-            return (
-                None,
-                vec![DoctorFinding::failure("operator.file", shown, format!("cannot be read: {error}"), change)],
-            );
+            let text = format!("cannot be read: {error}");
+            return (None, DoctorFinding::failure("operator.file", shown, text, change));
         }
     };
-    let (settings, finding) = match operator_file::parse(&text) {
+    match operator_file::parse(&text) {
         Ok(mut settings) => {
             settings.adopt_endpoint(env);
             (Some(settings), DoctorFinding::ok("operator.file", &shown, "is usable"))
@@ -191,8 +189,13 @@ fn load(
             let what = what.trim_start_matches("error: ");
             (None, DoctorFinding::failure("operator.file", &shown, what, hints.replace("\n  hint: ", "; ")))
         }
-    };
-    let mode = match machine.look(path) {
+    }
+}
+
+/// Others than root who can change the operator's file.
+fn writers(path: &Path, machine: &dyn HostMachine, service: &RunnerService) -> DoctorFinding {
+    let shown = path.display().to_string();
+    match machine.look(path) {
         Ok(sight) if sight.mode & 0o022 != 0 => DoctorFinding::failure(
             "operator.mode",
             &shown,
@@ -206,9 +209,9 @@ fn load(
             Some(other) => DoctorFinding::warning("operator.mode", &shown, other.text, other.change),
             None => DoctorFinding::ok("operator.mode", &shown, "only its owner writes it"),
         },
+        Err(error) if error.kind() == ErrorKind::NotFound => DoctorFinding::waiting("operator.mode", "operator.file"),
         Err(error) => DoctorFinding::skipped("operator.mode", &shown, error.to_string()),
-    };
-    (settings, vec![finding, mode])
+    }
 }
 
 /// The checks of AWS. Those of one topic follow each other; the topics wait for AWS at the same time.

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::installation::Installation;
-use super::report::DoctorFinding;
+use super::report::{DoctorFinding, counted};
 use crate::base::arn::{Arn, partition};
 use crate::cloud::{CloudError, CloudErrorKind, CredentialSight};
 use crate::config::settings::Settings;
@@ -120,7 +120,7 @@ fn expiry(found: &CredentialSight, now: SystemTime) -> DoctorFinding {
         Ok(left) if left < SOON => DoctorFinding::ok(
             "aws.expiry",
             "the credentials",
-            format!("are good for {} minutes, and their source gives new ones", left.as_secs() / 60),
+            format!("are good for {}, and their source gives new ones", counted(left.as_secs() / 60, "minute")),
         ),
         Ok(_) => DoctorFinding::ok("aws.expiry", "the credentials", "are good for longer than 12 hours"),
     }

@@ -4,7 +4,7 @@ use super::account::{CallerSight, of_error, of_needed};
 use super::bucket_policy::{self, BucketUse};
 use super::host;
 use super::installation::Installation;
-use super::report::DoctorFinding;
+use super::report::{DoctorFinding, counted};
 use crate::base::arn::partition;
 use crate::cloud::{BucketConfiguration, BucketEncryption, ExpiringPrefix, InputPrefix};
 use crate::protocol::keys;
@@ -107,10 +107,10 @@ async fn of_settings(
         ),
         Err(error) => of_error("bucket.public_access", bucket, &error),
     });
-    findings.push(match expiring {
-        Ok(prefixes) => lifecycle(bucket, &prefixes, longest_job(installation)),
-        Err(error) => of_error("bucket.lifecycle", bucket, &error),
-    });
+    match expiring {
+        Ok(prefixes) => findings.extend(lifecycle(bucket, &prefixes, longest_job(installation))),
+        Err(error) => findings.push(of_error("bucket.lifecycle", bucket, &error)),
+    }
     findings.push(match policy {
         Ok(policy) => of_policy(installation, caller, policy.as_deref()),
         Err(error) => of_error("bucket.policy", bucket, &error),
@@ -173,21 +173,43 @@ fn longest_job(installation: &Installation<'_>) -> u64 {
     longest.unwrap_or_default() + limits.provisioning_seconds
 }
 
-fn lifecycle(bucket: &str, rules: &[ExpiringPrefix], longest: u64) -> DoctorFinding {
+/// A rule that is too short and a folder without a rule are told both.
+fn lifecycle(bucket: &str, rules: &[ExpiringPrefix], longest: u64) -> Vec<DoctorFinding> {
     let of_sessions = |rule: &&ExpiringPrefix| keys::SESSIONS.starts_with(rule.prefix.as_str());
-    if let Some(rule) = rules.iter().filter(of_sessions).find(|rule| u64::from(rule.days) * DAY < longest) {
+    let short = rules.iter().filter(of_sessions).filter(|rule| u64::from(rule.days) * DAY < longest);
+    let short = short.min_by_key(|rule| rule.days).map(|rule| {
         let text = format!(
-            "a lifecycle rule deletes objects {} days after they are written, and a job may take {} hours: its own objects go while it runs",
-            rule.days,
-            longest.div_ceil(3600)
+            "a lifecycle rule deletes objects {} after they are written, and a job may take {}: its own objects go while it runs",
+            counted(rule.days, "day"),
+            counted(longest.div_ceil(3600), "hour")
         );
-        return DoctorFinding::warning("bucket.lifecycle", bucket, text, LIFECYCLE);
-    }
+        DoctorFinding::warning("bucket.lifecycle", bucket, text, LIFECYCLE)
+    });
     let is_covered = |folder: &str| rules.iter().any(|rule| folder.starts_with(rule.prefix.as_str()));
     let missing: Vec<&str> = EXPIRING.into_iter().filter(|folder| !is_covered(folder)).collect();
-    if missing.is_empty() {
-        return DoctorFinding::ok("bucket.lifecycle", bucket, "deletes what no cleanup removes");
+    let missing = (!missing.is_empty()).then(|| {
+        let missing = missing.join(", ");
+        let text = format!("no lifecycle rule deletes what is left below {missing} of the executor's prefix");
+        DoctorFinding::warning("bucket.lifecycle", bucket, text, LIFECYCLE)
+    });
+    let findings: Vec<_> = short.into_iter().chain(missing).collect();
+    if findings.is_empty() {
+        return vec![DoctorFinding::ok("bucket.lifecycle", bucket, "deletes what no cleanup removes")];
     }
-    let text = format!("no lifecycle rule deletes what is left below {} of the executor's prefix", missing.join(", "));
-    DoctorFinding::warning("bucket.lifecycle", bucket, text, LIFECYCLE)
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_rule_and_a_folder_without_one_are_told_both() {
+        let rules = [("sessions/", 3), ("sessions/", 1), ("agents/", 35)]
+            .map(|(prefix, days)| ExpiringPrefix { prefix: prefix.to_owned(), days });
+        let findings = lifecycle("b", &rules, 4 * DAY);
+        let [short, missing] = &findings[..] else { panic!("{findings:?}") };
+        assert!(short.text.contains("objects 1 day after") && short.text.contains("96 hours:"), "{}", short.text);
+        assert!(missing.text.contains("below projects/ of"), "{}", missing.text);
+    }
 }

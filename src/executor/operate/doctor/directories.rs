@@ -174,6 +174,11 @@ fn disk(machine: &dyn HostMachine, settings: &Settings) -> Vec<DoctorFinding> {
 }
 
 fn proxy(machine: &dyn HostMachine, service: &RunnerService) -> DoctorFinding {
+    if let Some(unread) = service.unread() {
+        let text =
+            "could not be read, and may set a proxy; where it is a file of root alone, run `doctor` once as root";
+        return DoctorFinding::skipped("host.proxy", unread, text);
+    }
     let value = |name: &str| service.variable(machine, name);
     let Some(name) = PROXIES.into_iter().find(|name| value(name).is_some()) else {
         return DoctorFinding::ok("host.proxy", "", "no proxy is set");

@@ -33,10 +33,9 @@ pub(super) fn version(text: &str) -> Option<(u32, u32)> {
 pub(super) async fn runner(machine: &dyn HostMachine, service: &RunnerService) -> Vec<DoctorFinding> {
     let Some(path) = service.find(machine, "gitlab-runner") else {
         let change = "install GitLab Runner, or put its folder into the PATH of the runner's service (`Environment=PATH=...` in its systemd unit)";
-        let text =
-            format!("is not in {}; host stages call it by this name for artifacts and caches", service.named_path());
+        let text = "host stages call it by this name for artifacts and caches";
         return vec![
-            DoctorFinding::failure("runner.program", "gitlab-runner", text, change),
+            absent(service, "runner.program", "gitlab-runner", (text, change)),
             DoctorFinding::waiting("runner.version", "runner.program"),
             runner_user(machine, service),
         ];
@@ -59,7 +58,17 @@ pub(super) async fn runner(machine: &dyn HostMachine, service: &RunnerService) -
         ),
         Some((major, minor)) => DoctorFinding::ok("runner.version", &shown, format!("is version {major}.{minor}")),
     };
-    vec![DoctorFinding::ok("runner.program", &shown, "is in the PATH"), version, runner_user(machine, service)]
+    let found = DoctorFinding::ok("runner.program", &shown, format!("is in {}", service.named_path()));
+    vec![found, version, runner_user(machine, service)]
+}
+
+/// A program that is not in the `PATH` of the stages, as far as that is known.
+fn absent(service: &RunnerService, id: &'static str, program: &str, (why, change): (&str, &str)) -> DoctorFinding {
+    let text = format!("is not in {}", service.named_path());
+    if service.unread().is_some() {
+        return DoctorFinding::skipped(id, program, text);
+    }
+    DoctorFinding::failure(id, program, format!("{text}; {why}"), change)
 }
 
 fn runner_user(machine: &dyn HostMachine, service: &RunnerService) -> DoctorFinding {
@@ -77,8 +86,13 @@ fn runner_user(machine: &dyn HostMachine, service: &RunnerService) -> DoctorFind
             "is not installed; run `doctor` as the user that GitLab Runner runs as",
         );
     }
-    let user = &service.user;
+    let (user, sudo) = (&service.user, service.sudo_user());
     match service.user_id {
+        None => DoctorFinding::skipped(
+            "runner.user",
+            SERVICE,
+            format!("runs as {user}, whose number neither `/etc/passwd` nor `id` tells; run `doctor` as that user"),
+        ),
         Some(id) if id != machine.user() => DoctorFinding::warning(
             "runner.user",
             SERVICE,
@@ -86,44 +100,62 @@ fn runner_user(machine: &dyn HostMachine, service: &RunnerService) -> DoctorFind
                 "runs as {user}, and this command as another user: what it says of directories, sandbox and credentials may differ"
             ),
             format!(
-                "run `sudo -u {user} sagemaker-executor doctor`; where {user} may not read `config.toml`, what this run says of that file counts"
+                "run `sudo -u {sudo} sagemaker-executor doctor`; where {user} may not read `config.toml`, what this run says of that file counts"
             ),
         ),
-        _ => DoctorFinding::ok("runner.user", SERVICE, format!("runs as {user}")),
+        Some(_) => DoctorFinding::ok("runner.user", SERVICE, format!("runs as {user}")),
     }
 }
 
-/// Shell, git and bubblewrap, and a sandbox that is made for the check.
+/// Shell, git and, unless the sandbox is switched off, bubblewrap.
 pub(super) async fn tools(
     machine: &dyn HostMachine,
     service: &RunnerService,
     settings: Option<&Settings>,
 ) -> Vec<DoctorFinding> {
     let shell = settings.map_or("bash", |settings| settings.runner.shell.as_str());
-    let is_enabled = settings.is_none_or(|settings| settings.sandbox.enabled);
-    let of_sandbox = async {
-        if is_enabled {
-            let (bubblewrap, mut findings) = tokio::join!(bubblewrap(machine, service), of_sandbox(machine, service));
-            findings.insert(0, bubblewrap);
-            return findings;
-        }
-        let text = "`sandbox.enabled` is false: the author of a job can run commands as the runner's user";
-        let change = "remove `enabled` from `[sandbox]`, and read docs/THREAT-MODEL.md before it is set again";
-        vec![DoctorFinding::warning("host.sandbox", "", text, change)]
-    };
-    let (git, of_sandbox) = tokio::join!(git(machine, service), of_sandbox);
-    [vec![of_shell(machine, service, shell), git], of_sandbox].concat()
+    let of_bubblewrap = async { if has_sandbox(settings) { Some(bubblewrap(machine, service).await) } else { None } };
+    let (git, bubblewrap) = tokio::join!(git(machine, service), of_bubblewrap);
+    [of_shell(machine, service, shell), git].into_iter().chain(bubblewrap).collect()
 }
 
-/// A sandbox that is made for the check. Without the program the finding about that tells all.
-async fn of_sandbox(machine: &dyn HostMachine, service: &RunnerService) -> Vec<DoctorFinding> {
+fn has_sandbox(settings: Option<&Settings>) -> bool {
+    settings.is_none_or(|settings| settings.sandbox.enabled)
+}
+
+/// A sandbox that was made for the check, and whether the metadata service can be reached from it; or why none could be made.
+#[derive(Debug)]
+pub(super) struct SandboxTrial(Result<Result<bool, String>, String>);
+
+/// Makes a sandbox; none where the operator's file switches it off. It needs nothing of the service.
+pub(super) async fn try_sandbox(machine: &dyn HostMachine, settings: Option<&Settings>) -> Option<SandboxTrial> {
+    if !has_sandbox(settings) {
+        return None;
+    }
+    Some(SandboxTrial(match machine.try_sandbox().await {
+        Ok(()) => Ok(machine.reaches_metadata().await),
+        Err(text) => Err(text),
+    }))
+}
+
+/// Findings of the trial. Without the program the finding about that tells all.
+pub(super) fn sandbox(
+    machine: &dyn HostMachine,
+    service: &RunnerService,
+    trial: Option<SandboxTrial>,
+) -> Vec<DoctorFinding> {
+    let Some(trial) = trial else {
+        let text = "`sandbox.enabled` is false: the author of a job can run commands as the runner's user";
+        let change = "remove `enabled` from `[sandbox]`, and read docs/THREAT-MODEL.md before it is set again";
+        return vec![DoctorFinding::warning("host.sandbox", "", text, change)];
+    };
     if service.find(machine, "bwrap").is_none() {
         return ["host.sandbox", "host.metadata"].map(|id| DoctorFinding::waiting(id, "host.bubblewrap")).into();
     }
-    match machine.try_sandbox().await {
-        Ok(()) => {
+    match trial.0 {
+        Ok(reaches) => {
             let made = DoctorFinding::ok("host.sandbox", "bwrap", "makes the sandbox of the host stages");
-            vec![made, metadata(machine).await]
+            vec![made, metadata(reaches)]
         }
         Err(text) => {
             let text = text.trim_start_matches("error: ");
@@ -138,17 +170,18 @@ fn of_shell(machine: &dyn HostMachine, service: &RunnerService, shell: &str) -> 
         return DoctorFinding::ok("host.shell", shell, format!("is {}", path.display()));
     }
     let change = format!("install `{shell}`, or set `runner.shell` in the operator's file to one that is there");
-    let text = format!("is not in {}; the host stages need it", service.named_path());
-    DoctorFinding::failure("host.shell", shell, text, change)
+    absent(service, "host.shell", shell, ("the host stages need it", &change))
 }
 
 async fn git(machine: &dyn HostMachine, service: &RunnerService) -> DoctorFinding {
     let Some(path) = service.find(machine, "git") else {
         let change = "install `git` (and `git-lfs`), or add its folder to the PATH of the runner's service";
-        let text = format!("is not in {}; sources are fetched on this host", service.named_path());
-        return DoctorFinding::failure("host.git", "git", text, change);
+        return absent(service, "host.git", "git", ("sources are fetched on this host", change));
     };
     if service.find(machine, "git-lfs").is_none() {
+        if service.unread().is_some() {
+            return DoctorFinding::skipped("host.git", "git-lfs", format!("is not in {}", service.named_path()));
+        }
         let path = service.named_path();
         let text = format!("`git-lfs` is not in {path}: projects with large files get pointers in place of them");
         return DoctorFinding::warning("host.git", "git-lfs", text, "install the package `git-lfs`");
@@ -164,8 +197,7 @@ async fn git(machine: &dyn HostMachine, service: &RunnerService) -> DoctorFindin
 async fn bubblewrap(machine: &dyn HostMachine, service: &RunnerService) -> DoctorFinding {
     let change = "install the package `bubblewrap`, 0.7 or newer";
     let Some(path) = service.find(machine, "bwrap") else {
-        let text = format!("is not in {}; the sandbox of the host stages needs it", service.named_path());
-        return DoctorFinding::failure("host.bubblewrap", "bwrap", text, change);
+        return absent(service, "host.bubblewrap", "bwrap", ("the sandbox of the host stages needs it", change));
     };
     match machine.output(&path.display().to_string(), &["--version"]).await.ok().and_then(|text| version(&text)) {
         Some(found) if found < LEAST_BUBBLEWRAP => {
@@ -193,8 +225,8 @@ fn namespaces(machine: &dyn HostMachine) -> String {
     "let the runner's user make user namespaces; the row has the settings of each distribution".to_owned()
 }
 
-async fn metadata(machine: &dyn HostMachine) -> DoctorFinding {
-    match machine.reaches_metadata().await {
+fn metadata(reaches: Result<bool, String>) -> DoctorFinding {
+    match reaches {
         Ok(false) => DoctorFinding::ok("host.metadata", METADATA, "cannot be reached from the sandbox"),
         Ok(true) => DoctorFinding::failure(
             "host.metadata",

@@ -83,7 +83,7 @@ async fn of_image(installation: &Installation<'_>, caller: &CallerSight, image: 
                 "is named by a tag, in the registry of another account",
             )];
         }
-        None => digest_of(installation, &name).await,
+        None => digest_of(installation, image, &name).await,
     };
     let digest = match digest {
         Ok(Some(digest)) => digest,
@@ -103,11 +103,14 @@ async fn of_image(installation: &Installation<'_>, caller: &CallerSight, image: 
     }
 }
 
-async fn digest_of(installation: &Installation<'_>, name: &EcrName<'_>) -> Result<Option<String>, DoctorFinding> {
-    let failed = |error: &CloudError| of_error("image.exists", name.repository, error);
+async fn digest_of(
+    installation: &Installation<'_>,
+    image: &str,
+    name: &EcrName<'_>,
+) -> Result<Option<String>, DoctorFinding> {
+    let failed = |error: &CloudError| of_error("image.exists", image, error);
     let tagged = installation.connect.tagged_images(&installation.access).await;
-    let tagged =
-        tagged.map_err(|error| DoctorFinding::skipped("image.exists", name.repository, format!("{error:#}")))?;
+    let tagged = tagged.map_err(|error| DoctorFinding::skipped("image.exists", image, format!("{error:#}")))?;
     let Some(repository) =
         installation.within("ECR", tagged.repository(name.repository)).await.map_err(|error| failed(&error))?
     else {
@@ -129,7 +132,10 @@ fn absent(image: &str) -> DoctorFinding {
 }
 
 fn of_platforms(image: &str, platforms: &[String]) -> DoctorFinding {
-    if platforms.is_empty() || platforms.iter().any(|platform| platform == PLATFORM) {
+    if platforms.is_empty() {
+        return DoctorFinding::skipped("image.platform", image, "its manifest names no platform");
+    }
+    if platforms.iter().any(|platform| platform == PLATFORM) {
         return DoctorFinding::ok("image.platform", image, format!("has the platform {PLATFORM}"));
     }
     let text = format!("has {}, and the agent is a program for {PLATFORM}", platforms.join(", "));

@@ -34,12 +34,8 @@ pub(super) async fn run(
     findings: &[DoctorFinding],
     (printer, cancellation): (&Printer, &Cancellation),
 ) -> DoctorFinding {
-    let is_needed = |finding: &&DoctorFinding| {
-        NEEDED.contains(&finding.id.split('.').next().unwrap_or_default()) || NEEDED_OF_HOST.contains(&finding.id)
-    };
-    let failed = findings.iter().filter(is_needed).find(|finding| finding.verdict == CheckVerdict::Failure);
-    if let Some(failed) = failed {
-        return DoctorFinding::waiting("job.run", failed.id);
+    if let Some(failed) = obstacle(findings, asked.image) {
+        return DoctorFinding::waiting("job.run", failed);
     }
     if asked.image.is_none()
         && findings.iter().any(|finding| finding.id == "image.exists" && finding.text.starts_with(NO_DEFAULT))
@@ -51,6 +47,16 @@ pub(super) async fn run(
         Ok(lines) => conclude(&lines),
         Err(error) => DoctorFinding::skipped("job.run", "", format!("the job could not be started: {error:#}")),
     }
+}
+
+/// The first failed check that the job needs. With an image of its own it needs no other that the operator's file names.
+fn obstacle(findings: &[DoctorFinding], image: Option<&str>) -> Option<&'static str> {
+    let is_needed = |finding: &&DoctorFinding| {
+        let topic = finding.id.split('.').next().unwrap_or_default();
+        let is_of_another = topic == "image" && image.is_some_and(|image| finding.subject != image);
+        (NEEDED.contains(&topic) && !is_of_another) || NEEDED_OF_HOST.contains(&finding.id)
+    };
+    findings.iter().filter(is_needed).find(|one| one.verdict == CheckVerdict::Failure).map(|one| one.id)
 }
 
 async fn attempt(
@@ -122,6 +128,17 @@ fn conclude(lines: &[String]) -> DoctorFinding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_job_with_an_image_of_its_own_needs_no_other() {
+        let absent = DoctorFinding::failure("image.exists", "default:1", "is not there", "push");
+        let findings = [DoctorFinding::failure("host.git", "git", "is not there", "install"), absent];
+        assert_eq!(obstacle(&findings, None), Some("image.exists"));
+        assert_eq!(obstacle(&findings, Some("default:1")), Some("image.exists"));
+        assert_eq!(obstacle(&findings, Some("own:1")), None);
+        let findings = [DoctorFinding::failure("role.exists", "role", "is not there", "create")];
+        assert_eq!(obstacle(&findings, Some("own:1")), Some("role.exists"));
+    }
 
     #[test]
     fn the_end_of_a_job_is_read_from_its_log() {

@@ -14,9 +14,9 @@ use crate::config::env::Environment;
 use crate::sandbox;
 
 /// Longest time of a program that tells its version.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(3);
+pub(super) const ANSWERED_WITHIN: Duration = Duration::from_secs(3);
 /// Longest time in which the sandbox is made.
-const MADE_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const MADE_WITHIN: Duration = Duration::from_secs(5);
 /// Most entries of a directory that are looked at.
 const MOST_ENTRIES: usize = 10_000;
 /// Largest file that is read, in bytes.

@@ -64,11 +64,10 @@ async fn of_network(
             Err(finding) => findings.push(*finding),
         }
     }
-    let is_whole = findings.is_empty();
+    let missing = findings.first().map(|finding| finding.id);
     findings.extend(of_groups(&groups));
-    if !is_whole {
-        findings.push(DoctorFinding::waiting("network.vpc", "network.subnet"));
-        findings.push(DoctorFinding::waiting("network.s3", "network.subnet"));
+    if let Some(missing) = missing {
+        findings.extend(["network.vpc", "network.s3"].map(|id| DoctorFinding::waiting(id, missing)));
         return findings;
     }
     let vpcs: BTreeSet<&str> =

@@ -20,7 +20,7 @@ pub(super) struct OtherOwner {
 }
 
 /// Other users who can change a file or put another in its place. Modes of the file itself are not looked at. Without a service nobody knows the
-/// runner's user, so owners are compared with nothing.
+/// runner's user, so owners are compared with nothing; a user whose number is unknown may be any of them.
 pub(super) fn of(machine: &dyn HostMachine, service: &RunnerService, path: &Path) -> Option<OtherOwner> {
     let resolved = machine.resolve(path);
     let mut folders: Vec<&Path> = path.ancestors().skip(1).chain(resolved.ancestors().skip(1)).collect();
@@ -50,9 +50,13 @@ pub(super) fn of(machine: &dyn HostMachine, service: &RunnerService, path: &Path
         });
     }
     let (at, owner) = others.first()?;
+    let perhaps = match service.user_id {
+        Some(_) => String::new(),
+        None => format!(", and may be {}, the runner's user, whose number is not known", service.user),
+    };
     Some(OtherOwner {
         verdict: CheckVerdict::Warning,
-        text: format!("{at} belongs to the user {owner}, who so decides what jobs may do"),
+        text: format!("{at} belongs to the user {owner}, who so decides what jobs may do{perhaps}"),
         change: format!("type `chown root: {at}`"),
     })
 }

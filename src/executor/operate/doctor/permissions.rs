@@ -28,7 +28,8 @@ pub(super) async fn check(installation: &Installation<'_>, caller: &CallerSight)
     let Some(host) = &caller.host else {
         let text = "is the account's root, which has no policies";
         let change = "give the host a role of its own: `policy iam` makes its policy";
-        return vec![DoctorFinding::warning("aws.actions", &caller.arn, text, change)];
+        let root = DoctorFinding::warning("aws.actions", &caller.arn, text, change);
+        return vec![root, DoctorFinding::waiting("role.permissions", "aws.actions")];
     };
     let mut settings = installation.settings.clone();
     settings.iam.host_role_arn.get_or_insert_with(|| host.clone());
@@ -66,7 +67,7 @@ async fn of_role(
         let answer: Result<Vec<Vec<_>>, _> = join_all(answers).await.into_iter().collect();
         of_statement(asked, one, answer.map(|denied| denied.concat()))
     });
-    let mut findings = join_all(findings).await;
+    let mut findings = join_all(findings).await.concat();
     // One line tells that nobody could ask, or that there is no such role.
     findings.dedup();
     findings
@@ -82,10 +83,11 @@ async fn answer(
     let denied = installation.within("IAM", port.denied(role, question)).await?;
     let single = if denied.is_empty() { Vec::new() } else { questions::one_by_one(question) };
     let single = single.iter().take(MOST_VALUES).map(async |(value, question)| {
-        let denied = installation.within("IAM", port.denied(role, question)).await;
-        (value, denied.is_ok_and(|denied| !denied.is_empty()))
+        let denied = installation.within("IAM", port.denied(role, question)).await?;
+        Ok::<_, CloudError>((value, !denied.is_empty()))
     });
-    let single = join_all(single).await;
+    // Without all answers no value is known to be the reason.
+    let single: Vec<_> = join_all(single).await.into_iter().collect::<Result<_, _>>().unwrap_or_default();
     let values: Vec<_> = single.iter().filter(|(_, is_denied)| *is_denied).map(|(value, _)| value.as_str()).collect();
     // All values are denied: they are not the reason.
     let values = (!values.is_empty() && values.len() < single.len()).then(|| values.join(", "));
@@ -96,37 +98,47 @@ fn of_statement(
     asked: &AskedRole<'_>,
     of: &AskedStatement,
     answer: Result<Vec<(DeniedAction, Option<String>)>, CloudError>,
-) -> DoctorFinding {
+) -> Vec<DoctorFinding> {
     let (id, role) = (asked.id, asked.role);
     let name = of.statement["Sid"].as_str().unwrap_or_default();
     let denied = match answer {
         Ok(denied) => denied,
-        Err(error) => return of_error(id, role, &error),
+        Err(error) => return vec![of_error(id, role, &error)],
     };
-    let Some((first, _)) = denied.first() else {
+    if denied.is_empty() {
         let mut actions: Vec<_> =
             of.questions.iter().flat_map(|question| &question.actions).map(String::as_str).collect();
         actions.sort_unstable();
         actions.dedup();
-        return DoctorFinding::ok(id, role, format!("may do {} ({name})", actions.join(", ")));
+        return vec![DoctorFinding::ok(id, role, format!("may do {} ({name})", actions.join(", ")))];
+    }
+    // One finding for each reason: what mends one leaves the others.
+    let mut reasons: Vec<&DenialReason> = Vec::new();
+    for (one, _) in &denied {
+        if !reasons.contains(&&one.why) {
+            reasons.push(&one.why);
+        }
+    }
+    let finding = |reason: &DenialReason| {
+        let of_reason = denied.iter().filter(|(denied, _)| denied.why == *reason);
+        let mut pairs: Vec<_> = of_reason
+            .map(|(denied, value)| {
+                let value = value.as_ref().map(|value| format!(" with {value}")).unwrap_or_default();
+                format!("{} on {}{value}", denied.action, denied.resource)
+            })
+            .collect();
+        pairs.dedup();
+        let (why, change) = advice(reason, asked.policy);
+        let text = format!("may not {}{why}", pairs.join(", "));
+        let finding = if id == "role.permissions" && SPARED.contains(&name) {
+            DoctorFinding::warning(id, role, text, change)
+        } else {
+            DoctorFinding::failure(id, role, text, change)
+        };
+        // A statement that allows something mends no denial.
+        if *reason == DenialReason::NoStatement { finding.with_statement(of.statement.clone()) } else { finding }
     };
-    let mut pairs: Vec<_> = denied
-        .iter()
-        .map(|(denied, value)| {
-            let value = value.as_ref().map(|value| format!(" with {value}")).unwrap_or_default();
-            format!("{} on {}{value}", denied.action, denied.resource)
-        })
-        .collect();
-    pairs.dedup();
-    let (why, change) = advice(&first.why, asked.policy);
-    let text = format!("may not {}{why}", pairs.join(", "));
-    let finding = if id == "role.permissions" && SPARED.contains(&name) {
-        DoctorFinding::warning(id, role, text, change)
-    } else {
-        DoctorFinding::failure(id, role, text, change)
-    };
-    // A statement that allows something mends no denial.
-    if first.why == DenialReason::NoStatement { finding.with_statement(of.statement.clone()) } else { finding }
+    reasons.into_iter().map(finding).collect()
 }
 
 /// The reason for the text, and what to change.
@@ -155,5 +167,30 @@ pub(super) fn advice(why: &DenialReason, policy: &str) -> (String, String) {
             let change = "ask who manages the organization for an exception in its service control policies (SCP, RCP)";
             (": a policy of the organization does not allow it".to_owned(), change.to_owned())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn each_reason_of_a_denial_is_told() {
+        let denied =
+            |action: &str, why| (DeniedAction { action: action.to_owned(), resource: "*".to_owned(), why }, None);
+        let asked = AskedRole { id: "aws.actions", role: "r", policy: "runner-host.json" };
+        let of = AskedStatement { statement: json!({"Sid": "TrainingJobs"}), questions: Vec::new() };
+        let answer = vec![
+            denied("s3:GetObject", DenialReason::NoStatement),
+            denied("s3:PutObject", DenialReason::Organization),
+            denied("s3:ListBucket", DenialReason::NoStatement),
+        ];
+        let findings = of_statement(&asked, &of, Ok(answer));
+        let [missing, of_organization] = &findings[..] else { panic!("{findings:?}") };
+        assert_eq!(missing.text, "may not s3:GetObject on *, s3:ListBucket on *");
+        assert!(missing.statement.is_some() && of_organization.statement.is_none());
+        assert!(of_organization.text.starts_with("may not s3:PutObject on *:"), "{}", of_organization.text);
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use crate::base::policy_statement::texts;
 use crate::cloud::PermissionQuestion;
 
 /// Text in place of a wildcard of a policy, for a resource that a policy with the wildcard allows.
@@ -50,11 +51,11 @@ pub(super) fn one_by_one(question: &PermissionQuestion) -> Vec<(String, Permissi
 }
 
 fn questions(statement: &Value, denials: &[Value], around: &Context) -> Vec<PermissionQuestion> {
-    let actions = texts(&statement["Action"]);
+    let actions: Vec<&str> = texts(&statement["Action"]).collect();
     let mut by_actions: BTreeMap<Vec<String>, Vec<String>> = BTreeMap::new();
-    for resource in texts(&statement["Resource"]).iter().map(|resource| filled(resource)) {
-        let allowed = |action: &&String| !denials.iter().any(|denial| denies(denial, action, &resource));
-        let actions: Vec<String> = actions.iter().filter(allowed).cloned().collect();
+    for resource in texts(&statement["Resource"]).map(filled) {
+        let allowed = |action: &&str| !denials.iter().any(|denial| denies(denial, action, &resource));
+        let actions: Vec<String> = actions.iter().copied().filter(allowed).map(str::to_owned).collect();
         if !actions.is_empty() {
             by_actions.entry(actions).or_default().push(resource);
         }
@@ -85,8 +86,7 @@ fn questions(statement: &Value, denials: &[Value], around: &Context) -> Vec<Perm
 fn conditions(statement: &Value) -> Context {
     let mut context = Context::new();
     for (operator, key, values) in conditions_of(statement) {
-        let values: Vec<String> =
-            values.iter().filter(|value| !value.contains("${")).map(|value| filled(value)).collect();
+        let values: Vec<String> = values.into_iter().filter(|value| !value.contains("${")).map(filled).collect();
         if let Some(kind) = kind_of(operator).filter(|_| !values.is_empty()) {
             context.entry(key.to_owned()).or_insert((kind, values));
         }
@@ -94,11 +94,11 @@ fn conditions(statement: &Value) -> Context {
     context
 }
 
-fn conditions_of(statement: &Value) -> impl Iterator<Item = (&str, &str, Vec<String>)> {
+fn conditions_of(statement: &Value) -> impl Iterator<Item = (&str, &str, Vec<&str>)> {
     let operators = statement["Condition"].as_object().into_iter().flatten();
     let keys =
         operators.flat_map(|(operator, keys)| keys.as_object().into_iter().flatten().map(move |one| (operator, one)));
-    keys.map(|(operator, (key, values))| (operator.as_str(), key.as_str(), texts(values)))
+    keys.map(|(operator, (key, values))| (operator.as_str(), key.as_str(), texts(values).collect()))
 }
 
 /// Values with which the conditions of a denial do not hold: `StringNotEquals` with the first value that is excepted.
@@ -107,13 +107,13 @@ fn allowing(denial: &Value) -> Vec<(String, (&'static str, Vec<String>))> {
         conditions_of(denial).filter(|(operator, ..)| operator.contains("NotEquals") || operator.contains("NotLike"));
     let first =
         negated.filter_map(|(_, key, values)| Some((key, values.into_iter().find(|value| !value.contains("${"))?)));
-    first.map(|(key, value)| (key.to_owned(), ("string", vec![filled(&value)]))).collect()
+    first.map(|(key, value)| (key.to_owned(), ("string", vec![filled(value)]))).collect()
 }
 
 /// A statement denies the action without a condition.
 fn denies(denial: &Value, action: &str, resource: &str) -> bool {
     let fits = |patterns: &Value, text: &str| {
-        let globs = texts(patterns).into_iter().filter_map(|pattern| globset::Glob::new(&pattern).ok());
+        let globs = texts(patterns).filter_map(|pattern| globset::Glob::new(pattern).ok());
         globs.map(|glob| glob.compile_matcher()).any(|glob| glob.is_match(text))
     };
     denial["Condition"].is_null() && fits(&denial["Action"], action) && fits(&denial["Resource"], resource)
@@ -154,14 +154,6 @@ fn filled(pattern: &str) -> String {
         return pattern.to_owned();
     }
     pattern.replace('*', FILLED).replace('?', "0")
-}
-
-fn texts(value: &Value) -> Vec<String> {
-    match value {
-        Value::Array(list) => list.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
-        Value::String(text) => vec![text.clone()],
-        _ => Vec::new(),
-    }
 }
 
 #[cfg(test)]

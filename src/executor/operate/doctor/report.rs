@@ -225,13 +225,16 @@ impl DoctorReport {
         }
         let passed = self.findings.iter().filter(|finding| finding.verdict == CheckVerdict::Ok).count();
         let skipped = self.findings.len() - passed - self.failures - self.warnings;
-        let (failures, warnings) = (counted(self.failures, "failure"), counted(self.warnings, "warning"));
-        let _ = write!(text, "{failures}, {warnings}, {} passed, {skipped} skipped", counted(passed, "check"));
+        let [failures, warnings, passed] = [(self.failures, "failure"), (self.warnings, "warning"), (passed, "check")]
+            .map(|(number, word)| counted(number as u64, word));
+        let _ = write!(text, "{failures}, {warnings}, {passed} passed, {skipped} skipped");
         text
     }
 }
 
-fn counted(number: usize, word: &str) -> String {
+/// A number with its word: `1 day`, `2 days`.
+pub(super) fn counted(number: impl Into<u64>, word: &str) -> String {
+    let number = number.into();
     if number == 1 { format!("1 {word}") } else { format!("{number} {word}s") }
 }
 

@@ -10,10 +10,12 @@ use crate::base::arn::Arn;
 use crate::base::policy_statement::Facts;
 use crate::base::role_trust::{self, ASSUME, TAG_SESSION, Trust};
 use crate::cloud::{AccountRole, AccountRoles, DenialReason, PermissionQuestion};
+use crate::protocol::session_tag;
 
 const SAGEMAKER: &str = "sagemaker.amazonaws.com";
 /// A training job, for conditions on its name.
 const A_JOB: &str = "gitlab-doctor";
+const SETTLED: &str = "of which only AWS knows whether they hold: `--job` settles it";
 
 /// All findings about roles.
 pub(super) async fn check(installation: &Installation<'_>, caller: &CallerSight) -> Vec<DoctorFinding> {
@@ -79,12 +81,21 @@ async fn of_creator(port: Port<'_>, arn: &str, caller: &CallerSight) -> Vec<Doct
     let Some(principal) = &caller.host else {
         return vec![DoctorFinding::skipped("role.creator", arn, "the account's root cannot assume a role")];
     };
-    let refused = [ASSUME, TAG_SESSION]
-        .into_iter()
-        .filter(|action| role_trust::of_caller(&role.trust, principal, &caller.account, action) == Trust::Refused);
-    let refused: Vec<_> = refused.collect();
-    vec![if refused.is_empty() {
-        DoctorFinding::ok("role.creator", arn, format!("its trust policy names {principal}"))
+    let tags = session_tag::ALL.map(|tag| (format!("aws:RequestTag/{tag}"), tag));
+    let facts = of_session(principal, &tags);
+    let answers = [ASSUME, TAG_SESSION]
+        .map(|action| (action, role_trust::of_caller(&role.trust, (principal, &caller.account), action, &facts)));
+    let of_answer =
+        |wanted: Trust| answers.iter().filter(move |(_, trust)| *trust == wanted).map(|(action, _)| *action);
+    let refused: Vec<_> = of_answer(Trust::Refused).collect();
+    vec![if refused.is_empty() && of_answer(Trust::Conditional).next().is_none() {
+        DoctorFinding::ok("role.creator", arn, format!("its trust policy lets {principal} assume it with its tags"))
+    } else if refused.is_empty() {
+        DoctorFinding::skipped(
+            "role.creator",
+            arn,
+            format!("its trust policy has conditions for {principal}, {SETTLED}"),
+        )
     } else {
         DoctorFinding::failure(
             "role.creator",
@@ -93,6 +104,13 @@ async fn of_creator(port: Port<'_>, arn: &str, caller: &CallerSight) -> Vec<Doct
             "apply `creator-trust.json` of `sagemaker-executor policy iam` as the trust policy of the role",
         )
     }]
+}
+
+/// Facts about a session of the creator's role, as a runner host asks for it.
+fn of_session<'a>(principal: &'a str, tags: &'a [(String, &'static str)]) -> Vec<(&'a str, &'a str)> {
+    let value = |tag: &str| if tag == session_tag::PROTECTED { "true" } else { A_JOB };
+    let of_tags = tags.iter().flat_map(|(key, tag)| [(key.as_str(), value(tag)), ("aws:TagKeys", *tag)]);
+    [("aws:PrincipalArn", principal), ("sts:RoleSessionName", A_JOB)].into_iter().chain(of_tags).collect()
 }
 
 fn of_job(role: &AccountRole, creator: Option<&str>, region: &str) -> Vec<DoctorFinding> {
@@ -107,7 +125,7 @@ fn of_job(role: &AccountRole, creator: Option<&str>, region: &str) -> Vec<Doctor
         Trust::Conditional => DoctorFinding::skipped(
             "role.trust",
             arn,
-            "its trust policy has conditions for SageMaker, of which only AWS knows whether they hold: `--job` settles it",
+            format!("its trust policy has conditions for SageMaker, {SETTLED}"),
         ),
         Trust::Refused if role_trust::of_service(&role.trust, SAGEMAKER, ASSUME) != Trust::Refused => DoctorFinding::failure(
             "role.trust",
@@ -133,7 +151,11 @@ fn of_job(role: &AccountRole, creator: Option<&str>, region: &str) -> Vec<Doctor
                 format!("its trust policy does not let `{SAGEMAKER}` call `{TAG_SESSION}`: with `aws.creator_role_arn` no job starts"),
                 change,
             ),
-            _ => DoctorFinding::ok("role.tags", arn, "SageMaker may give its session tags"),
+            Trust::Conditional => {
+                let text = format!("its trust policy has conditions for `{TAG_SESSION}`, {SETTLED}");
+                DoctorFinding::skipped("role.tags", arn, text)
+            }
+            Trust::Given => DoctorFinding::ok("role.tags", arn, "SageMaker may give its session tags"),
         });
     }
     findings

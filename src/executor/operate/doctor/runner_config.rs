@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::machine::HostMachine;
-use super::report::DoctorFinding;
+use super::report::{DoctorFinding, counted};
 use super::runner_entry::{self, RunnerConfig, RunnerEntry};
 use super::runner_keys;
 use super::service::RunnerService;
@@ -162,7 +162,8 @@ fn wrong_type(shown: &str, key: &str, kind: &str) -> DoctorFinding {
 fn concurrent(shown: &str, table: &Table) -> DoctorFinding {
     match table.get("concurrent") {
         Some(Value::Integer(jobs)) if *jobs > 0 => {
-            DoctorFinding::ok("config.concurrent", shown, format!("up to {jobs} jobs at a time"))
+            let jobs = counted(jobs.unsigned_abs(), "job");
+            DoctorFinding::ok("config.concurrent", shown, format!("up to {jobs} at a time"))
         }
         Some(value) => DoctorFinding::failure(
             "config.concurrent",

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::machine::{HostMachine, PathSight};
-use super::ownership;
-use super::report::{CheckVerdict, DoctorFinding};
+use super::machine::HostMachine;
+use super::report::DoctorFinding;
+use super::runner_program;
 use super::service::RunnerService;
 use crate::config::settings::DEFAULT_PATH;
 
-const STAGES: [&str; 4] = ["config", "prepare", "run", "cleanup"];
-const PROGRAM: &str = "sagemaker-executor";
+pub(super) const STAGES: [&str; 4] = ["config", "prepare", "run", "cleanup"];
+pub(super) const PROGRAM: &str = "sagemaker-executor";
 /// Seconds after which the runner ends a stage that has no limit of its own (GitLab Runner 19).
 const USUAL_LIMIT: i64 = 3600;
 /// `prepare` tries for up to 225 s to create the training job, and may upload the agent before.
@@ -67,7 +67,7 @@ impl<'a> RunnerEntry<'a> {
         self.text("token").trim()
     }
 
-    fn program(&self, stage: &str) -> &'a str {
+    pub(super) fn program(&self, stage: &str) -> &'a str {
         self.custom.and_then(|custom| custom.get(&format!("{stage}_exec"))).and_then(Value::as_str).unwrap_or_default()
     }
 
@@ -102,7 +102,7 @@ impl<'a> RunnerEntry<'a> {
 /// All findings about one entry that calls this program.
 pub(super) fn check(config: &RunnerConfig<'_>, runner: &RunnerEntry<'_>) -> Vec<DoctorFinding> {
     let mut findings = vec![executor(runner), stages(runner)];
-    findings.extend(programs(config, runner));
+    findings.extend(runner_program::check(config, runner));
     findings.extend(STAGES.iter().filter_map(|stage| arguments(runner, stage)));
     findings.push(operator_file(config, runner));
     findings.push(at_least(runner, "config.prepare_timeout", "prepare_exec_timeout", LEAST_PREPARE));
@@ -146,65 +146,6 @@ fn stages(runner: &RunnerEntry<'_>) -> DoctorFinding {
             names.join(", ")
         ),
     )
-}
-
-/// One finding for each program, however many stages call it.
-fn programs(config: &RunnerConfig<'_>, runner: &RunnerEntry<'_>) -> Vec<DoctorFinding> {
-    let mut programs: Vec<&str> =
-        STAGES.iter().map(|stage| runner.program(stage)).filter(|one| !one.is_empty()).collect();
-    programs.sort_unstable();
-    programs.dedup();
-    programs.into_iter().map(|program| of_program(config, runner, program)).collect()
-}
-
-fn of_program(config: &RunnerConfig<'_>, runner: &RunnerEntry<'_>, program: &str) -> DoctorFinding {
-    let failure = |text: String, change: &str| DoctorFinding::failure("config.program", runner.shown(), text, change);
-    if !program.starts_with('/') {
-        return failure(
-            format!("`{program}` is no absolute path: the runner starts it in a temporary folder"),
-            "name the program by its absolute path, such as `/usr/local/bin/sagemaker-executor`",
-        );
-    }
-    match config.machine.look(Path::new(program)) {
-        Err(error) => failure(
-            format!("`{program}`: {error}"),
-            "install the program there, or correct the `_exec` keys of `[runners.custom]`",
-        ),
-        Ok(sight) if !sight.is_executable => failure(
-            format!("`{program}` is not executable for this user (mode {:04o})", sight.mode),
-            "type `chmod 755` for this file, or name the program itself",
-        ),
-        Ok(sight) if sight.mode & 0o022 != 0 => failure(
-            format!("others than its owner can write `{program}` (mode {:04o})", sight.mode),
-            "type `chmod 755` for this file",
-        ),
-        Ok(sight) => match ownership::of(config.machine, config.service, Path::new(program)) {
-            Some(other) if other.verdict == CheckVerdict::Failure => failure(other.text, &other.change),
-            Some(other) => DoctorFinding::warning("config.program", runner.shown(), other.text, other.change),
-            None => of_file(config, runner, program, &sight),
-        },
-    }
-}
-
-/// The program itself: this one, under its name.
-fn of_file(config: &RunnerConfig<'_>, runner: &RunnerEntry<'_>, program: &str, sight: &PathSight) -> DoctorFinding {
-    let own = config.machine.own_program();
-    let is_own = config.machine.look(&own).is_ok_and(|own| own.file == sight.file);
-    let (id, shown) = ("config.program", runner.shown());
-    if is_own {
-        return DoctorFinding::ok(id, shown, format!("`{program}` is executable, and is this program"));
-    }
-    if Path::new(program).file_name().is_none_or(|name| name != PROGRAM) {
-        let text = format!("`{program}` is no `{PROGRAM}`: jobs pass that stage without what it does");
-        return DoctorFinding::failure(
-            id,
-            shown,
-            text,
-            "name this program in all four `_exec` keys of `[runners.custom]`",
-        );
-    }
-    let text = format!("`{program}` is another file than this program, {}: its version may be another", own.display());
-    DoctorFinding::warning(id, shown, text, format!("run `{program} doctor`, or install this program there"))
 }
 
 fn arguments(runner: &RunnerEntry<'_>, stage: &str) -> Option<DoctorFinding> {

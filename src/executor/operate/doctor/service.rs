@@ -2,61 +2,106 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 use super::machine::HostMachine;
 
 pub(super) const SERVICE: &str = "gitlab-runner.service";
 const PROPERTIES: &str = "--property=User,LoadState,ExecStart,Environment,EnvironmentFiles";
 
-/// Facts of systemd and `/etc/passwd` about the service.
-#[derive(Debug, Default)]
+/// Facts of systemd and of the users of this host about the service.
+#[derive(Default)]
 pub(super) struct RunnerService {
     /// `systemctl` answered.
     pub(super) is_told: bool,
     pub(super) is_loaded: bool,
     /// The user that it runs as; `root` where the unit names none.
     pub(super) user: String,
-    /// The number of that user; `None` for a user that `/etc/passwd` does not have.
+    /// The number of that user; `None` when neither `/etc/passwd` nor `id` tells it.
     pub(super) user_id: Option<u32>,
     /// The file of `--config` in its command line.
     pub(super) config: Option<PathBuf>,
-    /// Variables of its unit.
+    /// Variables of its unit. Their values may be secrets.
     variables: BTreeMap<String, String>,
+    /// Files that may set more variables, and could not be read, each with the reason.
+    unread: Vec<String>,
+}
+
+/// Names of variables alone.
+impl fmt::Debug for RunnerService {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { is_told, is_loaded, user, user_id, config, variables, unread } = self;
+        formatter
+            .debug_struct("RunnerService")
+            .field("is_told", is_told)
+            .field("is_loaded", is_loaded)
+            .field("user", user)
+            .field("user_id", user_id)
+            .field("config", config)
+            .field("variables", &variables.keys())
+            .field("unread", unread)
+            .finish()
+    }
 }
 
 impl RunnerService {
     pub(super) async fn ask(machine: &dyn HostMachine) -> Self {
         match machine.output("systemctl", &["show", SERVICE, PROPERTIES]).await {
-            Ok(told) => Self::of(&told, machine),
-            Err(_) => Self::default(),
+            Ok(told) => Self::of(&told, machine).await,
+            // A host without systemd has no unit, and its variables are those of this process.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::default(),
+            Err(error) => Self { unread: vec![format!("{SERVICE} ({error})")], ..Self::default() },
         }
     }
 
-    fn of(told: &str, machine: &dyn HostMachine) -> Self {
+    async fn of(told: &str, machine: &dyn HostMachine) -> Self {
         let values = |name: &'static str| {
             told.lines().filter_map(move |line| line.split_once('=').filter(|(key, _)| *key == name).map(|(_, of)| of))
         };
         let user = values("User").map(str::trim).find(|user| !user.is_empty()).unwrap_or("root").to_owned();
-        let mut variables = BTreeMap::new();
+        let (mut variables, mut unread) = (BTreeMap::new(), Vec::new());
         // The files win over the unit, as they do in systemd.
         variables.extend(values("Environment").flat_map(assignments));
         for file in values("EnvironmentFiles") {
             let path = file.split(" (").next().unwrap_or_default().trim();
-            let text = machine.read(Path::new(path)).unwrap_or_default();
+            let text = match machine.read(Path::new(path)) {
+                Ok(text) => text,
+                // systemd takes all files that fit.
+                Err(_) if path.contains(['*', '?', '[']) => {
+                    unread.push(format!("{path} (a pattern of files)"));
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => {
+                    unread.push(format!("{path} ({error})"));
+                    continue;
+                }
+            };
             let lines = text.lines().filter(|line| !line.trim_start().starts_with(['#', ';']));
             variables.extend(lines.filter_map(|line| line.split_once('=')).map(|(name, value)| of_file(name, value)));
         }
         Self {
             is_told: true,
             is_loaded: values("LoadState").any(|state| state == "loaded"),
-            user_id: if user == "root" { Some(0) } else { user_id(machine, &user) },
+            user_id: user_id(machine, &user).await,
             user,
             config: values("ExecStart").find_map(config_of).map(PathBuf::from),
             variables,
+            unread,
         }
     }
 
-    /// `PATH` of the unit; `None` where it sets none, and systemd's own counts.
+    /// Files with variables of the stages that could not be read, each with the reason; `None` when all are known.
+    pub(super) fn unread(&self) -> Option<String> {
+        (!self.unread.is_empty()).then(|| self.unread.join(", "))
+    }
+
+    /// The user as `sudo -u` takes it, in the words of a shell.
+    pub(super) fn sudo_user(&self) -> String {
+        if is_number(&self.user) { format!("'#{}'", self.user) } else { self.user.clone() }
+    }
+
+    /// `PATH` of the unit; `None` where it sets none: [`Self::find`] takes this process's then.
     pub(super) fn path(&self) -> Option<&str> {
         self.variables.get("PATH").map(String::as_str)
     }
@@ -73,9 +118,15 @@ impl RunnerService {
 
     /// Words for the `PATH` in which a program is not.
     pub(super) fn named_path(&self) -> String {
-        match self.path() {
-            Some(path) => format!("the PATH of {SERVICE}, `{path}`"),
-            None => "the PATH".to_owned(),
+        match (self.path(), self.unread()) {
+            (Some(path), None) => format!("the PATH of {SERVICE}, `{path}`"),
+            (Some(path), Some(unread)) => {
+                format!("the PATH of {SERVICE}, `{path}`; another may be set by what could not be read: {unread}")
+            }
+            (None, None) => "the PATH".to_owned(),
+            (None, Some(unread)) => {
+                format!("the PATH of this shell; another may be set by what could not be read: {unread}")
+            }
         }
     }
 }
@@ -110,10 +161,26 @@ fn of_file(name: &str, value: &str) -> (String, String) {
     (name.trim().to_owned(), value.trim().trim_matches(['"', '\'']).to_owned())
 }
 
-fn user_id(machine: &dyn HostMachine, user: &str) -> Option<u32> {
-    let text = machine.read(Path::new("/etc/passwd")).ok()?;
-    let line = text.lines().find(|line| line.split(':').next() == Some(user))?;
-    line.split(':').nth(2)?.parse().ok()
+fn is_number(user: &str) -> bool {
+    !user.is_empty() && user.bytes().all(|letter| letter.is_ascii_digit())
+}
+
+/// The number of a user, who may be of a directory such as LDAP.
+async fn user_id(machine: &dyn HostMachine, user: &str) -> Option<u32> {
+    if user == "root" {
+        return Some(0);
+    }
+    if is_number(user) {
+        return user.parse().ok();
+    }
+    let of_file = machine.read(Path::new("/etc/passwd")).ok().and_then(|text| {
+        let line = text.lines().find(|line| line.split(':').next() == Some(user))?;
+        line.split(':').nth(2)?.parse().ok()
+    });
+    if of_file.is_some() {
+        return of_file;
+    }
+    machine.output("id", &["-u", "--", user]).await.ok()?.trim().parse().ok()
 }
 
 #[cfg(test)]

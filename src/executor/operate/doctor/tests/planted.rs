@@ -60,6 +60,12 @@ planted! {
         sight.file = (0, 3);
         world.files.insert("/usr/bin/true".into(), (text, sight));
     };
+    "another program of a user", "config.program", Failure, ["/usr/bin/true", "jobs pass that stage"], |world| {
+        world.in_runner("run_exec = \"/usr/local/bin/sagemaker-executor\"", "run_exec = \"/usr/bin/true\"");
+        let (text, mut sight) = file("", 0o755);
+        (sight.file, sight.owner) = ((0, 3), 1001);
+        world.files.insert("/usr/bin/true".into(), (text, sight));
+    };
     "another installation of the program", "config.program", Warning, ["/opt/sagemaker-executor", "another file"], |world| {
         world.in_runner(PROGRAM, "/opt/sagemaker-executor");
         let (text, mut sight) = file("", 0o755);
@@ -259,7 +265,7 @@ planted! {
     "bucket policy that does not keep the agent", "bucket.policy", Warning, ["agent", "bucket-policy.json"], |world| {
         world.memory.account.change_settings(|settings| settings.bucket_policy = Some("{\"Statement\":[]}".to_owned()));
     };
-    "lifecycle rule that is shorter than a job", "bucket.lifecycle", Warning, ["1 days after", "hours"], |world| {
+    "lifecycle rule that is shorter than a job", "bucket.lifecycle", Warning, ["1 day after", "hours"], |world| {
         world.memory.account.change_settings(|settings| settings.expiring_prefixes[0].days = 1);
     };
     "key that is disabled", "kms.key", Failure, ["`Disabled`", "storage.kms_key_id"], |world| {

@@ -14,7 +14,7 @@ use crate::cloud::testing::Memory;
 use crate::cloud::{RouteTableSight, SecurityGroupSight, SubnetSight, VpcEndpointSight};
 use crate::config::env::Environment;
 use crate::operate::doctor::inspect;
-use crate::operate::doctor::machine::{DiskSight, HostMachine, PathSight};
+use crate::operate::doctor::machine::{ANSWERED_WITHIN, DiskSight, HostMachine, MADE_WITHIN, PathSight};
 use crate::operate::doctor::report::DoctorFinding;
 use crate::session::agent_delivery;
 use crate::ui::Printer;
@@ -35,6 +35,10 @@ pub(super) struct World {
     pub(super) operator: Option<String>,
     /// The runner's configuration is another user's alone.
     pub(super) is_private: bool,
+    /// Files that this user may not read, whatever they hold.
+    pub(super) unreadable: BTreeSet<PathBuf>,
+    /// Programs and sandbox answer at the end of their time.
+    pub(super) is_slow: bool,
     /// All but the two files above.
     pub(super) files: BTreeMap<PathBuf, (String, PathSight)>,
     pub(super) modes: BTreeMap<&'static str, u32>,
@@ -93,6 +97,8 @@ impl World {
             runner: Some(runner),
             operator: Some(operator),
             is_private: false,
+            unreadable: BTreeSet::new(),
+            is_slow: false,
             files: BTreeMap::from([
                 (PathBuf::from(PROGRAM), file("", 0o755)),
                 (state.to_owned(), directory(0o700)),
@@ -151,6 +157,12 @@ impl World {
         agent_delivery::deliver_until(&*self.memory.objects, &settings, &printer, until).await.unwrap()
     }
 
+    async fn wait(&self, longest: Duration) {
+        if self.is_slow {
+            tokio::time::sleep(longest).await;
+        }
+    }
+
     pub(super) async fn inspect(&self) -> Vec<DoctorFinding> {
         let env = Environment::default();
         inspect(None, Path::new(OPERATOR_FILE), &env, (self, &self.memory, &*self.clock)).await
@@ -179,6 +191,7 @@ impl HostMachine for World {
             Some(RUNNER_CONFIG) if self.is_private => Err(io::ErrorKind::PermissionDenied.into()),
             Some(RUNNER_CONFIG) => self.runner.clone().ok_or_else(absent),
             Some(OPERATOR_FILE) => self.operator.clone().ok_or_else(absent),
+            _ if self.unreadable.contains(path) => Err(io::ErrorKind::PermissionDenied.into()),
             _ => self.files.get(path).map(|(text, _)| text.clone()).ok_or_else(absent),
         }
     }
@@ -212,16 +225,19 @@ impl HostMachine for World {
     }
 
     async fn output(&self, program: &str, arguments: &[&str]) -> io::Result<String> {
+        self.wait(ANSWERED_WITHIN).await;
         let name = program.rsplit('/').next().unwrap_or_default();
         let call = format!("{name} {}", arguments.first().unwrap_or(&""));
         self.outputs.get(call.as_str()).cloned().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }
 
     async fn try_sandbox(&self) -> Result<(), String> {
+        self.wait(MADE_WITHIN).await;
         self.sandbox.clone()
     }
 
     async fn reaches_metadata(&self) -> Result<bool, String> {
+        self.wait(ANSWERED_WITHIN).await;
         Ok(self.reaches_metadata)
     }
 
