@@ -21,9 +21,8 @@ fn role(outputs: &BTreeMap<String, Value>) -> Value {
         // The serving role of the module has the prefix of its names.
         serde_json::from_str(&of_emulator(text.as_str().unwrap()).replace("role/ml-serving", "role/serving")).unwrap()
     };
-    let policies: Vec<_> = of_environment
-        .map(|(command, text)| json!({"PolicyName": command, "PolicyDocument": read(text)}))
-        .collect();
+    let policies: Vec<_> =
+        of_environment.map(|(command, text)| json!({"PolicyName": command, "PolicyDocument": read(text)})).collect();
     assert!(policies.len() > 5, "{policies:?}");
     let mut role = shipped_role((ROLE, "{}"));
     role["RolePolicyList"] = policies.into();

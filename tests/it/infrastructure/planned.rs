@@ -88,9 +88,12 @@ fn looks(policy: &Value) -> Vec<(String, Vec<String>)> {
         let list = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
         list.iter().map(|text| text.as_str().unwrap().to_owned()).collect()
     };
-    let reads = |action: &String| ["sagemaker:Describe", "sagemaker:List"].iter().any(|start| action.starts_with(start));
-    let statements = policy["Statement"].as_array().unwrap().iter().filter(|one| texts(&one["Action"]).iter().all(reads));
-    let names = |one: &Value| texts(&one["Resource"]).iter().map(|text| text.rsplit(':').next().unwrap().to_owned()).collect();
+    let reads =
+        |action: &String| ["sagemaker:Describe", "sagemaker:List"].iter().any(|start| action.starts_with(start));
+    let statements =
+        policy["Statement"].as_array().unwrap().iter().filter(|one| texts(&one["Action"]).iter().all(reads));
+    let names =
+        |one: &Value| texts(&one["Resource"]).iter().map(|text| text.rsplit(':').next().unwrap().to_owned()).collect();
     statements.map(|one| (one["Sid"].as_str().unwrap().to_owned(), names(one))).collect()
 }
 
