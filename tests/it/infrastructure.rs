@@ -1,8 +1,9 @@
-//! Checks the modules of `runner-config/opentofu`: their text, what they make of a mocked provider and of moto, a job under what they make, the script that sets a runner
+//! Checks the modules of `runner-config/opentofu`: their text, what they make of a mocked provider and of moto, a job and commands under what they make, the script that sets a runner
 //! host up, and the components whose jobs call kubectl and the AWS CLI.
 
 mod applied;
 mod clients;
+mod commands;
 mod host;
 mod modules;
 mod operated;

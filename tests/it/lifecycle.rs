@@ -14,7 +14,7 @@ mod image_flow;
 mod init;
 mod model;
 mod package;
-mod prune;
+pub(crate) mod prune;
 mod prune_large;
 mod release;
 mod report;

@@ -71,6 +71,9 @@ module "oidc_roles" {
 
       image_repositories = environment.image_repositories
       base_repositories  = environment.base_repositories
+      build_role         = environment.build_role
+      build_projects     = environment.build_projects
+      token_secret       = environment.token_secret
       any_branch         = environment.any_branch
     }
   }

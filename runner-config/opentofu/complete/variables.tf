@@ -92,6 +92,9 @@ variable "environments" {
 
     image_repositories = optional(list(string), [])
     base_repositories  = optional(list(string), [])
+    build_role         = optional(string)
+    build_projects     = optional(string)
+    token_secret       = optional(string)
     any_branch         = optional(bool, false)
 
     watch = optional(object({ errors_5xx = optional(number, 5), latency_p95_ms = optional(number, 1000) }))

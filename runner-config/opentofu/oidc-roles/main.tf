@@ -13,26 +13,28 @@ locals {
   issuer       = trimprefix(var.gitlab_url, "https://")
   provider_arn = var.provider_arn == null ? aws_iam_openid_connect_provider.gitlab[0].arn : var.provider_arn
 
-  shipped  = "${path.module}/../../iam/lifecycle"
-  commands = toset([for file in fileset(local.shipped, "*.json") : trimsuffix(file, ".json") if !endswith(file, "-trust.json")])
+  shipped = "${path.module}/../../iam/lifecycle"
+  # These are for a role of CodeBuild, for a machine that publishes an issuer, and for the bucket of that issuer.
+  of_others = ["codebuild-role", "credentials-publish-issuer", "issuer-bucket-policy"]
+  commands = toset([
+    for file in fileset(local.shipped, "*.json") : trimsuffix(file, ".json")
+    if !endswith(file, "-trust.json") && !contains(local.of_others, trimsuffix(file, ".json"))
+  ])
 
   pairs = {
     for pair in flatten([
       for name, environment in var.environments : [for command in distinct(environment.commands) : { environment = name, command = command }]
     ]) : "${pair.environment}/${pair.command}" => pair
   }
-  # A clean-up looks at all endpoints of the account, to see what they use. What it deletes has the tags of the project.
-  scopes  = { for key, pair in local.pairs : key => pair.command == "prune" ? "*" : local.endpoints[pair.environment] }
-  of_both = { for key, scope in local.scopes : key => scope == "*" ? "*" : "${scope}-*" }
-
   # The path of the project is in every subject, before the branch.
   projects = { for name, environment in var.environments : name => try(regex("^project_path:([^:]+)", environment.subjects[0])[0], "no-project") }
 
-  # SageMaker's names have lower-case letters in ARNs.
-  endpoints = { for name, environment in var.environments : name => environment.endpoint == null ? "*" : lower(environment.endpoint) }
-  groups    = { for name, environment in var.environments : name => environment.model_group == null ? "*" : lower(environment.model_group) }
-  of_groups = { for name, group in local.groups : name => group == "*" ? "*" : "${group}/*" }
-  prefixes  = { for name, environment in var.environments : name => environment.prefix == "" ? "" : "${environment.prefix}/" }
+  # SageMaker's names have lower-case letters in ARNs. Configurations and models have the first 48 letters of their endpoint's name in theirs.
+  endpoints  = { for name, environment in var.environments : name => environment.endpoint == null ? "*" : lower(environment.endpoint) }
+  belongings = { for name, endpoint in local.endpoints : name => endpoint == "*" ? "*" : "${trim(substr(endpoint, 0, 48), "-")}-*" }
+  groups     = { for name, environment in var.environments : name => environment.model_group == null ? "*" : lower(environment.model_group) }
+  of_groups  = { for name, group in local.groups : name => group == "*" ? "*" : "${group}/*" }
+  prefixes   = { for name, environment in var.environments : name => environment.prefix == "" ? "" : "${environment.prefix}/" }
 
   # The policies as the project ships them for its sample account, with the names of the project.
   with_project = {
@@ -44,35 +46,57 @@ locals {
     )
   }
 
-  # The same with the names of the environment.
+  # The same with the names of the environment. In a bucket names keep their letters.
   with_names = {
-    for key, pair in local.pairs : key => replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(
+    for key, pair in local.pairs : key => replace(replace(replace(replace(replace(replace(replace(replace(
       local.with_project[key],
-      "example-models/deployments/example-endpoint/", "example-models/deployments/${local.endpoints[pair.environment]}/"),
+      "example-models/deployments/example-endpoint/", "example-models/deployments/${coalesce(var.environments[pair.environment].endpoint, "*")}/"),
       "/example-models/([a-z*])/", "example-models/${local.prefixes[pair.environment]}$1"),
       "example-models", var.environments[pair.environment].bucket),
       "role/example-serving", "role/${coalesce(var.environments[pair.environment].serving_role, "no-serving-role")}"),
-      ":endpoint/*", ":endpoint/${local.scopes[key]}"),
-      ":endpoint-config/*", ":endpoint-config/${local.of_both[key]}"),
-      ":model/*", ":model/${local.of_both[key]}"),
-      ":model-package/example-group/*", ":model-package/${local.of_groups[pair.environment]}"),
-      ":model-package/*", ":model-package/${local.of_groups[pair.environment]}"),
-      ":model-package-group/*", ":model-package-group/${local.groups[pair.environment]}",
+      "role/example-build", "role/${coalesce(var.environments[pair.environment].build_role, "no-build-role")}"),
+      ":project/example-*", ":project/${coalesce(var.environments[pair.environment].build_projects, "no-build-projects")}"),
+      "/aws/codebuild/example-*", "/aws/codebuild/${coalesce(var.environments[pair.environment].build_projects, "no-build-projects")}"),
+      ":secret:ci/gitlab-", ":secret:${coalesce(var.environments[pair.environment].token_secret, "no-token-secret")}-",
     )
   }
-  policies = {
-    for key, text in local.with_names : key => replace(replace(replace(
+  # The whole account: all endpoints, and all versions but those that `prune` deletes.
+  of_account = {
+    for key, text in local.with_names : key => replace(replace(replace(replace(
       text,
+      ":model-package/example-group/*", ":model-package/${local.of_groups[local.pairs[key].environment]}"),
       "arn:aws:", "arn:${local.partition}:"),
       "eu-west-1", local.region),
       "123456789012", local.account,
     )
   }
+  # The endpoint and the group of the environment alone.
+  of_environment = {
+    for key, text in local.of_account : key => replace(replace(replace(replace(replace(
+      text,
+      ":endpoint/*", ":endpoint/${local.endpoints[local.pairs[key].environment]}"),
+      ":endpoint-config/*", ":endpoint-config/${local.belongings[local.pairs[key].environment]}"),
+      ":model/*", ":model/${local.belongings[local.pairs[key].environment]}"),
+      ":model-package/*", ":model-package/${local.of_groups[local.pairs[key].environment]}"),
+      ":model-package-group/*", ":model-package-group/${local.groups[local.pairs[key].environment]}",
+    )
+  }
+
+  # These commands look through the whole account for users of what they delete. Where a policy asks for the tags of the project, they bound it.
+  lookers = ["endpoint-delete", "prune"]
+  policies = {
+    for key, text in local.of_account : key => [
+      for number, statement in jsondecode(text).Statement :
+      contains(local.lookers, local.pairs[key].command) && (
+        strcontains(jsonencode(statement), "aws:ResourceTag/") || alltrue([for action in flatten([statement.Action]) : can(regex(":(Describe|List)", action))])
+      ) ? statement : jsondecode(local.of_environment[key]).Statement[number]
+    ]
+  }
 
   # The statements of each command, for all repositories of the environment.
   statements = {
-    for key, text in local.policies : key => [
-      for statement in jsondecode(text).Statement : merge(statement, {
+    for key, statements in local.policies : key => [
+      for statement in statements : merge(statement, {
         Resource = distinct(flatten([
           for resource in flatten([statement.Resource]) :
           endswith(resource, ":repository/example-image") ? [for name in var.environments[local.pairs[key].environment].image_repositories : replace(resource, "example-image", name)] :
@@ -83,17 +107,34 @@ locals {
     ]
   }
 
-  # IAM attaches ten policies to a role: the commands with long policies have their own, and three of the others share one.
-  long = ["endpoint-delete", "endpoint-deploy", "endpoint-rollback", "prune"]
+  # IAM attaches ten policies to a role: the commands with long policies have their own, and others share one. A command is always in the
+  # policy of the same name, so that one command more takes nothing from the others while it is applied.
+  shared = {
+    endpoint-status         = "endpoints"
+    endpoint-test           = "endpoints"
+    image-build             = "images"
+    image-build-codebuild   = "images"
+    image-scan              = "images"
+    model-approve           = "models"
+    model-latest            = "models"
+    model-register          = "models"
+    endpoint-deploy-package = "packages"
+    package                 = "packages"
+    token-secret            = "packages"
+    gate                    = "reports"
+    report                  = "reports"
+    validate-connect        = "reports"
+  }
   parts = {
     for part in flatten([
       for name, environment in var.environments : [
-        for commands in concat(
-          [for command in sort(distinct(environment.commands)) : [command] if contains(local.long, command)],
-          chunklist([for command in sort(distinct(environment.commands)) : command if !contains(local.long, command)], 3),
-        ) : { environment = name, commands = commands }
+        for policy in distinct([for command in environment.commands : lookup(local.shared, command, command)]) : {
+          environment = name
+          policy      = policy
+          commands    = [for command in sort(distinct(environment.commands)) : command if lookup(local.shared, command, command) == policy]
+        }
       ]
-    ]) : "${part.environment}/${join("+", part.commands)}" => part
+    ]) : "${part.environment}/${part.policy}" => part
   }
   texts = {
     for key, part in local.parts : key => jsonencode({
@@ -102,7 +143,7 @@ locals {
       Statement = flatten([
         for command in part.commands : [
           for statement in local.statements["${part.environment}/${command}"] : merge(statement, {
-            Sid = length(part.commands) == 1 ? statement.Sid : join("", concat([for word in split("-", command) : title(word)], [statement.Sid]))
+            Sid = part.commands[0] == part.policy ? statement.Sid : join("", concat([for word in split("-", command) : title(word)], [statement.Sid]))
           })
         ]
       ])
@@ -160,8 +201,9 @@ resource "aws_iam_role" "environment" {
 resource "aws_iam_policy" "command" {
   for_each = local.parts
 
-  name        = "${var.name}-${each.value.environment}-${join("-", each.value.commands)}"
-  description = "sagemaker-executor ${join(", ", each.value.commands)} in ${each.value.environment}"
+  # IAM makes a policy anew when one of these two changes.
+  name        = "${var.name}-${each.value.environment}-${each.value.policy}"
+  description = "sagemaker-executor in ${each.value.environment}: ${each.value.policy}"
   policy      = local.texts[each.key]
   tags        = var.tags
 
@@ -174,6 +216,11 @@ resource "aws_iam_policy" "command" {
     precondition {
       condition     = !strcontains(local.texts[each.key], "no-serving-role")
       error_message = "A command of ${join(", ", each.value.commands)} passes the role of the endpoint: give `serving_role` to the environment ${each.value.environment}."
+    }
+
+    precondition {
+      condition     = !can(regex("no-build-(role|projects)|no-token-secret", local.texts[each.key]))
+      error_message = "`image-build-codebuild` needs `build_role` and `build_projects` of the environment ${each.value.environment}, and `token-secret` needs `token_secret`."
     }
 
     precondition {

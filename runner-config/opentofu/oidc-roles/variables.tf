@@ -34,7 +34,7 @@ variable "provider_arn" {
 }
 
 variable "environments" {
-  description = "Environments of the manifest by name. `subjects` are the exact claims `sub` of the jobs that get the role, as project_path:GROUP/PROJECT:ref_type:branch:ref:BRANCH; `commands` the commands that they call, by the names of the files in runner-config/iam/lifecycle; `bucket`, `prefix`, `endpoint`, `model_group` and `serving_role` the values of the manifest; `image_repositories` are the project's repositories of ECR, and `base_repositories` those of the images that its Dockerfiles begin with. Without `endpoint` or `model_group` the policies hold for all endpoints or groups of the account; `image-build`, `image-scan` and `prune` need `image_repositories`, and `prune` takes the project of the first subject. `any_branch`: jobs of every branch of the projects in `subjects` get the role, as merge requests need it for their candidates and endpoints."
+  description = "Environments of the manifest by name. `subjects` are the exact claims `sub` of the jobs that get the role, as project_path:GROUP/PROJECT:ref_type:branch:ref:BRANCH; `commands` the commands that they call, by the names of the files in runner-config/iam/lifecycle; `bucket`, `prefix`, `endpoint`, `model_group` and `serving_role` the values of the manifest; `image_repositories` are the project's repositories of ECR, and `base_repositories` those of the images that its Dockerfiles begin with. `build_role` and `build_projects` are the role of builds in CodeBuild and the name of the projects there, which may end with `*`, for `image-build-codebuild`; `token_secret` is the name of the secret with a token of GitLab, for `token-secret`. Without `endpoint` or `model_group` the policies hold for all endpoints or groups of the account; `image-build`, `image-scan` and `prune` need `image_repositories`, and `prune` takes the project of the first subject. `any_branch`: jobs of every branch of the projects in `subjects` get the role, as merge requests need it for their candidates and endpoints."
   type = map(object({
     subjects      = list(string)
     commands      = list(string)
@@ -47,6 +47,9 @@ variable "environments" {
 
     image_repositories = optional(list(string), [])
     base_repositories  = optional(list(string), [])
+    build_role         = optional(string)
+    build_projects     = optional(string)
+    token_secret       = optional(string)
     any_branch         = optional(bool, false)
   }))
 

@@ -40,7 +40,8 @@ pub(super) fn package_actions(
         | "GetModelPackageGroupPolicy"
         | "DeleteModelPackageGroupPolicy" => vec![on_group()],
         "ListModelPackageGroups" => vec![needed("*".to_owned())],
-        "ListModelPackages" => vec![group.as_ref().map_or_else(|| on_package("*"), on_versions)],
+        // The resource of this action is optional.
+        "ListModelPackages" => vec![group.as_ref().map_or_else(|| needed("*".to_owned()), on_versions)],
         "CreateModelPackage" => {
             let create = match &group {
                 // The number of the version is not known before.

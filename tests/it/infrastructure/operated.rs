@@ -18,7 +18,7 @@ use crate::support::world::{Settings, World};
 const BY_ENDPOINT: &str = "TrainingJobsOnlyFromTheVpc";
 
 /// A text with the names of the test's account, bucket, roles and region in the place of those of `complete/tests`.
-fn of_emulator(text: &str) -> String {
+pub(super) fn of_emulator(text: &str) -> String {
     let names = [
         ("111122223333", "000000000000"),
         ("ci-exchange-7", BUCKET),

@@ -8,6 +8,7 @@ use executor::config::env::Environment;
 use executor::config::settings::Settings;
 use serde_json::{Map, Value};
 
+use super::commands::assert_commands_run;
 use super::host;
 use super::operated::assert_runs_a_job;
 use super::terraform::Terraform;
@@ -73,7 +74,27 @@ fn assert_command_policies(outputs: &BTreeMap<String, Value>) {
         if environment == "production" {
             assert!(!text.contains(":endpoint/*") && !text.contains(":model-package/*"), "{key}: {text}");
         }
+        // What these delete may have users anywhere in the account.
+        if ["endpoint-delete", "prune"].contains(&command) {
+            assert_eq!(looks(&applied), looks(&shipped), "{key}");
+            assert!(!looks(&applied).is_empty(), "{key}");
+        }
     }
+}
+
+/// What the statements of a policy look at that only read from SageMaker: `Sid`, and the names of the resources.
+fn looks(policy: &Value) -> Vec<(String, Vec<String>)> {
+    let texts = |value: &Value| -> Vec<String> {
+        let list = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+        list.iter().map(|text| text.as_str().unwrap().to_owned()).collect()
+    };
+    let reads =
+        |action: &String| ["sagemaker:Describe", "sagemaker:List"].iter().any(|start| action.starts_with(start));
+    let statements =
+        policy["Statement"].as_array().unwrap().iter().filter(|one| texts(&one["Action"]).iter().all(reads));
+    let names =
+        |one: &Value| texts(&one["Resource"]).iter().map(|text| text.rsplit(':').next().unwrap().to_owned()).collect();
+    statements.map(|one| (one["Sid"].as_str().unwrap().to_owned(), names(one))).collect()
 }
 
 /// The linter finds no unknown action, no resource of another kind, and no `*` where AWS has another resource.
@@ -162,8 +183,9 @@ fn modules_are_valid_and_make_the_policies_of_their_files() {
     host::assert_set_up(&outputs);
     assert_runs_a_job(&outputs);
     if Environment::of_process().get("INFRASTRUCTURE") != Some("all") {
-        return skipped("GovCloud, and each module by itself", "INFRASTRUCTURE=all runs them");
+        return skipped("commands under the module's roles, GovCloud, and each module", "INFRASTRUCTURE=all runs them");
     }
+    assert_commands_run(&outputs);
     let tests = terraform.module("complete").join(TESTS);
     std::fs::write(&tests, of_govcloud(&std::fs::read_to_string(&tests).unwrap())).unwrap();
     let outputs = tested(&terraform);

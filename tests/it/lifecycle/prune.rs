@@ -34,27 +34,48 @@ def output_fn(prediction):
     return prediction.encode(), "text/plain"
 "#;
 
-struct PruneDesk {
+/// The role of the jobs that clean up.
+pub(crate) const ROLE: &str = "prune";
+
+pub(crate) struct PruneDesk {
     /// Ends before its folder goes.
-    emulator: Emulator,
+    pub(crate) emulator: Emulator,
     gitlab: GitLabDouble,
     folder: tempfile::TempDir,
     key: TokenKey,
     /// Of the model, with its digest.
-    image: String,
+    pub(crate) image: String,
 }
 
 impl PruneDesk {
-    fn new(python: &Path) -> Self {
+    /// A desk whose jobs have the policy of `prune` alone; `None`, and a line that says what is missing, where the machine lacks something.
+    fn new(test: &str) -> Option<Self> {
+        let policy = PRUNE.replace("example-group", "wine").replace("example-environment", "dev");
+        let policy = policy.replace("example-prefix", "team").replace("example-image", "serve");
+        Self::with_role(test, &shipped_role((ROLE, &policy)))
+    }
+
+    /// As [`PruneDesk::new`], with another [`ROLE`].
+    pub(crate) fn with_role(test: &str, role: &Value) -> Option<Self> {
+        let (Some(python), true) = (find_program("python3"), can_run_containers()) else {
+            skipped(test, "bubblewrap cannot create a container here, or there is no python3");
+            return None;
+        };
+        if find_program(id_tokens::NEEDS).is_none() {
+            skipped(test, "openssl is not installed");
+            return None;
+        }
+        Some(Self::start(&python, role))
+    }
+
+    fn start(python: &Path, role: &Value) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str| folder.path().join(name);
         let key = TokenKey::new(folder.path());
-        let policy = PRUNE.replace("example-group", "wine").replace("example-environment", "dev");
-        let policy = policy.replace("example-prefix", "team").replace("example-image", "serve");
         let mut training = serving_role("training");
         training["RolePolicyList"][0]["PolicyDocument"]["Statement"] =
             json!({"Effect": "Allow", "Action": "*", "Resource": "*"});
-        let account = json!({"RoleDetailList": [shipped_role(("prune", &policy)), serving_role("serving"), training]});
+        let account = json!({"RoleDetailList": [role, serving_role("serving"), training]});
         // The environment's prefix is before the models too.
         let account = account.to_string().replace(&format!("{BUCKET}/models/"), &format!("{BUCKET}/team/models/"));
         std::fs::write(file("account.json"), account).unwrap();
@@ -93,7 +114,7 @@ impl PruneDesk {
 
     /// Registers a model, and deploys it.
     fn deploy(&self, model: &str) {
-        std::fs::write(self.folder.path().join("model/model.txt"), model).unwrap();
+        self.write_model(model);
         let administrator = self.emulator.of_administrator();
         let administrator: Vec<_> = administrator.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
         for words in [&["model", "register"][..], &["endpoint", "deploy"]] {
@@ -102,21 +123,32 @@ impl PruneDesk {
         }
     }
 
-    /// Runs `prune` in a job of a pipeline of this source, and returns its result.
-    fn prune(&self, source: &str, words: &[&str]) -> Value {
-        let role = "arn:aws:iam::000000000000:role/prune".to_owned();
+    /// Runs a command with [`ROLE`] in a job of a pipeline of this source.
+    #[track_caller]
+    pub(crate) fn run_with_role(&self, source: &str, words: &[&str]) {
         let [api, project] = self.gitlab.variables();
         let variables = [
-            ("AWS_ROLE_ARN", role),
+            ("AWS_ROLE_ARN", format!("arn:aws:iam::000000000000:role/{ROLE}")),
             ("SAGEMAKER_ID_TOKEN", self.key.token("2")),
             ("CI_JOB_TOKEN", JOB_TOKEN.to_owned()),
             ("CI_PIPELINE_SOURCE", source.to_owned()),
             api,
             project,
         ];
+        let ended = self.run(&variables, words);
+        assert_eq!(ended.code, 0, "{words:?}: {}{}", ended.stdout, ended.stderr);
+    }
+
+    /// Writes the model's file.
+    pub(crate) fn write_model(&self, model: &str) {
+        std::fs::write(self.folder.path().join("model/model.txt"), model).unwrap();
+    }
+
+    /// Runs `prune` in a job of a pipeline of this source, and returns its result.
+    #[track_caller]
+    pub(crate) fn prune(&self, source: &str, words: &[&str]) -> Value {
         let limits = ["prune", "--retention-days", "0", "--keep", "1", "--report", "prune.json"];
-        let ended = self.run(&variables, &[&limits[..], words].concat());
-        assert_eq!(ended.code, 0, "{}{}", ended.stdout, ended.stderr);
+        self.run_with_role(source, &[&limits[..], words].concat());
         let report = std::fs::read_to_string(self.folder.path().join("prune.json")).unwrap();
         serde_json::from_str(&report).unwrap()
     }
@@ -167,7 +199,7 @@ impl PruneDesk {
         assert!(has_failed.is_some(), "the endpoint did not fail");
     }
 
-    fn names(&self, operation: &str, list: &str, name: &str) -> Vec<String> {
+    pub(crate) fn names(&self, operation: &str, list: &str, name: &str) -> Vec<String> {
         let listed = self.emulator.call(&format!("SageMaker.{operation}"), &json!({}));
         let entries = listed[list].as_array().unwrap().iter();
         entries.map(|entry| entry[name].as_str().unwrap().to_owned()).collect()
@@ -175,20 +207,14 @@ impl PruneDesk {
 }
 
 /// Names of what goes, with the kind of each.
-fn going(result: &Value, fate: &str) -> Vec<String> {
+pub(crate) fn going(result: &Value, fate: &str) -> Vec<String> {
     let things = result["things"].as_array().unwrap().iter().filter(|thing| thing["fate"] == fate);
     things.map(|thing| format!("{} {}", thing["kind"].as_str().unwrap(), thing["name"].as_str().unwrap())).collect()
 }
 
 #[test]
 fn what_nothing_refers_to_goes_once_and_the_endpoint_goes_on() {
-    let (Some(python), true) = (find_program("python3"), can_run_containers()) else {
-        return skipped("prune", "bubblewrap cannot create a container here, or there is no python3");
-    };
-    if find_program(id_tokens::NEEDS).is_none() {
-        return skipped("prune", "openssl is not installed");
-    }
-    let desk = PruneDesk::new(&python);
+    let Some(desk) = PruneDesk::new("prune") else { return };
     for model in ["model one", "model two", "model three"] {
         desk.deploy(model);
     }
@@ -241,7 +267,7 @@ fn what_nothing_refers_to_goes_once_and_the_endpoint_goes_on() {
 
     let again = desk.prune("schedule", &[]);
     assert_eq!((&again["deleted"], &again["failed"]), (&json!(0), &json!(0)), "{again}");
-    let decided = desk.emulator.decided("prune");
+    let decided = desk.emulator.decided(ROLE);
     assert_eq!(decided["denied"], json!({}));
     for action in [
         "application-autoscaling:DeregisterScalableTarget",

@@ -1,5 +1,6 @@
 //! `prune` over many things: the number of its calls beside the fewest, while AWS throttles deletions; and runs that are killed at random
-//! requests. `PRUNE_THINGS=5000` and `PRUNE_KILLS=100` are the full forms, `PRUNE_SEED=2` kills at other requests.
+//! requests; and versions of others in the account. `PRUNE_THINGS=5000`, `PRUNE_KILLS=100` and `PRUNE_VERSIONS=2000` are the full forms,
+//! `PRUNE_SEED=2` kills at other requests.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 use super::{Ended, run};
 use crate::support::emulator::{BUCKET, Emulator};
 use crate::support::gitlab_api::{GitLabDouble, JOB_TOKEN};
+use crate::support::images::{create_repository, push_empty};
 use crate::support::proxy::{Hold, Proxy};
 use crate::support::random::Random;
 use crate::support::waiting::{poll, tell};
@@ -19,6 +21,8 @@ const THINGS: usize = 160;
 const KILLS: usize = 3;
 /// Endpoints that are gone, whose models and configurations are left.
 const ENDPOINTS: usize = 8;
+/// Versions of another group unless `PRUNE_VERSIONS` says otherwise.
+const VERSIONS: usize = 40;
 /// Deletions a second that AWS takes in the row, and in its full form.
 const RATE: u32 = 12;
 const FULL_RATE: u32 = 30;
@@ -54,7 +58,9 @@ impl LargeDesk {
     fn new(things: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let emulator = Emulator::start(&folder.path().join("data"), &[]);
+        create_repository(&emulator, "serve", "MUTABLE");
         let manifest = json!({
+            "image": {"repository": "serve"},
             "model": {"group": "wine", "image": IMAGE.replace(":1", &format!("@sha256:{}", "1".repeat(64)))},
             "endpoint": {"name": "wine", "instances": {"type": "ml.m5.large"}},
             "environments": {"dev": {
@@ -74,10 +80,7 @@ impl LargeDesk {
             let theirs = if number % 2 == 0 { json!([]) } else { tags(&endpoint, "group/other") };
             desk.make_pair(&endpoint, number, &theirs);
         }
-        desk.call("CreateModelPackageGroup", &json!({"ModelPackageGroupName": "wine"}));
-        for number in 0..=versions {
-            desk.make_version(number);
-        }
+        desk.make_versions("wine", versions + 1);
         for number in 0..objects {
             desk.emulator.put_object(&format!("team/candidate/{number}"), b"x");
         }
@@ -106,9 +109,16 @@ impl LargeDesk {
         self.call("CreateEndpointConfig", &body);
     }
 
-    fn make_version(&self, number: usize) {
+    fn make_versions(&self, group: &str, versions: usize) {
+        self.call("CreateModelPackageGroup", &json!({"ModelPackageGroupName": group}));
+        for number in 0..versions {
+            self.make_version(group, number);
+        }
+    }
+
+    fn make_version(&self, group: &str, number: usize) {
         let body = json!({
-            "ModelPackageGroupName": "wine",
+            "ModelPackageGroupName": group,
             "ModelPackageDescription": format!("[content {number}]"),
             "ModelApprovalStatus": "PendingManualApproval",
             "CustomerMetadataProperties": {"project": "group/project"},
@@ -143,9 +153,14 @@ impl LargeDesk {
     }
 
     fn prune(&self) -> (Ended, Value) {
+        self.prune_with(&[])
+    }
+
+    fn prune_with(&self, words: &[&str]) -> (Ended, Value) {
         let variables = self.variables();
         let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let ended = run(self.folder.path(), &variables, &Self::words(&self.emulator.endpoint));
+        let words = [&Self::words(&self.emulator.endpoint), words].concat();
+        let ended = run(self.folder.path(), &variables, &words);
         let data = serde_json::from_str(&ended.stdout).unwrap_or_default();
         (ended, data)
     }
@@ -219,8 +234,8 @@ impl LargeDesk {
         // Configuration, model and tags of both, and the parts of the model; the used endpoint with its tags, and the version that stays.
         let staying = 3 * (self.foreign + 1) + 4 + 1;
         let lists = 2 * pages(self.pairs, 100) + pages(self.versions, 100) + pages(self.objects, 1000);
-        // The caller, and the other lists.
-        deleted + staying + lists + 6
+        // The caller, and the other lists, that of the images among them.
+        deleted + staying + lists + 7
     }
 }
 
@@ -244,6 +259,36 @@ fn many_things_go_with_few_calls_while_aws_throttles() {
     let fewest = u64::try_from(desk.fewest()).unwrap();
     tell(&format!("prune: {} things, {made} calls, {fewest} at least, {} s", data["deleted"], took.as_secs()));
     assert!(made * 10 <= fewest * 13, "{made} calls, {fewest} at least");
+}
+
+/// Calls of `prune` in an account with many versions of somebody else: none of them is looked at while nothing goes that it may have, and each
+/// once when an image may go.
+#[test]
+fn versions_of_others_cost_calls_when_an_image_may_go_alone() {
+    let versions = number("PRUNE_VERSIONS").unwrap_or(VERSIONS);
+    let desk = LargeDesk::new(0);
+    desk.make_versions("beer", versions);
+    let pages = u64::try_from(versions.div_ceil(100)).unwrap();
+    let versions = u64::try_from(versions).unwrap();
+    let counted = |what: &str| {
+        let before = [desk.calls(), desk.emulator.requests("DescribeModelPackage")];
+        let begun = std::time::Instant::now();
+        let (ended, data) = desk.prune_with(&["--dry-run"]);
+        assert_eq!((ended.code, &data["failed"]), (0, &json!(0)), "{}{}", ended.stdout, ended.stderr);
+        let made = desk.calls() - before[0];
+        let reads = desk.emulator.requests("DescribeModelPackage") - before[1];
+        tell(&format!("prune beside {versions} versions, {what}: {made} calls, {} s", begun.elapsed().as_secs()));
+        (data["would_be_deleted"].clone(), made, reads)
+    };
+    let (going, made, reads) = counted("nothing goes");
+    assert_eq!((going, reads), (json!(0), 1));
+    assert!(made < 40, "{made} calls");
+    for number in 0..2 {
+        push_empty(&desk.emulator, "serve", &format!("context-{number:040x}"));
+    }
+    let (going, with_image, reads) = counted("an image goes");
+    assert_eq!((going, reads), (json!(1), versions + 1));
+    assert!(with_image <= made + versions + 2 * pages + 12, "{with_image} calls, {made} without an image");
 }
 
 #[test]

@@ -99,6 +99,15 @@ variables {
       model_group = "wine"
       watch       = { latency_p95_ms = 250 }
     }
+    # The suite of the project runs these commands under the policies that are made here.
+    dev = {
+      subjects           = ["project_path:group/project:ref_type:branch:ref:main"]
+      commands           = ["endpoint-delete", "endpoint-deploy", "endpoint-rollback", "endpoint-status", "model-register", "prune"]
+      prefix             = "team"
+      endpoint           = "wine"
+      model_group        = "wine"
+      image_repositories = ["serve"]
+    }
   }
 
   alarm_emails    = ["ml@example.com"]

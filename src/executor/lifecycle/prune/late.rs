@@ -12,15 +12,20 @@ use crate::cloud::{CloudError, VersionSummary};
 const OVERLAP: Duration = Duration::from_secs(1);
 
 impl PruneRun<'_> {
-    /// Notes what the versions of all groups but the own one have. None of them goes.
+    /// Notes what the versions have that were not looked at yet, those of all groups. None of them goes. It is done once, when something may
+    /// go that one of them may have: each version costs a call, and an account may have many.
     pub(super) async fn read_other_versions(&mut self) {
+        let is_known = self.late.newest_version.is_some();
+        if is_known || self.references.blind.contains(&PruneSource::Versions) {
+            return;
+        }
         let ports = self.ports;
         let listed = match patiently(|| ports.registry.all_versions(None)).await {
             Ok(listed) => listed,
             Err(error) => return self.unread(PruneSource::Versions, &error),
         };
         self.late.saw_account(&listed);
-        let others: Vec<_> = listed.into_iter().filter(|one| !self.scope.is_own_version(&one.arn)).collect();
+        let others: Vec<_> = listed.into_iter().filter(|one| !self.late.versions.contains(&one.arn)).collect();
         self.keep_versions(&others).await;
     }
 

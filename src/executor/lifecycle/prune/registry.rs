@@ -163,6 +163,7 @@ impl PruneRun<'_> {
         if may_go.is_empty() || !self.keep_used_elsewhere(account, repository, &may_go).await {
             return;
         }
+        self.read_other_versions().await;
         let mut queue = TurnQueue::new(may_go, MOST_DELETED_IMAGES.min(BATCH));
         while let Some(turn) = queue.next().await {
             self.look_again().await;
@@ -185,6 +186,8 @@ impl PruneRun<'_> {
             };
             match answer {
                 Err(error) if queue.is_patient() && error.comes_again() => {
+                    // ECR may have deleted them.
+                    self.tried.extend(digests.iter().map(|digest| (ThingKind::Image, digest.clone())));
                     queue.end(0, turn.into_iter().filter(|one| digests.contains(&one.digest)));
                 }
                 answer => {
@@ -320,6 +323,9 @@ impl PruneRun<'_> {
         let rules = self.rules;
         let judge = |references: &_, one: &Listed| decide::object(rules, references, one);
         let may_go = self.sorted(ThingKind::Object, objects, |one| &one.key, judge);
+        if folder == decide::PACKAGES && !may_go.is_empty() {
+            self.read_other_versions().await;
+        }
         let mut queue = TurnQueue::new(may_go, OBJECTS);
         while let Some(turn) = queue.next().await {
             self.look_again().await;
@@ -390,6 +396,9 @@ impl PruneRun<'_> {
         let jobs: Vec<EndedJob> = jobs.into_iter().filter(|job| job.name.starts_with(&named)).collect();
         let judge = |references: &_, one: &EndedJob| decide::job(rules, references, one);
         let may_go = self.sorted(ThingKind::TrainingJob, &jobs, |one| &one.name, judge);
+        if !may_go.is_empty() {
+            self.read_other_versions().await;
+        }
         let mut queue = TurnQueue::new(may_go, BATCH);
         while let Some(turn) = queue.next().await {
             self.look_for_versions().await;

@@ -94,7 +94,7 @@ pub(super) struct PruneScope {
 
 impl PruneScope {
     /// Tells whether a version with this ARN is of the own group.
-    pub(super) fn is_own_version(&self, arn: &str) -> bool {
+    fn is_own_version(&self, arn: &str) -> bool {
         self.group.as_deref().is_some_and(|group| is_of_group(arn, group))
     }
 
@@ -204,7 +204,7 @@ pub(super) struct PruneRun<'a> {
     pub(super) failures: Vec<PruneFailure>,
     /// Things of others that were looked at.
     pub(super) others: usize,
-    /// Things whose deletion was sent and may have been done, although AWS did not say so.
+    /// Things whose deletion was sent and may have been done, although AWS did not say so. Most of them are deleted or told later.
     pub(super) tried: BTreeSet<(ThingKind, String)>,
     pub(super) under_way: UnderWay,
     has_told_unknown: bool,
@@ -247,7 +247,6 @@ impl<'a> PruneRun<'a> {
         self.take_models().await;
         self.read_releases().await;
         self.note_manifest();
-        self.read_other_versions().await;
         self.take_versions().await;
         self.take_images().await;
         self.take_generic_packages().await;
@@ -255,11 +254,16 @@ impl<'a> PruneRun<'a> {
         self.take_jobs().await;
     }
 
-    /// Notes the deletions that were sent and not answered when the run was interrupted.
+    /// Notes the deletions whose outcome was not known when the run was interrupted: no answer had come, or one after which the deletion
+    /// would have been sent again.
     pub(super) fn interrupt(&mut self) {
-        for (kind, name) in self.under_way.take() {
-            let error = Some("interrupted before the answer: it may be deleted".to_owned());
-            self.printer.warn(format!("{} {} may be deleted: no answer came", kind.name(), plain::line(&name, 200)));
+        let under_way = self.under_way.take();
+        let told: BTreeSet<_> = self.things.iter().map(|thing| (thing.kind, thing.name.clone())).collect();
+        let waiting: Vec<_> = self.tried.difference(&told).filter(|one| !under_way.contains(one)).cloned().collect();
+        let waiting = waiting.into_iter().map(|one| (one, "it was to be sent again"));
+        for ((kind, name), what) in under_way.into_iter().map(|one| (one, "no answer came")).chain(waiting) {
+            let error = Some(format!("interrupted, and it may be deleted: {what}"));
+            self.printer.warn(format!("{} {} may be deleted: {what}", kind.name(), plain::line(&name, 200)));
             let thing = JudgedThing::new(kind, &name, ThingFate::Failed, &ThingReason::Unused);
             self.things.push(JudgedThing { error, ..thing });
         }

@@ -71,7 +71,8 @@ async fn a_version_a_model_and_a_tag_that_come_after_the_list_keep_their_images(
         memory.serving.create_model(&model).now_or_never().unwrap().unwrap();
         memory.account.tag_image("train", &digest(5), "latest");
     };
-    desk.memory.account.watch(comer("is_shared", "", When::Before, comes));
+    // The account's versions are listed when the images were, and the models.
+    desk.memory.registry.watch(comer("all_versions", "", When::After, comes));
     let ended = desk.prune(&["--keep", "3"]).await;
     let images = desk.memory.account.digests("train");
     for number in 3..=5 {

@@ -61,6 +61,11 @@ async fn a_deletion_without_an_answer_is_told_once() {
     let ended = desk.prune(&["--keep", "3"]).await;
     assert_eq!((ended.kind, ended.of("model", "deleted").len()), (None, 5), "{}", ended.told);
     assert_eq!(ended.of("version", "deleted"), [3, 4, 5].map(version_arn));
+    // All images of a batch are gone.
+    let desk = a_project().await;
+    desk.memory.account.plan(lost("delete_images"));
+    let ended = desk.prune(&["--keep", "3"]).await;
+    assert_eq!((ended.kind, ended.of("image", "deleted")), (None, [3, 4, 5].map(digest).to_vec()), "{}", ended.data);
     // Some objects of a batch may be gone.
     let desk = a_project().await;
     desk.memory.objects.plan(lost("delete"));

@@ -1,12 +1,13 @@
 //! Random worlds, and the number of calls in a large one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{DAY, PROJECT, PruneDesk, config_name, context, digest, model_name, version_arn};
-use crate::cloud::ModelEndpoints as _;
+use super::{DAY, PROJECT, PruneDesk, config_name, context, digest, image, model_name, version_arn};
 use crate::cloud::testing::{EndpointFate, example_config, example_model};
+use crate::cloud::{GroupSpec, ModelEndpoints as _, ModelRegistry as _, VersionSpec};
 use crate::config::env::short_or_long;
 
 /// An endpoint with configurations 1 to `configs`; the last one is in service.
@@ -162,6 +163,63 @@ fn calls(desk: &PruneDesk) -> usize {
     let memory = &desk.memory;
     let of_aws = [memory.serving.calls(), memory.registry.calls(), memory.objects.calls(), memory.account.calls()];
     of_aws.iter().chain(&[memory.jobs.calls(), desk.gitlab.calls()]).map(Vec::len).sum()
+}
+
+/// Makes a version of another group of the account, which has this image and the model of this training job.
+async fn add_foreign(desk: &PruneDesk, number: u32, trained: &str) {
+    let group = GroupSpec { name: "beer".to_owned(), description: None, tags: BTreeMap::new() };
+    let _ = desk.memory.registry.create_group(&group).await;
+    let spec = VersionSpec {
+        group: "beer".to_owned(),
+        client_token: format!("beer-{number}"),
+        description: String::new(),
+        image: image(number),
+        model_data_url: format!("s3://others/{trained}/output/model.tar.gz"),
+        ..desk.memory.registry.requests().last().unwrap().clone()
+    };
+    desk.memory.registry.create_version(&spec).await.unwrap();
+}
+
+/// A run in which nothing may go asks for no version of others; one in which something may go asks for each once.
+#[tokio::test(start_paused = true)]
+async fn versions_of_others_are_read_once_and_when_they_matter_alone() {
+    let desk = PruneDesk::new();
+    desk.add_version(1, PROJECT).await;
+    for number in 1..=50 {
+        add_foreign(&desk, number, if number == 9 { "gitlab-42-1-00000001" } else { "none" }).await;
+    }
+    desk.memory.objects.insert("candidate/a", "x");
+    tokio::time::advance(30 * DAY).await;
+    let asked = async |words: &[&str]| {
+        desk.memory.registry.plan([]);
+        let ended = desk.prune(words).await;
+        assert_eq!(ended.kind, None, "{}", ended.error);
+        let lists = desk.memory.registry.count("all_versions");
+        (ended, lists.min(1), desk.memory.registry.count("version"))
+    };
+    // The own version alone; an object below `candidate/` is no version's.
+    let (ended, lists, reads) = asked(&[]).await;
+    assert_eq!((ended.of("object", "deleted").len(), lists, reads), (1, 0, 1), "{}", ended.data);
+    // Images and jobs that are young, or among the newest, go in no case.
+    // The last one is the newest.
+    for number in [51, 50, 49] {
+        desk.add_image(number, &context(number));
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    desk.add_job(42, 1).await;
+    desk.add_job(42, 2).await;
+    let (ended, lists, reads) = asked(&["--keep", "1"]).await;
+    assert_eq!((&ended.data["deleted"], lists, reads), (&0.into(), 0, 1), "{}", ended.data);
+    tokio::time::advance(30 * DAY).await;
+    let (ended, lists, reads) = asked(&["--keep", "1"]).await;
+    assert_eq!((lists, reads), (1, 51), "{}", ended.data);
+    assert_eq!(ended.rule(&digest(50)), "referred_to", "{}", ended.data);
+    assert_eq!(ended.rule("gitlab-42-1-00000001"), "referred_to", "{}", ended.data);
+    assert_eq!(ended.of("training_job", "deleted"), ["gitlab-42-2-00000002"]);
+    assert_eq!(ended.of("image", "deleted"), [digest(51)]);
+    // What stays because of others may go until they were asked: they are in the next run too.
+    let (ended, lists, reads) = asked(&["--keep", "1"]).await;
+    assert_eq!((&ended.data["deleted"], lists, reads), (&0.into(), 1, 51), "{}", ended.data);
 }
 
 /// Five thousand things: 40 endpoints with 50 configurations and models each, versions, candidates and training jobs.
