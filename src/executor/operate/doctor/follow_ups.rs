@@ -117,7 +117,8 @@ mod tests {
             format!("may not sagemaker:StopTrainingJob on {JOB}"),
             "allow",
         ));
-        let settings = operator_file::parse("[aws]\nregion = \"eu-west-1\"\n[storage]\nbucket = \"train\"\n").unwrap();
+        let settings =
+            operator_file::parse("[aws]\nregion = \"eu-west-1\"\n[storage]\nbucket = \"train\"\n[job]\n").unwrap();
         let finding = fold(findings, &settings).pop().unwrap();
         let cause = finding.text.strip_prefix("needs `").and_then(|rest| rest.split('`').next());
         cause.unwrap_or_default().to_owned()
@@ -138,7 +139,7 @@ mod tests {
     /// The statement that allows to create jobs names the groups: those that do not exist explain that no role has it.
     #[test]
     fn a_thing_that_is_there_explains_no_missing_permission() {
-        let settings = operator_file::parse("[storage]\nbucket = \"b-1\"\n").unwrap();
+        let settings = operator_file::parse("[storage]\nbucket = \"b-1\"\n[job]\n").unwrap();
         let statement = serde_json::json!({"Condition": {"StringEquals": {"sagemaker:VpcSecurityGroupIds": ["sg-1"]}}});
         let of_create = |text: &str| {
             let asked = DoctorFinding::failure(

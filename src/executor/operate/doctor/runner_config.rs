@@ -8,8 +8,8 @@ use toml::{Table, Value};
 use super::machine::HostMachine;
 use super::report::{DoctorFinding, counted};
 use super::runner_entry::{self, RunnerConfig, RunnerEntry};
-use super::runner_keys;
 use super::service::RunnerService;
+use super::{runner_keys, runner_program};
 
 /// Seconds that the runner waits for its stages when it is stopped, unless `shutdown_timeout` says more (GitLab Runner 19).
 const USUAL_SHUTDOWN: i64 = 30;
@@ -121,6 +121,7 @@ fn of_table(config: &RunnerConfig<'_>, shown: &str, table: &Table) -> Vec<Doctor
     ));
     for runner in &ours {
         findings.extend(runner_entry::check(config, runner));
+        findings.extend(runner_program::check(config, runner));
         findings.push(shutdown_timeout(shown, table, runner));
         findings.extend(keys_of(runner));
     }

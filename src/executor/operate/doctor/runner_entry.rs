@@ -6,7 +6,6 @@ use toml::{Table, Value};
 
 use super::machine::HostMachine;
 use super::report::DoctorFinding;
-use super::runner_program;
 use super::service::RunnerService;
 use crate::config::settings::DEFAULT_PATH;
 
@@ -99,10 +98,9 @@ impl<'a> RunnerEntry<'a> {
     }
 }
 
-/// All findings about one entry that calls this program.
+/// All findings about one entry that calls this program, but those about the programs themselves.
 pub(super) fn check(config: &RunnerConfig<'_>, runner: &RunnerEntry<'_>) -> Vec<DoctorFinding> {
     let mut findings = vec![executor(runner), stages(runner)];
-    findings.extend(runner_program::check(config, runner));
     findings.extend(STAGES.iter().filter_map(|stage| arguments(runner, stage)));
     findings.push(operator_file(config, runner));
     findings.push(at_least(runner, "config.prepare_timeout", "prepare_exec_timeout", LEAST_PREPARE));
