@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::operated::of_emulator;
 use crate::lifecycle::prune::{PruneDesk, ROLE, going};
+use crate::support::emulator::BUCKET;
 use crate::support::images::push_empty;
 use crate::support::shipped_roles::shipped_role;
 
@@ -17,9 +18,10 @@ const ENVIRONMENT: &str = "dev/";
 fn role(outputs: &BTreeMap<String, Value>) -> Value {
     let policies = outputs["command_policies"].as_object().unwrap().iter();
     let of_environment = policies.filter_map(|(key, text)| Some((key.strip_prefix(ENVIRONMENT)?, text)));
+    // The names of `complete/tests` that no job under the operator's file has.
     let read = |text: &Value| -> Value {
-        // The serving role of the module has the prefix of its names.
-        serde_json::from_str(&of_emulator(text.as_str().unwrap()).replace("role/ml-serving", "role/serving")).unwrap()
+        let text = of_emulator(text.as_str().unwrap()).replace("ci-models-7", BUCKET);
+        serde_json::from_str(&text.replace("role/ml-serving", "role/serving")).unwrap()
     };
     let policies: Vec<_> =
         of_environment.map(|(command, text)| json!({"PolicyName": command, "PolicyDocument": read(text)})).collect();

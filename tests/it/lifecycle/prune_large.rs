@@ -159,7 +159,7 @@ impl LargeDesk {
     fn prune_with(&self, words: &[&str]) -> (Ended, Value) {
         let variables = self.variables();
         let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let words = [&Self::words(&self.emulator.endpoint), words].concat();
+        let words = [&Self::words(&self.emulator.endpoint)[..], words].concat();
         let ended = run(self.folder.path(), &variables, &words);
         let data = serde_json::from_str(&ended.stdout).unwrap_or_default();
         (ended, data)
