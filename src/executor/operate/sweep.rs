@@ -296,7 +296,13 @@ impl Sweep<'_> {
         let (report, printer) = (self.report.into_inner(), self.host.printer);
         if !self.args.dry_run {
             forget_notes(&self.host, self.args.older_than.unwrap_or(DAY));
-            report.count();
+            if let Err(unwritten) = report.count() {
+                let change = format!(
+                    "let this user write there, or set `{}` of the operator's file to another place",
+                    unwritten.key
+                );
+                printer.warn(format!("{unwritten}; {change}"));
+            }
         }
         if self.args.json {
             let text = serde_json::to_string(&report)?;
