@@ -285,7 +285,7 @@ pub(super) fn explicit(
         .http_client(http_client)
         .app_name(app_name()?)
         .timeout_config(timeouts(ATTEMPT_TIMEOUT))
-        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+        .retry_config(RetryConfig::standard().with_max_attempts(access.attempts.unwrap_or(ATTEMPTS)))
         .region(region);
     config.set_endpoint_url(access.endpoint_url.clone());
     let EndpointKind { fips, dual_stack } = kind(access);
@@ -345,7 +345,7 @@ pub(super) fn loader(access: &Access) -> anyhow::Result<ConfigLoader> {
         .http_client(http_client(access, Surroundings::Host)?)
         .app_name(app_name()?)
         .timeout_config(timeouts(ATTEMPT_TIMEOUT))
-        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS));
+        .retry_config(RetryConfig::standard().with_max_attempts(access.attempts.unwrap_or(ATTEMPTS)));
     if let Some(region) = &access.region {
         loader = loader.region(Region::new(region.clone()));
     } else if access.endpoint_url.is_some() {

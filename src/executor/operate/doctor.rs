@@ -173,7 +173,8 @@ fn load(
     let text = match machine.read(path) {
         Ok(text) => text,
         Err(error) => {
-            let change = "create it from `runner-config/sagemaker-executor.toml`, readable by the runner's user, or name another with `--config`";
+            let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+            let change = operator_file::unreadable(&whole, error.kind());
             return (
                 None,
                 vec![DoctorFinding::failure("operator.file", shown, format!("cannot be read: {error}"), change)],

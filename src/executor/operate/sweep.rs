@@ -111,6 +111,12 @@ struct Ports {
 impl Sweep<'_> {
     async fn run(self) -> anyhow::Result<()> {
         let records = self.records();
+        let state_dir = &self.settings.runner.state_dir;
+        if state_dir.metadata().is_ok_and(|meta| !meta.is_dir()) {
+            let failure = Failure::system(format!("{} is no directory", state_dir.display()))
+                .hint("let `runner.state_dir` in the operator's file name the directory that the stages use");
+            self.search_failed(failure.into());
+        }
         // A directory that cannot be read hides the records, not the sessions.
         let recorded = records.sessions().unwrap_or_else(|error| {
             self.search_failed(error);

@@ -111,8 +111,8 @@ pub(super) async fn tools(
         let change = "remove `enabled` from `[sandbox]`, and read docs/THREAT-MODEL.md before it is set again";
         vec![DoctorFinding::warning("host.sandbox", "", text, change)]
     };
-    let (git, of_sandbox) = tokio::join!(git(machine, service), of_sandbox);
-    [vec![of_shell(machine, service, shell), git], of_sandbox].concat()
+    let (shell, git, of_sandbox) = tokio::join!(of_shell(machine, service, shell), git(machine, service), of_sandbox);
+    [vec![shell, git], of_sandbox].concat()
 }
 
 /// A sandbox that is made for the check. Without the program the finding about that tells all.
@@ -133,9 +133,16 @@ async fn of_sandbox(machine: &dyn HostMachine, service: &RunnerService) -> Vec<D
     }
 }
 
-fn of_shell(machine: &dyn HostMachine, service: &RunnerService, shell: &str) -> DoctorFinding {
+async fn of_shell(machine: &dyn HostMachine, service: &RunnerService, shell: &str) -> DoctorFinding {
     if let Some(path) = service.find(machine, shell) {
-        return DoctorFinding::ok("host.shell", shell, format!("is {}", path.display()));
+        let shown = path.display().to_string();
+        let told = machine.output(&shown, &["-c", "echo it runs"]).await.unwrap_or_default();
+        if told.trim_end() == "it runs" {
+            return DoctorFinding::ok("host.shell", shell, format!("is {shown}"));
+        }
+        let text = format!("{shown} runs no command: `{shown} -c 'echo it runs'` does not print the text");
+        let change = format!("install `{shell}` again, or set `runner.shell` in the operator's file to another");
+        return DoctorFinding::failure("host.shell", shell, text, change);
     }
     let change = format!("install `{shell}`, or set `runner.shell` in the operator's file to one that is there");
     let text = format!("is not in {}; the host stages need it", service.named_path());
@@ -148,17 +155,17 @@ async fn git(machine: &dyn HostMachine, service: &RunnerService) -> DoctorFindin
         let text = format!("is not in {}; sources are fetched on this host", service.named_path());
         return DoctorFinding::failure("host.git", "git", text, change);
     };
+    let told = machine.output(&path.display().to_string(), &["--version"]).await.ok().and_then(|text| version(&text));
+    let Some((major, minor)) = told else {
+        let text = format!("{} does not run: `git --version` tells no version", path.display());
+        return DoctorFinding::failure("host.git", "git", text, "install the package `git` again");
+    };
     if service.find(machine, "git-lfs").is_none() {
         let path = service.named_path();
         let text = format!("`git-lfs` is not in {path}: projects with large files get pointers in place of them");
         return DoctorFinding::warning("host.git", "git-lfs", text, "install the package `git-lfs`");
     }
-    let told = machine.output(&path.display().to_string(), &["--version"]).await.ok().and_then(|text| version(&text));
-    let told = told.map_or_else(
-        || "a version that it does not tell".to_owned(),
-        |(major, minor)| format!("version {major}.{minor}"),
-    );
-    DoctorFinding::ok("host.git", "git", format!("is {}, {told}", path.display()))
+    DoctorFinding::ok("host.git", "git", format!("is {}, version {major}.{minor}", path.display()))
 }
 
 async fn bubblewrap(machine: &dyn HostMachine, service: &RunnerService) -> DoctorFinding {

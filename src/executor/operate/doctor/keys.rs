@@ -112,6 +112,10 @@ fn of_key(setting: &str, key: &str, found: Option<&KeySight>, region: &str) -> D
         );
     }
     match found {
+        None if !key.contains([':', '/', '-']) || !key.contains(|letter: char| letter.is_ascii_digit()) => failure(
+            "does not exist".to_owned(),
+            format!("set `{setting}` to the id or ARN of a key in {region}; an alias is written `alias/{key}`"),
+        ),
         None => failure("does not exist".to_owned(), format!("correct `{setting}`, or create the key in {region}")),
         Some(found) if found.state != "Enabled" => failure(
             format!("is in the state `{}`: nothing can be encrypted with it", found.state),

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use clap::Args;
+use rustix::fs::Access;
 use serde::Serialize;
 
 use crate::base::failure::{Failure, render};
@@ -116,17 +117,41 @@ fn warnings(config: &Path, settings: &Settings) -> Vec<String> {
             warnings.push(format!("this user cannot {what} `{key}`, {}: {error}", path.display()));
         }
     }
-    let state_dir = &settings.runner.state_dir;
-    let folders = ["", "sessions", "jobs", "metrics"].map(|name| state_dir.join(name));
-    for folder in folders.iter().filter(|folder| folder.exists()) {
+    let runner = &settings.runner;
+    let directories = [
+        ("runner.state_dir", &runner.state_dir),
+        ("runner.builds_dir", &runner.builds_dir),
+        ("runner.cache_dir", &runner.cache_dir),
+    ];
+    warnings.extend(directories.into_iter().filter_map(|(key, path)| unusable(key, path)));
+    // What another user made in it.
+    let below = ["sessions", "jobs", "metrics"].map(|name| runner.state_dir.join(name));
+    for folder in below.iter().filter(|folder| folder.exists()) {
         if let Err(error) = can_make(&folder.join("file")) {
-            let folder = folder.display();
-            warnings.push(format!(
-                "this user cannot make files in {folder}, of `runner.state_dir`, which all stages have to: {error}"
-            ));
+            warnings.push(not_makeable("runner.state_dir", folder, &error));
         }
     }
     warnings
+}
+
+/// Why a directory that the stages make, or use, cannot be.
+fn unusable(key: &str, path: &Path) -> Option<String> {
+    let nearest = path.ancestors().find(|path| path.exists())?;
+    if !nearest.is_dir() {
+        return Some(format!("{}, which `{key}` names or lies in, is no directory", nearest.display()));
+    }
+    // Nothing is made beside directories of others.
+    let made = if nearest == path {
+        can_make(&path.join("file"))
+    } else {
+        rustix::fs::access(nearest, Access::WRITE_OK | Access::EXEC_OK).map_err(Into::into)
+    };
+    made.err().map(|error| not_makeable(key, nearest, &error))
+}
+
+fn not_makeable(key: &str, folder: &Path, error: &std::io::Error) -> String {
+    let folder = folder.display();
+    format!("this user cannot make files in {folder}, of `{key}`, which all stages have to: {error}")
 }
 
 /// A file outside of the directories, which the operator's file asks the stages to write.
