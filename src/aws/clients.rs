@@ -428,6 +428,15 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn the_settings_may_bound_the_attempts() {
+        for (attempts, expected) in [(None, ATTEMPTS), (Some(2), 2)] {
+            let access = Access { region: Some("eu-west-1".to_owned()), attempts, ..Access::default() };
+            let config = sdk_config(&access, &Arc::default()).await.unwrap();
+            assert_eq!(config.retry_config().map(RetryConfig::max_attempts), Some(expected));
+        }
+    }
+
     #[test]
     fn a_region_is_no_part_of_another_host() {
         for (region, is_accepted) in

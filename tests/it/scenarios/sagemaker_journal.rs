@@ -1,6 +1,5 @@
 //! The log in systemd's journal, with a journal of its own: its fields as `journalctl` reads them.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use crate::support::waiting::{find_program, poll};
 const JOURNALD: &str = "/lib/systemd/systemd-journald";
 /// Value of a masked variable, which no journal may have.
 const SECRET: &str = "hunter2-in-no-journal";
-/// In a new mount namespace: directories that no other process sees, then the journal as this process. The file says that they are there.
+/// In a new mount namespace: directories that no other process sees, then the journal as this process.
 const BEGIN: &str = "mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/journal /run/log/journal && \
                      { [ ! -d /var/log/journal ] || mount -t tmpfs tmpfs /var/log/journal; } && exec \"$0\"";
 
