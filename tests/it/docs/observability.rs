@@ -259,7 +259,11 @@ fn the_alert_rules_name_metrics_of_the_program() {
         assert!(["warning", "critical"].contains(&rule["labels"]["severity"].as_str().unwrap()), "{name}");
         let says = |key: &str| rule["annotations"][key].is_string();
         assert!(says("summary") && says("description"), "{name}");
-        assert!(CASES.contains(&format!("alertname: {name}\n        exp_alerts: [{{")) || CASES.contains(&format!("alertname: {name}\n        exp_alerts:\n")), "{name} is not seen to fire");
+        assert!(
+            CASES.contains(&format!("alertname: {name}\n        exp_alerts: [{{"))
+                || CASES.contains(&format!("alertname: {name}\n        exp_alerts:\n")),
+            "{name} is not seen to fire"
+        );
     }
     assert!(names.len() > 5, "{names:?}");
     match find_program("promtool") {

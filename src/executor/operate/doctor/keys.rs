@@ -102,6 +102,12 @@ fn reach(statement: &Value, role: &str, account: &str, action: &str) -> Statemen
     policy_statement::conditions(statement, facts)
 }
 
+/// `true` for the id of a key, an ARN, or an alias with its prefix.
+fn is_id(key: &str) -> bool {
+    let is_uuid = key.len() == 36 && key.chars().all(|letter| letter.is_ascii_hexdigit() || letter == '-');
+    is_uuid || key.starts_with("mrk-") || key.contains([':', '/'])
+}
+
 fn of_key(setting: &str, key: &str, found: Option<&KeySight>, region: &str) -> DoctorFinding {
     let failure = |text: String, change: String| DoctorFinding::failure("kms.key", key, text, change);
     let named = Arn::parse(key).map(|arn| arn.region).filter(|there| *there != region);
@@ -112,7 +118,7 @@ fn of_key(setting: &str, key: &str, found: Option<&KeySight>, region: &str) -> D
         );
     }
     match found {
-        None if !key.contains([':', '/', '-']) || !key.contains(|letter: char| letter.is_ascii_digit()) => failure(
+        None if !is_id(key) => failure(
             "does not exist".to_owned(),
             format!("set `{setting}` to the id or ARN of a key in {region}; an alias is written `alias/{key}`"),
         ),
