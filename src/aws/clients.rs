@@ -285,7 +285,7 @@ pub(super) fn explicit(
         .http_client(http_client)
         .app_name(app_name()?)
         .timeout_config(timeouts(ATTEMPT_TIMEOUT))
-        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+        .retry_config(RetryConfig::standard().with_max_attempts(access.attempts.unwrap_or(ATTEMPTS)))
         .region(region);
     config.set_endpoint_url(access.endpoint_url.clone());
     let EndpointKind { fips, dual_stack } = kind(access);
@@ -345,7 +345,7 @@ pub(super) fn loader(access: &Access) -> anyhow::Result<ConfigLoader> {
         .http_client(http_client(access, Surroundings::Host)?)
         .app_name(app_name()?)
         .timeout_config(timeouts(ATTEMPT_TIMEOUT))
-        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS));
+        .retry_config(RetryConfig::standard().with_max_attempts(access.attempts.unwrap_or(ATTEMPTS)));
     if let Some(region) = &access.region {
         loader = loader.region(Region::new(region.clone()));
     } else if access.endpoint_url.is_some() {
@@ -425,6 +425,15 @@ mod tests {
             let access = Access { region, fixed_servers, ..Access::default() };
             let config = sdk_config(&access, &Arc::default()).await.unwrap();
             assert_eq!(config.service_config().is_none(), fixed_servers);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_settings_may_bound_the_attempts() {
+        for (attempts, expected) in [(None, ATTEMPTS), (Some(2), 2)] {
+            let access = Access { region: Some("eu-west-1".to_owned()), attempts, ..Access::default() };
+            let config = sdk_config(&access, &Arc::default()).await.unwrap();
+            assert_eq!(config.retry_config().map(RetryConfig::max_attempts), Some(expected));
         }
     }
 

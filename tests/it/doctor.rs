@@ -217,6 +217,12 @@ fn a_sound_host_has_no_finding_and_a_spoilt_account_is_told() {
     assert_eq!(ids(&report, "warning"), set(&["bucket.encryption", "bucket.lifecycle", "bucket.versioning"]));
     assert!(of_verdict(&report, "failure")["network.subnet"].contains("job.subnets"));
 
+    site.write_operator_file("http://127.0.0.1:1", without_host_role);
+    let (code, report, _) = site.doctor(&credentials, &[]);
+    let failures = of_verdict(&report, "failure");
+    assert_eq!((code, failures.keys().map(String::as_str).collect::<Vec<_>>()), (1, vec!["aws.credentials"]));
+    assert!(failures["aws.credentials"].contains("every request goes to http://127.0.0.1:1, by `aws.endpoint_url`"));
+
     emulator.create_bucket("elsewhere", "eu-west-1");
     site.write_operator_file(&emulator.endpoint, |text| without_host_role(text).replace("ci-bucket", "elsewhere"));
     let (_, report, _) = site.doctor(&credentials, &[]);

@@ -73,6 +73,7 @@ mod sagemaker_host_variables;
 mod sagemaker_image;
 mod sagemaker_input;
 mod sagemaker_isolated;
+mod sagemaker_journal;
 mod sagemaker_kept;
 mod sagemaker_kills;
 mod sagemaker_landing_zone;

@@ -27,6 +27,8 @@ pub struct Access {
     pub fixed_servers: bool,
     /// A deletion is sent once, without the SDK's retries: what it deletes may be in use at the next attempt. Reads are repeated.
     pub deletes_once: bool,
+    /// Most attempts of a call that is repeated; the usual number when `None`.
+    pub attempts: Option<u32>,
 }
 
 /// A kind of AWS's endpoints. The SDK knows their names in each partition.

@@ -49,28 +49,54 @@ fn locate_in(value: &toml::Value, rest: &str) -> Option<Vec<KeyStep>> {
     }
 }
 
-/// The line of a key, from 1.
-pub(super) fn line_of(text: &str, path: &[KeyStep]) -> Option<usize> {
-    let document = DeTable::parse(text).ok()?;
-    let (mut at, mut start) = (None, 0);
-    let mut table = Some(document.get_ref());
-    for step in path {
-        let value = match step {
-            KeyStep::Key(name) => {
-                let (key, value) = table?.iter().find(|(key, _)| key.get_ref() == name.as_str())?;
-                start = key.span().start;
-                value
-            }
-            KeyStep::Index(index) => {
-                let value = list(at?)?.get(*index)?;
-                start = value.span().start;
-                value
-            }
-        };
-        at = Some(value.get_ref());
-        table = value.get_ref().as_table();
+/// The lines of a file's keys. The file is read once.
+pub(super) struct KeyLines<'t> {
+    /// `None` for a file that is not TOML.
+    document: Option<toml::Spanned<DeTable<'t>>>,
+    ends: LineEnds,
+}
+
+impl<'t> KeyLines<'t> {
+    pub(super) fn of(text: &'t str) -> Self {
+        Self { document: DeTable::parse(text).ok(), ends: LineEnds::of(text) }
     }
-    Some(line(text, start))
+
+    /// The line of a key, from 1. `None`: the file has no such key.
+    pub(super) fn line_of(&self, path: &[KeyStep]) -> Option<usize> {
+        let (mut at, mut start) = (None, 0);
+        let mut table = Some(self.document.as_ref()?.get_ref());
+        for step in path {
+            let value = match step {
+                KeyStep::Key(name) => {
+                    let (key, value) = table?.iter().find(|(key, _)| key.get_ref() == name.as_str())?;
+                    start = key.span().start;
+                    value
+                }
+                KeyStep::Index(index) => {
+                    let value = list(at?)?.get(*index)?;
+                    start = value.span().start;
+                    value
+                }
+            };
+            at = Some(value.get_ref());
+            table = value.get_ref().as_table();
+        }
+        Some(self.ends.line(start))
+    }
+}
+
+/// Where each line of a text ends.
+struct LineEnds(Vec<usize>);
+
+impl LineEnds {
+    fn of(text: &str) -> Self {
+        Self(text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect())
+    }
+
+    /// The line of a byte, from 1.
+    fn line(&self, at: usize) -> usize {
+        self.0.partition_point(|end| *end < at) + 1
+    }
 }
 
 fn list<'v>(value: &'v DeValue<'v>) -> Option<&'v toml::de::DeArray<'v>> {
@@ -85,16 +111,14 @@ pub(super) fn line(text: &str, at: usize) -> usize {
 /// Every value of a file that is no table, with its key as `config show` writes it and its line, in the order of names. Reads the file once.
 pub fn values(text: &str) -> Vec<(String, toml::Value, usize)> {
     let (Ok(table), Ok(document)) = (text.parse::<toml::Table>(), DeTable::parse(text)) else { return Vec::new() };
-    let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect();
-    let mut all = Values { ends, found: Vec::new() };
+    let mut all = Values { ends: LineEnds::of(text), found: Vec::new() };
     all.collect_table("", &table, document.get_ref());
     all.found.sort_by(|one, other| one.0.cmp(&other.0));
     all.found
 }
 
 struct Values {
-    /// Where each line ends.
-    ends: Vec<usize>,
+    ends: LineEnds,
     found: Vec<(String, toml::Value, usize)>,
 }
 
@@ -118,8 +142,7 @@ impl Values {
                 }
             }
             _ => {
-                let line = self.ends.partition_point(|end| *end < start) + 1;
-                self.found.push((key, value.clone(), line));
+                self.found.push((key, value.clone(), self.ends.line(start)));
             }
         }
     }
@@ -135,6 +158,7 @@ mod tests {
     #[test]
     fn a_key_has_its_line_by_each_of_its_names() {
         let table: toml::Table = TEXT.parse().unwrap();
+        let lines = KeyLines::of(TEXT);
         for (key, line) in [
             ("storage", Some(1)),
             ("storage.bucket", Some(2)),
@@ -148,7 +172,7 @@ mod tests {
             ("rules[7].name", None),
             ("", None),
         ] {
-            assert_eq!(locate(&table, key).and_then(|path| line_of(TEXT, &path)), line, "{key}");
+            assert_eq!(locate(&table, key).and_then(|path| lines.line_of(&path)), line, "{key}");
         }
     }
 

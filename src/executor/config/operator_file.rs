@@ -145,7 +145,7 @@ pub fn read(path: &Path) -> Result<String, Failure> {
 }
 
 /// Hint for a file that cannot be read.
-fn unreadable(path: &Path, kind: ErrorKind) -> String {
+pub fn unreadable(path: &Path, kind: ErrorKind) -> String {
     if path.is_relative() {
         // The runner starts its drivers in a temporary folder.
         return "give `--config` an absolute path in all four `*_args` of `config.toml`".to_owned();

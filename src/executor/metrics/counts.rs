@@ -1,13 +1,14 @@
 //! The counts of this process. They go to the disk every 15 seconds and at its end; a process that is killed loses those since.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use super::catalog::Metric;
 use super::sample::Sums;
-use super::spool::{self, CountsPlace};
+use super::spool::{self, CountsPlace, Unwritten};
 
 /// Time between two writes; Prometheus mostly reads the file as often.
 const WRITTEN_EVERY: Duration = Duration::from_secs(15);
@@ -57,17 +58,21 @@ fn change(change: impl FnOnce(&mut Sums)) {
         }
         take(counts)
     };
-    write(due);
+    // The log has it.
+    let _ = write(due);
 }
 
 /// Brings the counts of this process to the disk, and writes the file anew.
-pub fn flush() {
+///
+/// # Errors
+/// The place that cannot be written; the log has it already. Metrics fail no job and no command.
+pub fn flush() -> Result<(), Unwritten> {
     let due = {
         let mut counts = COUNTS.lock();
-        let Some(counts) = counts.as_mut() else { return };
+        let Some(counts) = counts.as_mut() else { return Ok(()) };
         take(counts)
     };
-    write(due);
+    write(due)
 }
 
 fn take(counts: &mut Counts) -> (CountsPlace, Sums) {
@@ -87,9 +92,15 @@ pub fn adopt(file: &Path, name: &str) -> std::io::Result<()> {
     }
 }
 
-/// Without the lock: the disk may be slow. Metrics that cannot be written fail no job.
-fn write((place, sums): (CountsPlace, Sums)) {
-    if let Err(error) = spool::put(&place, &sums).and_then(|()| spool::fold(&place)) {
-        tracing::info!(%error, file = %place.file.display(), "failed to write the metrics");
+/// Without the lock: the disk may be slow. The log is told once a process.
+fn write((place, sums): (CountsPlace, Sums)) -> Result<(), Unwritten> {
+    static IS_TOLD: AtomicBool = AtomicBool::new(false);
+    let written = spool::write(&place, &sums);
+    if let Err(unwritten) = &written
+        && !IS_TOLD.swap(true, Ordering::Relaxed)
+    {
+        let Unwritten { key, path, error } = unwritten;
+        tracing::warn!(%error, file = %path.display(), key, "failed to write the metrics");
     }
+    written
 }

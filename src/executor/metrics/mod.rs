@@ -15,4 +15,4 @@ pub use catalog::{
 };
 pub use counts::{add, adopt, begin, flush, is_on, observe, shows_projects};
 pub use sample::Sums;
-pub use spool::CountsPlace;
+pub use spool::{CountsPlace, Unwritten};

@@ -4,6 +4,7 @@
 //! names with the totals in one rename, removes them, and writes the file for Prometheus. Nobody waits for the lock: its holder looks once
 //! more when it has let go. A process that is killed anywhere leaves files that the next one adds, and none that it adds twice.
 
+use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -43,6 +44,21 @@ impl CountsPlace {
     }
 }
 
+/// Counts or a file of metrics that could not be written.
+#[derive(Debug)]
+pub struct Unwritten {
+    /// The key of the operator's file for `path`.
+    pub key: &'static str,
+    pub path: PathBuf,
+    pub error: io::Error,
+}
+
+impl fmt::Display for Unwritten {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "failed to write the metrics into {}: {}", self.path.display(), self.error)
+    }
+}
+
 /// The sums of all processes so far.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Totals {
@@ -51,8 +67,17 @@ struct Totals {
     added: Vec<String>,
 }
 
+/// Brings the counts of a process to the disk, and writes the file for Prometheus.
+pub(super) fn write(place: &CountsPlace, sums: &Sums) -> Result<(), Unwritten> {
+    let of_folder = |error| Unwritten { key: "runner.state_dir", path: place.folder.clone(), error };
+    put(place, sums).map_err(of_folder)?;
+    // The totals have the counts whatever becomes of the file.
+    let of_file = |error| Unwritten { key: "metrics.file", path: place.file.clone(), error };
+    fold(place).map_err(of_folder)?.map_err(of_file)
+}
+
 /// Stores the counts of this process. Does nothing without any.
-pub(super) fn put(place: &CountsPlace, sums: &Sums) -> io::Result<()> {
+fn put(place: &CountsPlace, sums: &Sums) -> io::Result<()> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     if sums.is_empty() {
         return Ok(());
@@ -73,15 +98,15 @@ fn make(folder: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-/// Adds what is new to the totals and writes the file, unless another process does.
-pub(super) fn fold(place: &CountsPlace) -> io::Result<()> {
+/// Adds what is new to the totals and writes the file, unless another process does. The inner result is that of the file.
+fn fold(place: &CountsPlace) -> io::Result<io::Result<()>> {
     make(&place.folder)?;
-    let mut before = Vec::new();
+    let (mut before, mut written) = (Vec::new(), Ok(()));
     for _ in 0..LOOKS {
         let lock = File::options().create(true).append(true).open(place.folder.join("lock"))?;
         match lock.try_lock() {
-            Ok(()) => fold_locked(place)?,
-            Err(TryLockError::WouldBlock) => return Ok(()),
+            Ok(()) => written = fold_locked(place)?,
+            Err(TryLockError::WouldBlock) => return Ok(written),
             Err(TryLockError::Error(error)) => return Err(error),
         }
         drop(lock);
@@ -91,10 +116,10 @@ pub(super) fn fold(place: &CountsPlace) -> io::Result<()> {
         }
         before = left;
     }
-    Ok(())
+    Ok(written)
 }
 
-fn fold_locked(place: &CountsPlace) -> io::Result<()> {
+fn fold_locked(place: &CountsPlace) -> io::Result<io::Result<()>> {
     let path = place.folder.join("totals.json");
     let mut totals = read_totals(&path)?;
     let names = names(place)?;
@@ -113,7 +138,7 @@ fn fold_locked(place: &CountsPlace) -> io::Result<()> {
     for name in &totals.added {
         let _ = fs::remove_file(place.new_files().join(name));
     }
-    written
+    Ok(written)
 }
 
 /// The totals; new ones when the file is absent or damaged. Prometheus takes that for a restart of the counters.
@@ -183,8 +208,7 @@ mod tests {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..25 {
-                        put(&place, &one()).unwrap();
-                        fold(&place).unwrap();
+                        write(&place, &one()).unwrap();
                     }
                 });
             }
@@ -200,16 +224,16 @@ mod tests {
         let place = place(dir.path());
         put(&place, &one()).unwrap();
         let (name, text) = (names(&place).unwrap().remove(0), serde_json::to_vec(&one()).unwrap());
-        fold(&place).unwrap();
+        fold(&place).unwrap().unwrap();
         fs::write(place.new_files().join(name), &text).unwrap();
         put(&place, &one()).unwrap();
-        fold(&place).unwrap();
+        fold(&place).unwrap().unwrap();
         assert_eq!(jobs(&place), "2");
         // Nor is anything lost when it was killed before.
         fs::write(dir.path().join("note"), text).unwrap();
         adopt(&place, &dir.path().join("note"), "job-1").unwrap();
         fs::write(place.folder.join("totals.json.x.tmp"), "{").unwrap();
-        fold(&place).unwrap();
+        fold(&place).unwrap().unwrap();
         assert_eq!(jobs(&place), "3");
     }
 
@@ -220,7 +244,7 @@ mod tests {
         make(&place.new_files()).unwrap();
         fs::write(place.new_files().join("1.json"), "").unwrap();
         put(&place, &one()).unwrap();
-        fold(&place).unwrap();
+        fold(&place).unwrap().unwrap();
         let text = fs::read_to_string(&place.file).unwrap();
         assert!(text.contains("sagemaker_executor_unreadable_counts_total 1\n"), "{text}");
         assert_eq!(jobs(&place), "1");
@@ -233,7 +257,7 @@ mod tests {
         fs::create_dir_all(place.new_files().join("a.json/full")).unwrap();
         for number in 1..4 {
             put(&place, &one()).unwrap();
-            fold(&place).unwrap();
+            fold(&place).unwrap().unwrap();
             assert_eq!(jobs(&place), number.to_string());
             assert_eq!(names(&place).unwrap(), ["a.json"]);
         }
@@ -248,10 +272,26 @@ mod tests {
         put(&place, &one()).unwrap();
         let held = File::options().create(true).append(true).open(place.folder.join("lock")).unwrap();
         held.lock().unwrap();
-        fold(&place).unwrap();
+        fold(&place).unwrap().unwrap();
         assert!(!place.file.exists());
         drop(held);
-        fold(&place).unwrap();
+        fold(&place).unwrap().unwrap();
         assert_eq!(jobs(&place), "1");
+    }
+
+    /// The counts wait in the totals, and are in the file once it can be written.
+    #[test]
+    fn a_file_that_cannot_be_written_is_told_with_its_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = CountsPlace { file: dir.path().join("absent/x.prom"), ..place(dir.path()) };
+        let told = write(&place, &one()).unwrap_err();
+        assert_eq!((told.key, &told.path), ("metrics.file", &place.file));
+        assert!(told.to_string().starts_with(&format!("failed to write the metrics into {}", place.file.display())));
+        fs::create_dir(dir.path().join("absent")).unwrap();
+        write(&place, &one()).unwrap();
+        assert_eq!(jobs(&place), "2");
+        let place = CountsPlace { folder: place.file.clone(), ..place };
+        let told = write(&place, &one()).unwrap_err();
+        assert_eq!((told.key, told.path), ("runner.state_dir", place.folder));
     }
 }

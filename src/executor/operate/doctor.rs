@@ -173,7 +173,8 @@ fn load(path: &Path, env: &Environment, machine: &dyn HostMachine) -> (Option<Se
     let text = match machine.read(path) {
         Ok(text) => text,
         Err(error) => {
-            let change = "create it from `runner-config/sagemaker-executor.toml`, readable by the runner's user, or name another with `--config`";
+            let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+            let change = operator_file::unreadable(&whole, error.kind());
             let text = format!("cannot be read: {error}");
             return (None, DoctorFinding::failure("operator.file", shown, text, change));
         }

@@ -111,6 +111,12 @@ struct Ports {
 impl Sweep<'_> {
     async fn run(self) -> anyhow::Result<()> {
         let records = self.records();
+        let state_dir = &self.settings.runner.state_dir;
+        if state_dir.metadata().is_ok_and(|meta| !meta.is_dir()) {
+            let failure = Failure::system(format!("{} is no directory", state_dir.display()))
+                .hint("let `runner.state_dir` in the operator's file name the directory that the stages use");
+            self.search_failed(failure.into());
+        }
         // A directory that cannot be read hides the records, not the sessions.
         let recorded = records.sessions().unwrap_or_else(|error| {
             self.search_failed(error);
@@ -296,7 +302,13 @@ impl Sweep<'_> {
         let (report, printer) = (self.report.into_inner(), self.host.printer);
         if !self.args.dry_run {
             forget_notes(&self.host, self.args.older_than.unwrap_or(DAY));
-            report.count();
+            if let Err(unwritten) = report.count() {
+                let change = format!(
+                    "let this user write there, or set `{}` of the operator's file to another place",
+                    unwritten.key
+                );
+                printer.warn(format!("{unwritten}; {change}"));
+            }
         }
         if self.args.json {
             let text = serde_json::to_string(&report)?;

@@ -255,6 +255,11 @@ const OFF: &str = "`sandbox.enabled = false` in the operator's file runs the hos
 fn not_started(error: std::io::Error) -> Failure {
     let failure =
         Failure::system(format!("failed to start `{BUBBLEWRAP}`, which the sandbox of the host stages needs"));
+    // `EMFILE` and `ENFILE`.
+    if matches!(error.raw_os_error(), Some(23 | 24)) {
+        let change = "raise the limit of open files of the runner's service (`LimitNOFILE=` in its systemd unit), and of the host";
+        return failure.hint(change).caused_by(error);
+    }
     failure.hint(format!("install the package `bubblewrap` on the runner host, and have `{BUBBLEWRAP}` in the PATH of the runner's service; {OFF}")).caused_by(error)
 }
 

@@ -76,7 +76,8 @@ impl Bill {
             _ if told.is_some() => told,
             None => Some(0),
             Some(_) if job.is_spot => None,
-            Some(start) => Some(job.training_seconds.unwrap_or_else(|| seconds(start, end))),
+            // An instance that came up is billed: SageMaker counts whole seconds, and no part of one for nothing.
+            Some(start) => Some(job.training_seconds.unwrap_or_else(|| seconds(start, end)).max(1)),
         };
         Self {
             is_spot: job.is_spot,
@@ -179,12 +180,22 @@ impl Bill {
         };
         match (billable, self.has_ended) {
             (0, true) => return format!("{ran}Nothing is billed: no instance came up"),
-            (0, false) => return format!("{ran}Nothing is billed so far"),
+            (0, false) => return format!("{ran}Nothing is billed so far: no instance has come up"),
             _ => {}
         }
         let pool = self.pool.map(|seconds| format!("; the warm pool after it: {}", duration(seconds)));
         let pool = pool.unwrap_or_default();
-        format!("{ran}Billed {about}{} of {}, {}{pool}", duration(billable), self.instance_words(), self.cost_words())
+        let (instances, cost, source) = (self.instance_words(), self.cost_words(), self.source_words());
+        format!("{ran}Billed {about}{} of {instances}, {cost}{pool}{source}", duration(billable))
+    }
+
+    /// Why the billed time is an estimate, when it is one.
+    fn source_words(&self) -> &'static str {
+        match (self.is_final, self.has_ended) {
+            (true, _) => "",
+            (false, true) => "; an estimate by the training's times: SageMaker has not told the billed time",
+            (false, false) => "; an estimate by the training's times: the training job has not ended",
+        }
     }
 
     fn cost_words(&self) -> String {
@@ -307,6 +318,7 @@ mod tests {
         assert!(!bill.is_final);
         assert!(bill.phase_line().ends_with("upload 40 s"), "{}", bill.phase_line());
         assert!(bill.line().starts_with("Billed about 5 h 53 min of ml.g5.2xlarge, about $8.92"), "{}", bill.line());
+        assert!(bill.line().ends_with("; an estimate by the training's times: the training job has not ended"));
         job.is_spot = true;
         let bill = super::Bill::of(&job, second(21_452), &BTreeMap::new());
         assert_eq!(
@@ -351,7 +363,18 @@ mod tests {
             assert!(bill(&job, 70).is_final);
             job.status = JobStatus::InProgress;
             assert_eq!(bill(&job, 70).billable, Some(0));
-            assert!(bill(&job, 70).line().ends_with("Nothing is billed so far"));
+            assert!(bill(&job, 70).line().ends_with("Nothing is billed so far: no instance has come up"));
+        }
+    }
+
+    /// A job of less than a second, before and after its end: `doctor --job` has one.
+    #[test]
+    fn an_instance_that_came_up_costs_a_second_at_least() {
+        let transitions = [("Starting", 0), ("Downloading", 252), ("Training", 252), ("Completed", 252)];
+        for (status, count) in [(JobStatus::InProgress, 3), (JobStatus::Completed, 4)] {
+            let bill = bill(&job(status, &transitions[..count]), 252);
+            assert_eq!(bill.billable, Some(1));
+            assert!(bill.line().starts_with("Billed about 1 s of ml.g5.2xlarge, less than $0.01 ("), "{}", bill.line());
         }
     }
 
@@ -363,7 +386,9 @@ mod tests {
             job.training_started = training_started;
             let bill = bill(&job, 99_999);
             assert_eq!((bill.billable, bill.is_final), (Some(600), false));
-            assert_eq!(bill.line(), "Billed about 10 min of ml.g5.2xlarge, about $0.25 (list price of us-east-1)");
+            let line = "Billed about 10 min of ml.g5.2xlarge, about $0.25 (list price of us-east-1); an estimate by the training's \
+                        times: SageMaker has not told the billed time";
+            assert_eq!(bill.line(), line);
         }
         job.is_spot = true;
         let bill = bill(&job, 99_999);

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::base::backoff::backoff;
 use crate::base::signals::Cancellation;
-use crate::cloud::TrainingJob;
+use crate::cloud::{JobStatus, TrainingJob};
 use crate::protocol::project::{Selection, Trees};
 use crate::session::Session;
 use crate::session::bill::{Bill, EarlierJob};
@@ -21,6 +21,8 @@ use crate::workspace;
 
 /// Longest wait for the end of the training job, which comes within a minute of the last script's. Nothing is billed by the wait.
 const ENDS_WITHIN: Duration = Duration::from_mins(1);
+/// Longest wait for SageMaker's own figures after that end; jobs that failed may never have any.
+const FIGURES_WITHIN: Duration = Duration::from_secs(10);
 /// Pauses between two looks at the training job.
 const PAUSES: ExponentialBuilder = backoff(Duration::from_millis(250), Duration::from_secs(5));
 
@@ -39,18 +41,23 @@ impl<'a> EndWait<'a> {
 /// Prints phases, billed time and cost of all training jobs at the end of a job. A bill that cannot be had fails nothing.
 pub async fn print(session: &Session<'_>, wait: &EndWait<'_>) {
     if let Some(job) = look(session, false, wait).await {
-        let bill = with_earlier(session, of(session, &job)).await;
-        bill.earlier_lines().for_each(|line| session.printer.line(line));
-        print_one(session, &bill);
-        bill.total_line().into_iter().for_each(|line| session.printer.line(line));
+        print_all(session, &job).await;
     }
 }
 
-/// Prints the bill of a try. The emulator bills nothing, so there it is what AWS would bill for its times.
+async fn print_all(session: &Session<'_>, job: &TrainingJob) {
+    let bill = with_earlier(session, of(session, job)).await;
+    bill.earlier_lines().for_each(|line| session.printer.line(line));
+    print_one(session, &bill);
+    bill.total_line().into_iter().for_each(|line| session.printer.line(line));
+}
+
+/// Prints the bill of a try, whose user waits for it. The emulator bills nothing, so there it is what AWS would bill for its times.
 pub async fn print_of_try(session: &Session<'_>, wait: &EndWait<'_>) {
+    let Some(job) = look(session, true, wait).await else { return };
     if session.settings.aws.endpoint_url.is_none() {
-        print(session, wait).await;
-    } else if let Some(job) = look(session, false, wait).await {
+        print_all(session, &job).await;
+    } else {
         session.printer.line(format!("AWS, with the times of the emulator: {}", of(session, &job).line()));
     }
 }
@@ -154,7 +161,8 @@ async fn look(session: &Session<'_>, waits: bool, wait: &EndWait<'_>) -> Option<
     let ends_soon = session.state.runs() > 0 || session.state.is_given_up();
     let waits = waits && ends_soon;
     let mut pauses = PAUSES.build();
-    let mut seen = None;
+    let mut seen: Option<TrainingJob> = None;
+    let mut until = wait.until;
     loop {
         match session.jobs.describe_once(&session.job_name()).await {
             Ok(Some(job)) => seen = Some(job),
@@ -166,13 +174,84 @@ async fn look(session: &Session<'_>, waits: bool, wait: &EndWait<'_>) -> Option<
                 }
             }
         }
-        let is_enough = |job: &TrainingJob| job.status.is_terminal() || !ends_soon || !waits && !job.is_spot;
-        if seen.as_ref().is_some_and(is_enough) || Instant::now() >= wait.until {
+        let has_ended = seen.as_ref().is_some_and(|job| job.status.is_terminal());
+        let is_enough = |job: &TrainingJob| !ends_soon || !waits && !job.is_spot || has_ended && !misses_figures(job);
+        if has_ended && until == wait.until {
+            until = until.min(Instant::now() + FIGURES_WITHIN);
+        }
+        if seen.as_ref().is_some_and(is_enough) || Instant::now() >= until {
             return seen;
         }
         tokio::select! {
             () = tokio::time::sleep(pauses.next().unwrap_or(Duration::from_secs(5))) => {}
             () = wait.cancel.token().cancelled() => return seen,
         }
+    }
+}
+
+/// `true` for a training job that has ended well, and whose billed time SageMaker may still tell.
+fn misses_figures(job: &TrainingJob) -> bool {
+    job.billable_seconds.is_none() && job.training_started.is_some() && job.status != JobStatus::Failed
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+    use crate::cloud::testing::{Memory, example_spec};
+    use crate::cloud::{SecondaryStatus, TrainingJobs as _, Transition};
+    use crate::config::settings::Settings;
+    use crate::session::record::{Records, SessionRecord};
+    use crate::session::{Host, SessionId};
+    use crate::ui::Printer;
+
+    const NAME: &str = "gitlab-1-2-abcdef12";
+
+    /// What is told of a try whose training job has ended, and whose billed time SageMaker tells after this time.
+    async fn told(after: Option<Duration>) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let text = format!("[storage]\nbucket = \"b\"\n[job]\n[runner]\nstate_dir = \"{}\"\n", dir.path().display());
+        let (settings, memory): (Settings, _) = (toml::from_str(&text).unwrap(), Memory::new());
+        memory.jobs.create(&example_spec(NAME)).await.unwrap();
+        memory.jobs.set_status(NAME, JobStatus::Completed, SecondaryStatus::Completed);
+        let at = |second| UNIX_EPOCH + Duration::from_secs(second);
+        memory.jobs.change(NAME, |job| {
+            let transition = |(status, second): (&str, u64)| Transition {
+                status: status.into(),
+                started: Some(at(second)),
+                message: None,
+            };
+            job.instances = vec![("ml.m5.large".to_owned(), 1)];
+            job.training_started = Some(at(50));
+            job.transitions = [("Starting", 0), ("Training", 50), ("Completed", 60)].map(transition).into();
+        });
+        let id = SessionId::parse(NAME).unwrap();
+        let record = SessionRecord { arn: Some("arn".to_owned()), runs: 1, ..SessionRecord::default() };
+        Records::open(&settings.runner.state_dir).unwrap().save(&id, &record).unwrap();
+        let (printer, captured) = Printer::captured();
+        let host = Host::with_real_time(&settings, &printer);
+        let session = Session::attach(id, memory.jobs.clone(), memory.objects.clone(), host).unwrap().unwrap();
+        let (cancel, begun) = (Cancellation::default(), Instant::now());
+        let wait = EndWait::new(&cancel);
+        let telling = async {
+            if let Some(after) = after {
+                tokio::time::sleep(after).await;
+                memory.jobs.change(NAME, |job| job.billable_seconds = Some(7));
+            }
+        };
+        tokio::join!(print_of_try(&session, &wait), telling);
+        assert!(begun.elapsed() < 2 * FIGURES_WITHIN, "{:?}", begun.elapsed());
+        captured.text()
+    }
+
+    /// A training job that has ended may have no billed time yet.
+    #[tokio::test(start_paused = true)]
+    async fn a_try_waits_for_sagemakers_figures_and_says_when_it_has_none() {
+        let late = told(Some(Duration::from_secs(5))).await;
+        assert!(late.contains("\nBilled 7 s of ml.m5.large, less than $0.01 (list price"), "{late}");
+        let never = told(None).await;
+        let line = "; an estimate by the training's times: SageMaker has not told the billed time\n";
+        assert!(never.contains("\nBilled about 10 s of ml.m5.large, ") && never.ends_with(line), "{never}");
     }
 }

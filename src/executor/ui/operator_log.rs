@@ -175,6 +175,8 @@ fn send(socket: &Path, level: Level, line: &[(String, Value)]) -> io::Result<()>
     put(&mut entry, "PRIORITY", priority);
     for (name, value) in line {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        // `journalctl` shows a value with control characters as numbers alone.
+        let text = plain::lines(&text);
         match name.as_str() {
             // The journal has its own.
             "time" | "level" => {}
@@ -240,7 +242,10 @@ mod tests {
         entry.truncate(length);
         let starts = b"SYSLOG_IDENTIFIER=sagemaker-executor\nPRIORITY=4\nMESSAGE=it ended\nSAGEMAKER_JOB=7\n";
         assert!(entry.starts_with(starts), "{}", String::from_utf8_lossy(&entry));
-        let several = b"SAGEMAKER_ERROR\n\x09\0\0\0\0\0\0\0a\nb \x1b[31m\n";
+        let text = plain::lines("a\nb \x1b[31m");
+        let length = u64::try_from(text.len()).unwrap().to_le_bytes();
+        let several = [b"SAGEMAKER_ERROR\n", &length[..], text.as_bytes(), b"\n"].concat();
+        assert!(!text.contains('\x1b') && text.contains('\n'), "{text}");
         assert!(entry.windows(several.len()).any(|part| part == several), "{}", String::from_utf8_lossy(&entry));
     }
 

@@ -13,7 +13,8 @@ use super::operator_log::{self, OperatorLayer};
 use super::printer::Printer;
 use crate::base::failure::Failure;
 
-const DEFAULT: &str = "warn";
+/// Without a filter of the operator. Metrics that cannot be written are nothing for the log of a job.
+const DEFAULT: &str = "warn,executor::metrics=off";
 /// Limits of libraries: below a warning they show requests with headers and bodies, in which there are secrets. The warnings of
 /// `aws_config` repeat, as a dump of its types, what an error says that follows. Requests to AWS are on stderr as text, not as fields too.
 const LIBRARIES: [&str; 5] = ["aws_=warn", "aws_config=error", "hyper=warn", "rustls=warn", "aws::api=off"];

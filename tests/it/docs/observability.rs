@@ -14,6 +14,8 @@ use crate::support::waiting::{find_program, tell};
 use crate::templates::yaml;
 
 const DASHBOARD: &str = "runner-config/observability/dashboard.json";
+/// Units of Grafana.
+const UNITS: [&str; 5] = ["short", "s", "h", "Bps", "reqps"];
 const ALERTS: &str = "runner-config/observability/alerts.yml";
 /// Broken files that the schema takes: their mistakes are in values that only the program can judge, or in several keys together.
 const MOST_TAKEN: usize = 75;
@@ -107,6 +109,57 @@ tests:
       - eval_time: 500m
         alertname: SageMakerExecutorNoSweep
         exp_alerts: [{exp_labels: {severity: warning, instance: h}}, {exp_labels: {severity: warning, instance: i}}]
+  - interval: 1m
+    input_series:
+      - series: 'sagemaker_executor_api_calls_total{instance="h",operation="CreateTrainingJob",outcome="throttled"}'
+        values: '0x30 10+10x90'
+      - series: 'sagemaker_executor_api_calls_total{instance="h",operation="PutObject",outcome="denied"}'
+        values: '0x30 6x90'
+      - series: 'sagemaker_executor_queue_seconds_bucket{instance="h",le="1800"}'
+        values: '0x130'
+      - series: 'sagemaker_executor_queue_seconds_bucket{instance="h",le="3600"}'
+        values: '0+1x130'
+      - series: 'sagemaker_executor_queue_seconds_bucket{instance="h",le="+Inf"}'
+        values: '0+1x130'
+      - series: 'sagemaker_executor_trace_delay_seconds_bucket{instance="h",le="60"}'
+        values: '0x130'
+      - series: 'sagemaker_executor_trace_delay_seconds_bucket{instance="h",le="+Inf"}'
+        values: '0+1x130'
+      - series: 'sagemaker_executor_trace_delay_seconds_bucket{instance="h",le="300"}'
+        values: '0+1x130'
+    alert_rule_test:
+      - eval_time: 35m
+        alertname: SageMakerExecutorDenied
+        exp_alerts: [{exp_labels: {severity: critical, instance: h, operation: PutObject}}]
+      - eval_time: 25m
+        alertname: SageMakerExecutorDenied
+        exp_alerts: []
+      - eval_time: 80m
+        alertname: SageMakerExecutorThrottled
+        exp_alerts: [{exp_labels: {severity: warning, instance: h, operation: CreateTrainingJob}}]
+      - eval_time: 35m
+        alertname: SageMakerExecutorThrottled
+        exp_alerts: []
+      - eval_time: 120m
+        alertname: SageMakerExecutorLongQueue
+        exp_alerts: [{exp_labels: {severity: warning, instance: h}}]
+      - eval_time: 120m
+        alertname: SageMakerExecutorSlowTrace
+        exp_alerts: [{exp_labels: {severity: warning, instance: h}}]
+  - interval: 1m
+    input_series:
+      - series: 'node_textfile_mtime_seconds{instance="h",file="/var/lib/node_exporter/textfile/sagemaker-executor.prom"}'
+        values: '0x400'
+      - series: 'sagemaker_executor_jobs{instance="h"}'
+        values: '2x400'
+    alert_rule_test:
+      - eval_time: 359m
+        alertname: SageMakerExecutorStaleMetrics
+        exp_alerts: []
+      - eval_time: 362m
+        alertname: SageMakerExecutorStaleMetrics
+        exp_alerts:
+          - exp_labels: {severity: warning, instance: h, file: /var/lib/node_exporter/textfile/sagemaker-executor.prom}
 "#;
 
 #[test]
@@ -131,20 +184,25 @@ fn the_alerts_fire() {
 fn the_dashboard_has_panels_for_every_metric() {
     let dashboard: Value = serde_json::from_str(&read(DASHBOARD)).unwrap();
     assert!(dashboard["schemaVersion"].is_u64() && dashboard["title"].is_string() && dashboard["uid"].is_string());
-    let (mut ids, mut shown) = (BTreeSet::new(), BTreeSet::new());
+    let (mut ids, mut shown, mut queries) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
     for panel in dashboard["panels"].as_array().unwrap() {
         let place = panel["title"].as_str().unwrap();
         assert!(ids.insert(panel["id"].as_u64().unwrap()), "{place}: the id is there twice");
         assert!(["timeseries", "stat", "table"].contains(&panel["type"].as_str().unwrap()), "{place}");
         let size = |name: &str| panel["gridPos"][name].as_u64().unwrap();
         assert!(size("x") + size("w") <= 24 && size("h") > 0, "{place}: {}", panel["gridPos"]);
-        assert!(panel["fieldConfig"]["defaults"]["unit"].is_string() && panel["options"].is_object(), "{place}");
+        assert!(UNITS.contains(&panel["fieldConfig"]["defaults"]["unit"].as_str().unwrap()), "{place}");
+        assert!(panel["options"].is_object(), "{place}");
+        assert!(panel["description"].as_str().is_some_and(|text| text.ends_with('.')), "{place}: no description");
         let targets = panel["targets"].as_array().unwrap();
         let references: BTreeSet<_> = targets.iter().map(|target| target["refId"].as_str().unwrap()).collect();
         assert!(!targets.is_empty() && references.len() == targets.len(), "{place}");
         for target in targets {
             assert_eq!(target["datasource"]["uid"], "${datasource}", "{place}");
-            shown.extend(check_query(target["expr"].as_str().unwrap(), place));
+            let query = target["expr"].as_str().unwrap();
+            shown.extend(check_query(query, place));
+            lint(query, place);
+            queries.push(query.to_owned());
         }
     }
     let all: BTreeSet<_> = METRICS.iter().map(|metric| metric.name).collect();
@@ -152,6 +210,40 @@ fn the_dashboard_has_panels_for_every_metric() {
     let variables = dashboard["templating"]["list"].as_array().unwrap();
     let names: BTreeSet<_> = variables.iter().map(|variable| variable["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["datasource", "instance"].into());
+    assert_eq!(variables[1]["refresh"], 2, "the hosts are those of the shown time");
+    parse(&queries);
+}
+
+/// Rules of Grafana's own linter for queries: the variable of the host, counters as increases, and a rate over the interval of the screen.
+fn lint(query: &str, place: &str) {
+    let selector = Regex::new(r"([a-z_]+\()?sagemaker_executor_[a-z_]+\{([^}]*)\}(\[[^\]]+\])?").unwrap();
+    let name = Regex::new("sagemaker_executor_[a-z_]+").unwrap();
+    assert_eq!(selector.find_iter(query).count(), name.find_iter(query).count(), "{place}: {query} has a bare metric");
+    for found in selector.captures_iter(query) {
+        let part = |index: usize| found.get(index).map_or("", |part| part.as_str());
+        assert!(part(2).contains("instance=~\"$instance\""), "{place}: {query} is of all hosts");
+        match part(1) {
+            "rate(" => assert_eq!(part(3), "[$__rate_interval]", "{place}: {query}"),
+            "increase(" => assert!(part(3).starts_with('['), "{place}: {query}"),
+            _ => assert!(!found[0].contains("_total{") && part(3).is_empty(), "{place}: {query} shows a counter"),
+        }
+    }
+}
+
+/// Prometheus' own parser judges the queries, as those of rules.
+fn parse(queries: &[String]) {
+    let Some(promtool) = find_program("promtool") else {
+        return tell("SKIPPED: the queries of the dashboard: no promtool on PATH");
+    };
+    let rule = |(number, query): (usize, &String)| {
+        let query = query.replace("$__rate_interval", "5m").replace("$instance", ".*");
+        format!("  - record: query:{number}\n    expr: {}\n", Value::from(query))
+    };
+    let rules: String = queries.iter().enumerate().map(rule).collect();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), format!("groups:\n- name: dashboard\n  rules:\n{rules}")).unwrap();
+    let checked = Command::new(promtool).args(["check", "rules"]).arg(file.path()).output().unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
 }
 
 #[test]
@@ -167,6 +259,11 @@ fn the_alert_rules_name_metrics_of_the_program() {
         assert!(["warning", "critical"].contains(&rule["labels"]["severity"].as_str().unwrap()), "{name}");
         let says = |key: &str| rule["annotations"][key].is_string();
         assert!(says("summary") && says("description"), "{name}");
+        assert!(
+            CASES.contains(&format!("alertname: {name}\n        exp_alerts: [{{"))
+                || CASES.contains(&format!("alertname: {name}\n        exp_alerts:\n")),
+            "{name} is not seen to fire"
+        );
     }
     assert!(names.len() > 5, "{names:?}");
     match find_program("promtool") {

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use super::sagemaker_desk::Desk;
 use crate::support::driver::sagemaker_with;
 use crate::support::job::{Job, Variable};
 use crate::support::outcome::Outcome;
@@ -141,4 +142,28 @@ fn check_log(text: &str, jobs: usize) {
 fn metrics_agree_with_what_the_emulator_and_gitlab_count() {
     let row = Scenario { name: "metrics", needs: &[], settings: Settings::default, play: run, expect };
     play(&row, With::RunnerDouble, sagemaker_with(&[], ON));
+}
+
+/// Neither a stage nor a sweep fails for it. Each process tells it once in the log, the sweep on stderr too, and no stage in the job's log.
+#[test]
+fn metrics_that_cannot_be_written_are_told_and_fail_nothing() {
+    let tail = "[metrics]\nfile = \"{root}/absent/sagemaker.prom\"\n[log]\nfile = \"{root}/executor.log\"\n";
+    let mut desk = Desk::with(&Job::new().script(["true"]), &[], tail);
+    desk.config().passed().hides("metrics");
+    let swept = desk.call(&["sweep"]);
+    swept.passed().says("absent/sagemaker.prom: ").says("set `metrics.file` of the operator's file to another place");
+    assert_eq!(swept.stderr.matches("failed to write the metrics").count(), 1, "{swept}");
+    let log = std::fs::read_to_string(desk.root().join("executor.log")).unwrap();
+    let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let told: Vec<_> = lines.filter(|line| line["event"] == "failed to write the metrics").collect();
+    let of: Vec<_> = told.iter().map(|line| line["stage"].as_str()).collect();
+    assert_eq!(of, [Some("config"), None], "{log}");
+    assert!(told.iter().all(|line| line["level"] == "warn" && line["key"] == "metrics.file"), "{log}");
+    desk.call(&["config", "check"]).passed().says("warning: this user cannot make files beside `metrics.file`");
+    std::fs::create_dir(desk.root().join("absent")).unwrap();
+    desk.call(&["sweep"]).passed().hides("metrics");
+    let text = std::fs::read_to_string(desk.root().join("absent/sagemaker.prom")).unwrap();
+    let sweeps = sum(&values(&text), "sagemaker_executor_sweeps_total", &["outcome=\"succeeded\""]);
+    same(sweeps, 2, "sweeps, with the one that was not written");
+    desk.close();
 }

@@ -13,6 +13,21 @@ fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
+/// A file where the directory should be hides all records: neither `sweep` nor `config check` takes it for an empty directory.
+#[test]
+fn a_state_directory_that_is_a_file_is_told() {
+    let desk = Desk::new(&Job::new().script(["true"]));
+    let state = desk.root().join("state");
+    std::fs::write(&state, "").unwrap();
+    desk.call(&["sweep"]).with_code(2).says("state is no directory").says("`runner.state_dir`");
+    let words = "which `runner.state_dir` names or lies in, is no directory";
+    desk.call(&["config", "check"]).passed().says(words);
+    desk.call(&["status"]).with_code(2).says("`runner.state_dir`");
+    std::fs::remove_file(&state).unwrap();
+    desk.call(&["config", "check"]).passed().hides("directory");
+    desk.close();
+}
+
 #[test]
 fn a_job_is_shown_while_it_runs_and_not_any_more_when_it_is_over() {
     let job = Job::new().named("train it").variable(Variable::new("SECRET", SECRET).masked()).script(["true"]);

@@ -3,8 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use super::installation::Installation;
-use super::report::{DoctorFinding, counted};
+use super::report::DoctorFinding;
 use crate::base::arn::{Arn, partition};
+use crate::base::plain;
 use crate::cloud::{CloudError, CloudErrorKind, CredentialSight};
 use crate::config::settings::Settings;
 
@@ -13,8 +14,9 @@ const SOON: Duration = Duration::from_hours(12);
 /// Part of an error that the clock of the host is the reason of.
 const CLOCK: &str = "set the clock of the host";
 
+const LONGEST_URL: usize = 200;
 const GIVE: &str = "give the host an instance profile with the role of the runner hosts, or renew the keys in the environment of the runner's service";
-const REACH: &str = "look at the host's way to AWS: routes, proxy, security groups, `aws.ca_bundle`; in a VPC, endpoints for STS, S3 and SageMaker";
+const REACH: &str = "look at the host's way to AWS: DNS, routes, proxy, security groups, `aws.ca_bundle`; in a VPC, endpoints for STS, S3 and SageMaker";
 
 /// The identity behind the credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +73,17 @@ fn refused(id: &'static str, subject: &str, error: &CloudError) -> DoctorFinding
     DoctorFinding::failure(id, subject, error.to_string(), change)
 }
 
+/// Names the place that all requests go to in place of AWS, if the settings have one.
+fn of_place(mut finding: DoctorFinding, settings: &Settings) -> DoctorFinding {
+    if let (Some(url), Some(change)) = (&settings.aws.endpoint_url, &mut finding.change) {
+        let place = plain::line(&plain::without_password(url), LONGEST_URL);
+        *change = format!(
+            "{change}; every request goes to {place}, by `aws.endpoint_url` of the operator's file or `AWS_ENDPOINT_URL`: remove it where AWS itself is meant"
+        );
+    }
+    finding
+}
+
 /// Finds the caller; without one no other check of AWS can be made.
 pub(super) async fn caller(installation: &Installation<'_>) -> (Option<CallerSight>, Vec<DoctorFinding>) {
     let identity = match installation.within("STS", installation.connect.identity(&installation.access)).await {
@@ -87,7 +100,7 @@ pub(super) async fn caller(installation: &Installation<'_>) -> (Option<CallerSig
     };
     let arn = match installation.within("STS", identity.arn()).await {
         Ok(arn) => arn,
-        Err(error) => return (None, vec![refused("aws.credentials", "", &error)]),
+        Err(error) => return (None, vec![of_place(refused("aws.credentials", "", &error), installation.settings)]),
     };
     let (credentials, principal) = tokio::join!(
         installation.within("the source of the credentials", identity.credentials()),
@@ -120,7 +133,7 @@ fn expiry(found: &CredentialSight, now: SystemTime) -> DoctorFinding {
         Ok(left) if left < SOON => DoctorFinding::ok(
             "aws.expiry",
             "the credentials",
-            format!("are good for {}, and their source gives new ones", counted(left.as_secs() / 60, "minute")),
+            format!("are good for {} minutes, and their source gives new ones", left.as_secs() / 60),
         ),
         Ok(_) => DoctorFinding::ok("aws.expiry", "the credentials", "are good for longer than 12 hours"),
     }

@@ -11,6 +11,9 @@ use crate::base::human::human_bytes;
 use crate::config::settings::Settings;
 use crate::operate::settings::{WrittenFile, written_files};
 
+/// Free bytes and inodes that the files of a job need beside its project: its record, its log, its counts.
+const LEAST_OF_FILES: u64 = 32 << 20;
+const LEAST_FILES: u64 = 200;
 /// Free bytes below which a clone fails.
 const LEAST_BYTES: u64 = 1 << 30;
 const LEAST_INODES: u64 = 10_000;
@@ -27,6 +30,8 @@ pub(super) fn storage(machine: &dyn HostMachine, service: &RunnerService, settin
     ];
     findings.extend(written(machine, settings));
     findings.extend(disk(machine, settings));
+    findings.extend(full(machine, "runner.state_dir", &runner.state_dir, "no job begins, and none is cleaned up"));
+    findings.extend(full(machine, "runner.cache_dir", &runner.cache_dir, "caches are not stored"));
     findings.push(proxy(machine, service));
     findings
 }
@@ -171,6 +176,19 @@ fn disk(machine: &dyn HostMachine, settings: &Settings) -> Vec<DoctorFinding> {
         None => DoctorFinding::ok("host.inodes", &shown, "the file system makes inodes as they are needed"),
     };
     vec![space, inodes]
+}
+
+/// The file system of a directory for small files, when it has no room for these.
+fn full(machine: &dyn HostMachine, key: &str, path: &Path, effect: &str) -> Option<DoctorFinding> {
+    let shown = path.display().to_string();
+    let disk = nearest(machine, path).and_then(|(at, _)| machine.disk(at).ok())?;
+    let (id, what) = match disk.free_inodes {
+        _ if disk.free_bytes < LEAST_OF_FILES => ("host.space", format!("{} are", human_bytes(disk.free_bytes))),
+        Some(free) if free < LEAST_FILES => ("host.inodes", format!("{free} inodes are")),
+        _ => return None,
+    };
+    let text = format!("{what} free for `{key}`: {effect}");
+    Some(DoctorFinding::failure(id, shown, text, format!("free some of that disk, or set `{key}` to another")))
 }
 
 fn proxy(machine: &dyn HostMachine, service: &RunnerService) -> DoctorFinding {

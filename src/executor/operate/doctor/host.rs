@@ -115,8 +115,9 @@ pub(super) async fn tools(
 ) -> Vec<DoctorFinding> {
     let shell = settings.map_or("bash", |settings| settings.runner.shell.as_str());
     let of_bubblewrap = async { if has_sandbox(settings) { Some(bubblewrap(machine, service).await) } else { None } };
-    let (git, bubblewrap) = tokio::join!(git(machine, service), of_bubblewrap);
-    [of_shell(machine, service, shell), git].into_iter().chain(bubblewrap).collect()
+    let shell = of_shell(machine, service, shell);
+    let (shell, git, bubblewrap) = tokio::join!(shell, git(machine, service), of_bubblewrap);
+    [shell, git].into_iter().chain(bubblewrap).collect()
 }
 
 fn has_sandbox(settings: Option<&Settings>) -> bool {
@@ -165,9 +166,16 @@ pub(super) fn sandbox(
     }
 }
 
-fn of_shell(machine: &dyn HostMachine, service: &RunnerService, shell: &str) -> DoctorFinding {
+async fn of_shell(machine: &dyn HostMachine, service: &RunnerService, shell: &str) -> DoctorFinding {
     if let Some(path) = service.find(machine, shell) {
-        return DoctorFinding::ok("host.shell", shell, format!("is {}", path.display()));
+        let shown = path.display().to_string();
+        let told = machine.output(&shown, &["-c", "echo it runs"]).await.unwrap_or_default();
+        if told.trim_end() == "it runs" {
+            return DoctorFinding::ok("host.shell", shell, format!("is {shown}"));
+        }
+        let text = format!("{shown} runs no command: `{shown} -c 'echo it runs'` does not print the text");
+        let change = format!("install `{shell}` again, or set `runner.shell` in the operator's file to another");
+        return DoctorFinding::failure("host.shell", shell, text, change);
     }
     let change = format!("install `{shell}`, or set `runner.shell` in the operator's file to one that is there");
     absent(service, "host.shell", shell, ("the host stages need it", &change))
@@ -178,6 +186,11 @@ async fn git(machine: &dyn HostMachine, service: &RunnerService) -> DoctorFindin
         let change = "install `git` (and `git-lfs`), or add its folder to the PATH of the runner's service";
         return absent(service, "host.git", "git", ("sources are fetched on this host", change));
     };
+    let told = machine.output(&path.display().to_string(), &["--version"]).await.ok().and_then(|text| version(&text));
+    let Some((major, minor)) = told else {
+        let text = format!("{} does not run: `git --version` tells no version", path.display());
+        return DoctorFinding::failure("host.git", "git", text, "install the package `git` again");
+    };
     if service.find(machine, "git-lfs").is_none() {
         if service.unread().is_some() {
             return DoctorFinding::skipped("host.git", "git-lfs", format!("is not in {}", service.named_path()));
@@ -186,12 +199,7 @@ async fn git(machine: &dyn HostMachine, service: &RunnerService) -> DoctorFindin
         let text = format!("`git-lfs` is not in {path}: projects with large files get pointers in place of them");
         return DoctorFinding::warning("host.git", "git-lfs", text, "install the package `git-lfs`");
     }
-    let told = machine.output(&path.display().to_string(), &["--version"]).await.ok().and_then(|text| version(&text));
-    let told = told.map_or_else(
-        || "a version that it does not tell".to_owned(),
-        |(major, minor)| format!("version {major}.{minor}"),
-    );
-    DoctorFinding::ok("host.git", "git", format!("is {}, {told}", path.display()))
+    DoctorFinding::ok("host.git", "git", format!("is {}, version {major}.{minor}", path.display()))
 }
 
 async fn bubblewrap(machine: &dyn HostMachine, service: &RunnerService) -> DoctorFinding {

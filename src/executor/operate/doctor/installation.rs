@@ -15,6 +15,9 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(4);
 /// Longest time of all calls to AWS together; each check tells when its own ended without an answer.
 const ALL_WITHIN: Duration = Duration::from_secs(8);
 
+/// Attempts of one call. With the usual number a way that is closed would look like a service that does not answer in time, without its reason.
+const ATTEMPTS: u32 = 3;
+
 /// Inputs of the checks that need a usable operator's file.
 pub(super) struct Installation<'a> {
     pub(super) settings: &'a Settings,
@@ -33,7 +36,8 @@ impl<'a> Installation<'a> {
         if bounds.is_empty() {
             bounds.push(policy::of_default(settings));
         }
-        Self { settings, access: settings.access(), bounds, connect, clock, until: Instant::now() + ALL_WITHIN }
+        let access = Access { attempts: Some(ATTEMPTS), ..settings.access() };
+        Self { settings, access, bounds, connect, clock, until: Instant::now() + ALL_WITHIN }
     }
 
     /// The answer of a service, or an error that says that it did not answer in time. One service that is out of reach keeps no other

@@ -14,6 +14,8 @@ use crate::ui::Printer;
 
 /// Text that only the script of the job prints.
 const WORD: &str = "doctor: the script runs";
+/// Words of the lines that tell a bill, one of which a job's log has.
+const BILLS: [&str; 3] = ["Billed ", "Nothing is billed", "the billed time of "];
 /// Topics whose failures would fail the job, after it has cost money or not.
 const NEEDED: [&str; 8] = ["operator", "aws", "bucket", "kms", "role", "network", "quota", "image"];
 /// Checks of the host without which the job would not run to its end.
@@ -114,7 +116,8 @@ async fn lines(from: Option<impl AsyncRead + Unpin>, printer: &Printer) -> Vec<S
 /// The end of the job, from its log.
 fn conclude(lines: &[String]) -> DoctorFinding {
     let has = |text: &str| lines.iter().any(|line| line.contains(text));
-    let bill = lines.iter().find(|line| line.contains("Billed ") || line.contains("Nothing is billed"));
+    let is_bill = |line: &&String| BILLS.iter().any(|words| line.contains(words));
+    let bill = lines.iter().find(is_bill);
     let bill = bill.map_or("its cost is not told", |line| line.trim());
     if has("exit code 0") && lines.iter().any(|line| line.trim() == WORD) {
         return DoctorFinding::ok("job.run", "the training job", format!("ran its script to the end. {bill}"));

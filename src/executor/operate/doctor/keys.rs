@@ -154,9 +154,19 @@ fn of_another_region(setting: &str, key: &str, region: &str) -> Option<DoctorFin
     Some(DoctorFinding::failure("kms.key", key, text, format!("set `{setting}` to a key of {region}")))
 }
 
+/// `true` for the id of a key, an ARN, or an alias with its prefix.
+fn is_id(key: &str) -> bool {
+    let is_uuid = key.len() == 36 && key.chars().all(|letter| letter.is_ascii_hexdigit() || letter == '-');
+    is_uuid || key.starts_with("mrk-") || key.contains([':', '/'])
+}
+
 fn of_key(setting: &str, key: &str, found: Option<&KeySight>, region: &str) -> DoctorFinding {
     let failure = |text: String, change: String| DoctorFinding::failure("kms.key", key, text, change);
     match found {
+        None if !is_id(key) => failure(
+            "does not exist".to_owned(),
+            format!("set `{setting}` to the id or ARN of a key in {region}; an alias is written `alias/{key}`"),
+        ),
         None => failure("does not exist".to_owned(), format!("correct `{setting}`, or create the key in {region}")),
         Some(found) if found.state != "Enabled" => failure(
             format!("is in the state `{}`: nothing can be encrypted with it", found.state),

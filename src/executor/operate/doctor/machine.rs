@@ -94,6 +94,9 @@ pub(super) struct ThisMachine<'a> {
 impl HostMachine for ThisMachine<'_> {
     fn read(&self, path: &Path) -> io::Result<String> {
         let meta = std::fs::metadata(path)?;
+        if meta.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
         if !meta.is_file() {
             return Err(io::Error::other("it is no regular file"));
         }

@@ -4,12 +4,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use clap::Args;
+use rustix::fs::Access;
 use serde::Serialize;
 
 use crate::base::failure::{Failure, render};
 use crate::base::files;
 use crate::base::plain;
-use crate::config::faults::{self, FileMistake, FileMistakes};
+use crate::config::faults::{self, FileMistake, FileMistakes, Rest};
 use crate::config::operator_file;
 use crate::config::settings::{JOURNALD, Settings};
 use crate::ui::Printer;
@@ -43,7 +44,7 @@ pub(super) fn run(args: &CheckArgs, config: &Path, printer: &Printer) -> anyhow:
         Ok(text) => text,
         // A program that reads the JSON gets some in any case.
         Err(failure) if args.json => {
-            let found = FileMistakes { found: vec![FileMistake { line: None, failure }], maybe_more: true };
+            let found = FileMistakes { found: vec![FileMistake { line: None, failure }], rest: Rest::MayBeHidden };
             return tell_as_json(found, Vec::new(), config, printer);
         }
         Err(failure) => return Err(failure.into()),
@@ -54,7 +55,7 @@ pub(super) fn run(args: &CheckArgs, config: &Path, printer: &Printer) -> anyhow:
     if args.json {
         return tell_as_json(mistakes, warnings, config, printer);
     }
-    let (count, maybe_more) = (mistakes.found.len(), mistakes.maybe_more);
+    let (count, rest) = (mistakes.found.len(), mistakes.rest);
     for fault in mistakes.found {
         let place = fault.line.map(|line| format!(":{line}")).unwrap_or_default();
         let text = render(&fault.failure.into());
@@ -66,32 +67,40 @@ pub(super) fn run(args: &CheckArgs, config: &Path, printer: &Printer) -> anyhow:
     if is_sound {
         printer.line(format!("{} is usable; the stages of the next jobs read it as it is", config.display()));
     }
-    conclude(count, maybe_more, config)
+    conclude(count, rest, config)
 }
 
 fn tell_as_json(mistakes: FileMistakes, warnings: Vec<String>, config: &Path, printer: &Printer) -> anyhow::Result<()> {
-    let (count, maybe_more) = (mistakes.found.len(), mistakes.maybe_more);
+    let (count, rest) = (mistakes.found.len(), mistakes.rest);
     let mistake = |fault: FileMistake| Mistake {
         line: fault.line,
         message: fault.failure.message().to_owned(),
         hints: fault.failure.hints().to_vec(),
     };
     let mistakes = mistakes.found.into_iter().map(mistake).collect();
+    let maybe_more = rest != Rest::Nothing;
     let text = serde_json::to_string(&Found { file: config.display().to_string(), mistakes, maybe_more, warnings })?;
     printer.write_data(format!("{}\n", plain::json(&text)).as_bytes())?;
-    conclude(count, maybe_more, config)
+    conclude(count, rest, config)
 }
 
-fn conclude(count: usize, maybe_more: bool, config: &Path) -> anyhow::Result<()> {
+fn conclude(count: usize, rest: Rest, config: &Path) -> anyhow::Result<()> {
     let words = match count {
         0 => return Ok(()),
         1 => "one mistake".to_owned(),
+        count if rest == Rest::NotTold => format!("more than {count} mistakes"),
         count => format!("{count} mistakes"),
     };
     let failure = Failure::system(format!("{words} in the operator's file {}", config.display()))
         .hint("no job starts until they are mended; `docs/CONFIG.md` lists every key with its section and its type");
-    let more = "call `config check` again then: these mistakes may hide others";
-    Err(if maybe_more { failure.hint(more) } else { failure }.into())
+    let failure = match rest {
+        Rest::Nothing => failure,
+        Rest::MayBeHidden => failure.hint("call `config check` again then: these mistakes may hide others"),
+        Rest::NotTold => failure.hint(format!(
+            "{count} of them are told, and the file has more, which nobody has counted: call `config check` again then"
+        )),
+    };
+    Err(failure.into())
 }
 
 /// Warnings about this host: things that do not go with the file. The runner's user may differ from the caller.
@@ -108,17 +117,41 @@ fn warnings(config: &Path, settings: &Settings) -> Vec<String> {
             warnings.push(format!("this user cannot {what} `{key}`, {}: {error}", path.display()));
         }
     }
-    let state_dir = &settings.runner.state_dir;
-    let folders = ["", "sessions", "jobs", "metrics"].map(|name| state_dir.join(name));
-    for folder in folders.iter().filter(|folder| folder.exists()) {
+    let runner = &settings.runner;
+    let directories = [
+        ("runner.state_dir", &runner.state_dir),
+        ("runner.builds_dir", &runner.builds_dir),
+        ("runner.cache_dir", &runner.cache_dir),
+    ];
+    warnings.extend(directories.into_iter().filter_map(|(key, path)| unusable(key, path)));
+    // What another user made in it.
+    let below = ["sessions", "jobs", "metrics"].map(|name| runner.state_dir.join(name));
+    for folder in below.iter().filter(|folder| folder.exists()) {
         if let Err(error) = can_make(&folder.join("file")) {
-            let folder = folder.display();
-            warnings.push(format!(
-                "this user cannot make files in {folder}, of `runner.state_dir`, which all stages have to: {error}"
-            ));
+            warnings.push(not_makeable("runner.state_dir", folder, &error));
         }
     }
     warnings
+}
+
+/// Why a directory that the stages make, or use, cannot be.
+fn unusable(key: &str, path: &Path) -> Option<String> {
+    let nearest = path.ancestors().find(|path| path.exists())?;
+    if !nearest.is_dir() {
+        return Some(format!("{}, which `{key}` names or lies in, is no directory", nearest.display()));
+    }
+    // Nothing is made beside directories of others.
+    let made = if nearest == path {
+        can_make(&path.join("file"))
+    } else {
+        rustix::fs::access(nearest, Access::WRITE_OK | Access::EXEC_OK).map_err(Into::into)
+    };
+    made.err().map(|error| not_makeable(key, nearest, &error))
+}
+
+fn not_makeable(key: &str, folder: &Path, error: &std::io::Error) -> String {
+    let folder = folder.display();
+    format!("this user cannot make files in {folder}, of `{key}`, which all stages have to: {error}")
 }
 
 /// A file outside of the directories, which the operator's file asks the stages to write.

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::base::human::human_duration;
 use crate::base::plain;
-use crate::metrics;
+use crate::metrics::{self, Unwritten};
 use crate::session::SessionId;
 use crate::session::close::Closed;
 use crate::session::lost_sessions::{Evidence, LostEnd};
@@ -25,7 +25,10 @@ impl SweepReport {
     }
 
     /// Counts the sweep and the sessions that it ended, and writes them into the log.
-    pub(super) fn count(&self) {
+    ///
+    /// # Errors
+    /// The metrics cannot be written.
+    pub(super) fn count(&self) -> Result<(), Unwritten> {
         let is_whole = self.failed() == 0 && self.errors.is_empty();
         let outcome = if is_whole { "succeeded" } else { "failed" };
         metrics::add(&metrics::SWEEPS, &[outcome], 1.0);
@@ -36,7 +39,7 @@ impl SweepReport {
             tracing::info!(session = row.session, found_by = row.found_by.label(), outcome = ?row.outcome, "the sweep found a session");
         }
         tracing::info!(outcome, sessions = self.sessions.len(), failed = self.failed(), "the sweep has ended");
-        metrics::flush();
+        metrics::flush()
     }
 }
 

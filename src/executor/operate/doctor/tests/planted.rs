@@ -9,6 +9,7 @@ use super::world::{
 };
 use crate::cloud::testing::{Fault, When};
 use crate::cloud::{BucketEncryption, CloudErrorKind, DenialReason, KeySight, Retention};
+use crate::operate::doctor::machine::DiskSight;
 use crate::operate::doctor::report::CheckVerdict::{self, Failure, Warning};
 
 /// One mistake.
@@ -114,6 +115,8 @@ planted! {
     "other GitLab Runner", "runner.version", Warning, ["18.2", "19"], |world| { world.outputs.insert("gitlab-runner --version", "Version: 18.2.0\n".to_owned()); };
     "doctor as another user", "runner.user", Warning, ["gitlab-runner", "sudo -u"], |world| world.user = 0;
     "no bash", "host.shell", Failure, ["bash", "runner.shell"], |world| { world.programs.remove("bash"); };
+    "bash that does not run", "host.shell", Failure, ["/usr/bin/bash", "runs no command", "again"], |world| { world.outputs.insert("bash -c", String::new()); };
+    "git that does not run", "host.git", Failure, ["/usr/bin/git", "does not run", "again"], |world| { world.outputs.remove("git --version"); };
     "no git", "host.git", Failure, ["git", "PATH"], |world| { world.programs.remove("git"); };
     "no git-lfs", "host.git", Warning, ["git-lfs"], |world| { world.programs.remove("git-lfs"); };
     "no bubblewrap", "host.bubblewrap", Failure, ["bubblewrap"], |world| { world.programs.remove("bwrap"); };
@@ -131,6 +134,9 @@ planted! {
     "no timer of the sweep", "host.sweep_timer", Warning, ["systemctl enable --now"], |world| { world.outputs.insert("systemctl is-enabled", "disabled\n".to_owned()); };
     // The operator's file, directories, disk.
     "no operator's file", "operator.file", Failure, [OPERATOR_FILE, "--config"], |world| world.operator = None;
+    "operator's file that is a folder", "operator.file", Failure, ["name the file in it"], |world| world.operator_error = Some(std::io::ErrorKind::IsADirectory);
+    "operator's file in UTF-16", "operator.file", Failure, ["UTF-8"], |world| world.operator_error = Some(std::io::ErrorKind::InvalidData);
+    "operator's file of root alone", "operator.file", Failure, ["let the user that GitLab Runner runs as read the file"], |world| world.operator_error = Some(std::io::ErrorKind::PermissionDenied);
     "misspelt key of the operator's file", "operator.file", Failure, ["bukket", "storage.bucket"], |world| world.in_operator("bucket =", "bukket =");
     "bucket of the sample", "operator.file", Failure, ["storage.bucket", "sample"], |world| world.in_operator("\"memory\"", "\"example-ci-sagemaker\"");
     "operator's file that others write", "operator.mode", Failure, ["0666", "chmod 644"], |world| { world.modes.insert(OPERATOR_FILE, 0o666); };
@@ -177,6 +183,19 @@ planted! {
     };
     "full disk", "host.space", Failure, ["free", "runner.builds_dir"], |world| world.disk.free_bytes = 1000;
     "limit above the free space", "host.space", Warning, ["sandbox.max_bytes"], |world| world.disk.free_bytes = 20 << 30;
+    "full disk of the state directory", "host.space", Failure, ["`runner.state_dir`", "no job begins"], |world| {
+        let state = world.state.clone();
+        world.disks.insert(state, DiskSight { free_bytes: 4096, free_inodes: None });
+    };
+    "no inodes for the state directory", "host.inodes", Failure, ["5 inodes", "`runner.state_dir`"], |world| {
+        let state = world.state.clone();
+        world.disks.insert(state, DiskSight { free_bytes: 1 << 30, free_inodes: Some(5) });
+    };
+    "full disk of the caches", "host.space", Failure, ["`runner.cache_dir`", "caches are not stored"], |world| {
+        world.operator.as_mut().unwrap().push_str("cache_dir = \"/srv/cache\"\n");
+        world.files.insert("/srv/cache".into(), directory(0o700));
+        world.disks.insert("/srv/cache".into(), DiskSight { free_bytes: 4096, free_inodes: None });
+    };
     "no inodes", "host.inodes", Failure, ["5 inodes"], |world| world.disk.free_inodes = Some(5);
     "proxy before the metadata", "host.proxy", Warning, ["https_proxy", "no_proxy"], |world| { world.variables.insert("https_proxy", "http://proxy:3128"); };
     "proxy of the service", "host.proxy", Warning, ["HTTPS_PROXY", "no_proxy"], |world| {
@@ -188,6 +207,10 @@ planted! {
         world.memory.account.plan([Fault::new("arn", 1, When::Before, CloudErrorKind::Unauthenticated)]);
     };
     "no way to AWS", "aws.credentials", Failure, ["routes", "endpoints for STS"], |world| {
+        world.memory.account.plan([Fault::new("arn", 1, When::Before, CloudErrorKind::Transient)]);
+    };
+    "another endpoint than AWS's", "aws.credentials", Failure, ["`aws.endpoint_url`", "http://127.0.0.1:4566", "AWS_ENDPOINT_URL"], |world| {
+        world.in_operator("[aws]\n", "[aws]\nendpoint_url = \"http://127.0.0.1:4566\"\n");
         world.memory.account.plan([Fault::new("arn", 1, When::Before, CloudErrorKind::Transient)]);
     };
     "keys of a session", "aws.expiry", Warning, ["session", "instance profile"], |world| world.memory.account.change_settings(|settings| settings.credentials.is_session = true);
@@ -273,6 +296,7 @@ planted! {
         let key = KeySight { arn: "arn:aws:kms:eu-west-1:210987654321:key/k".to_owned(), state: "Disabled".to_owned(), is_symmetric: true };
         world.memory.account.change_settings(|settings| drop(settings.keys.insert("1234abcd-12ab-34cd-56ef-1234567890ab".to_owned(), key)));
     };
+    "alias without its prefix", "kms.key", Failure, ["does not exist", "`alias/ci-key`"], |world| world.in_operator("[storage]\n", "[storage]\nkms_key_id = \"ci-key\"\n");
     "key of another region", "kms.key", Failure, ["us-east-1", "eu-west-1"], |world| {
         world.in_operator("[job]\n", "[job]\nvolume_kms_key_id = \"arn:aws:kms:us-east-1:210987654321:key/1234abcd-12ab-34cd-56ef-1234567890ab\"\n");
     };

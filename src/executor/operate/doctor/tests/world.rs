@@ -51,6 +51,12 @@ pub(super) struct World {
     pub(super) reaches_metadata: bool,
     pub(super) variables: BTreeMap<&'static str, &'static str>,
     pub(super) disk: DiskSight,
+    /// `runner.state_dir`.
+    pub(super) state: PathBuf,
+    /// Of these paths, in place of `disk`.
+    pub(super) disks: BTreeMap<PathBuf, DiskSight>,
+    /// The operator's file cannot be read, for this reason.
+    pub(super) operator_error: Option<io::ErrorKind>,
     pub(super) user: u32,
     /// User id of the owner of the operator's file.
     pub(super) operator_owner: u32,
@@ -83,6 +89,7 @@ impl World {
         let outputs = [
             ("gitlab-runner --version", "Version:      19.4.0\n"),
             ("git --version", "git version 2.39.5\n"),
+            ("bash -c", "it runs\n"),
             ("bwrap --version", "bubblewrap 0.8.0\n"),
             ("systemctl show", "User=gitlab-runner\nLoadState=loaded\n"),
             ("systemctl is-enabled", "enabled\n"),
@@ -115,6 +122,9 @@ impl World {
             sandbox: Ok(()),
             reaches_metadata: false,
             variables: BTreeMap::new(),
+            state: state.to_owned(),
+            disks: BTreeMap::new(),
+            operator_error: None,
             disk: DiskSight { free_bytes: 200 << 30, free_inodes: Some(10_000_000) },
             user: 998,
             operator_owner: 0,
@@ -190,6 +200,9 @@ impl HostMachine for World {
         match path.to_str() {
             Some(RUNNER_CONFIG) if self.is_private => Err(io::ErrorKind::PermissionDenied.into()),
             Some(RUNNER_CONFIG) => self.runner.clone().ok_or_else(absent),
+            Some(OPERATOR_FILE) if self.operator_error.is_some() => {
+                Err(self.operator_error.map(io::Error::from).unwrap())
+            }
             Some(OPERATOR_FILE) => self.operator.clone().ok_or_else(absent),
             _ if self.unreadable.contains(path) => Err(io::ErrorKind::PermissionDenied.into()),
             _ => self.files.get(path).map(|(text, _)| text.clone()).ok_or_else(absent),
@@ -210,8 +223,8 @@ impl HostMachine for World {
         within.map(|(file, (_, sight))| (file.clone(), sight.clone())).collect()
     }
 
-    fn disk(&self, _: &Path) -> io::Result<DiskSight> {
-        Ok(self.disk)
+    fn disk(&self, path: &Path) -> io::Result<DiskSight> {
+        Ok(self.disks.get(path).copied().unwrap_or(self.disk))
     }
 
     fn resolve(&self, path: &Path) -> PathBuf {
