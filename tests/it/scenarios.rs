@@ -103,6 +103,7 @@ mod sagemaker_sandbox;
 mod sagemaker_sandbox_network;
 mod sagemaker_secret_values;
 mod sagemaker_secrets;
+mod sagemaker_several;
 mod sagemaker_spot;
 mod sagemaker_status;
 mod sagemaker_trace;

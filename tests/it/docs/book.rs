@@ -167,25 +167,59 @@ fn calls(page: &str) -> Vec<Vec<String>> {
     calls.filter(|words| words.iter().all(|word| !word.contains("...")) && !is_derivation(words)).collect()
 }
 
+/// The help of a command, if the program knows all words.
+fn help_of(words: &[String]) -> Result<String, String> {
+    let output = Command::new(executor()).args(words).arg("--help").env_clear().output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+/// The flags of a call that the help of its command does not have. Values may be words of the shell, which stand for any.
+fn unknown_flags(words: &[String]) -> Result<Vec<&str>, String> {
+    let words = if words.first().is_some_and(|word| word == "--config") { &words[2.min(words.len())..] } else { words };
+    let is_of_command = |word: &&String| !word.starts_with('-') && !word.contains('$');
+    let command: Vec<String> = words.iter().take_while(is_of_command).cloned().collect();
+    let help = help_of(&command)?;
+    let flag = |word: &'_ str| word.split('=').next().unwrap_or_default().len();
+    let flags = words.iter().filter(|word| word.starts_with("--")).map(|word| &word[..flag(word)]);
+    let is_known = |name: &str| Regex::new(&format!(r"{name}(?:[^a-z-]|$)")).unwrap().is_match(&help);
+    Ok(flags.filter(|name| !is_known(name)).collect())
+}
+
+#[test]
+fn flags_of_a_call_are_looked_for_in_the_help_of_its_command() {
+    let of = |text: &str| {
+        let words = words(text);
+        unknown_flags(&words).map(|flags| flags.into_iter().map(str::to_owned).collect::<Vec<_>>())
+    };
+    assert_eq!(of("--config $FILE sweep --older-than $AGE --dry-run"), Ok(Vec::new()));
+    assert_eq!(of("sweep --older $AGE --dry-run=$X"), Ok(vec!["--older".to_owned()]));
+    assert!(of("sweeps --older-than $AGE").is_err());
+}
+
 /// `--help` after the words shows the help of the command when the program knows all of them.
 #[test]
 fn the_program_knows_each_call_of_the_pages() {
     let known: BTreeSet<_> = all_pages().iter().flat_map(|page| calls(page)).collect();
-    let mut unknown = Vec::new();
+    let (mut unknown, mut with_variables) = (Vec::new(), 0);
     for words in &known {
         let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
         // A word in place of a number, a file or a choice.
         let stands_for = |word: &String| word.contains('$');
-        if words.first().is_some_and(|first| first == "--help" || first == "--version")
-            || words[..end].iter().any(stands_for)
-        {
+        if words.first().is_some_and(|first| first == "--help" || first == "--version") {
             continue;
         }
-        let output = Command::new(executor()).args(&words[..end]).arg("--help").env_clear().output().unwrap();
-        if !output.status.success() {
-            unknown.push(format!("{}\n{}", words.join(" "), String::from_utf8_lossy(&output.stderr)));
+        let judged = if words[..end].iter().any(stands_for) {
+            with_variables += 1;
+            unknown_flags(&words[..end]).map(|flags| flags.join(" "))
+        } else {
+            help_of(&words[..end]).map(|_| String::new())
+        };
+        if judged != Ok(String::new()) {
+            unknown.push(format!("{}\n{judged:?}", words.join(" ")));
         }
     }
+    assert!(with_variables >= 4, "{with_variables}");
     assert!(unknown.is_empty(), "{}", unknown.join("\n"));
     assert!(known.len() > 40, "{}", known.len());
 }

@@ -1,4 +1,5 @@
 //! `docs/INSTALL.md` as it stands: all its commands, one after the other, on a host with doubles in place of AWS and of the system's services.
+//! After them those of `docs/OPERATING.md` that begin on an installed host.
 //!
 //! The AWS CLI judges the calls afterwards, without sending them. Left out is the one line that runs a job in an account.
 
@@ -9,12 +10,16 @@ use std::process::{Command, Output};
 use executor::config::operator_file;
 use tempfile::TempDir;
 
-use super::book::blocks;
+use super::book;
+use super::packages::way;
 use super::root;
 use crate::conformance::{can_run_containers, clients, shown, skipped};
 use crate::support::program::executor;
 
 const PAGE: &str = "docs/INSTALL.md";
+const LATER: &str = "docs/OPERATING.md";
+/// The words after the fence of its blocks that run on an installed host.
+const ON_A_HOST: &str = "sh host";
 /// Runs a job that is billed.
 const IN_AN_ACCOUNT: &str = "try --aws";
 /// Where the host sees the repository.
@@ -42,10 +47,11 @@ impl Host {
             ("aws", "{ printf '%s\\x1f' \"$@\"; printf '\\x1e'; } >>/var/lib/aws-calls; echo sg-0123456789abcdef0"),
             ("tofu", ""),
             ("apt-get", ""),
-            ("useradd", ""),
+            ("useradd", "[[ \"$*\" =~ --home-dir\\ ([^ ]+)\\ --create-home ]] && mkdir -p \"${BASH_REMATCH[1]}\""),
+            ("chown", ""),
             ("systemctl", ""),
             ("editor", "[ -w \"$1\" ]"),
-            ("sudo", "[ \"$1 $2\" = '-Hu gitlab-runner' ] && shift 2 && exec \"$@\""),
+            ("sudo", "[[ \"$1 $2\" =~ ^-Hu\\ gitlab-runner(-team-b)?$ ]] && shift 2 && exec \"$@\""),
             // Without the owners, which an ordinary user cannot give.
             ("install", "set -- $(printf '%s\\n' \"$@\" | sed -e '/^-[og]$/{N;d}')\nexec /usr/bin/install \"$@\""),
         ] {
@@ -83,7 +89,8 @@ fn the_commands_of_the_installation_install_it() {
     if !can_run_containers() {
         return skipped("the commands of the installation", "bubblewrap cannot create a container here");
     }
-    let blocks: Vec<_> = blocks(PAGE).into_iter().filter(|block| block.info.starts_with("sh")).collect();
+    let is_of_host = |info: &str| info.starts_with("sh") && info != way::MARK;
+    let blocks: Vec<_> = book::blocks(PAGE).into_iter().filter(|block| is_of_host(&block.info)).collect();
     let lines: Vec<&str> = blocks.iter().flat_map(|block| block.text.lines()).collect();
     let in_an_account = lines.iter().filter(|line| line.contains(IN_AN_ACCOUNT)).count();
     assert_eq!(in_an_account, 1);
@@ -91,6 +98,13 @@ fn the_commands_of_the_installation_install_it() {
     let host = Host::new();
     let ended = host.run(&script);
     assert!(ended.status.success(), "{}", shown(&ended));
+    let later: Vec<_> = book::blocks(LATER).into_iter().filter(|block| block.info == ON_A_HOST).collect();
+    assert_eq!(later.len(), 3);
+    for block in later {
+        let ended = host.run(&block.text);
+        assert!(ended.status.success(), "{}\n{}", block.text, shown(&ended));
+    }
+    the_second_runner_is_apart(&host);
 
     operator_file::load(&host.path("etc/sagemaker-executor/sagemaker-executor.toml")).unwrap();
     let mode = |name: &str| std::fs::metadata(host.path(name)).unwrap().permissions().mode() & 0o777;
@@ -104,6 +118,31 @@ fn the_commands_of_the_installation_install_it() {
         assert!(calls.contains(&format!("systemctl enable --now {unit}")), "{calls}");
     }
     judge(&host);
+}
+
+fn the_second_runner_is_apart(host: &Host) {
+    let load = |name: &str| operator_file::load(&host.path("etc/sagemaker-executor").join(name)).unwrap().runner;
+    let (first, second) = (load("sagemaker-executor.toml"), load("team-b.toml"));
+    for (first, second) in [
+        (first.state_dir, second.state_dir),
+        (first.builds_dir, second.builds_dir),
+        (first.cache_dir, second.cache_dir),
+    ] {
+        assert!(first != second && second.starts_with("/var/lib/sagemaker-executor-team-b"), "{}", second.display());
+    }
+    let (first, second) = (
+        host.read("etc/systemd/system/gitlab-runner.service"),
+        host.read("etc/systemd/system/gitlab-runner-team-b.service"),
+    );
+    let changed: Vec<_> = second.lines().filter(|line| !first.lines().any(|other| other == *line)).collect();
+    let (user, group) = ("User=gitlab-runner-team-b", "Group=gitlab-runner-team-b");
+    let start = "ExecStart=/usr/local/bin/gitlab-runner run --config /var/lib/gitlab-runner-team-b/config.toml \
+                 --working-directory /var/lib/gitlab-runner-team-b";
+    let state = "StateDirectory=sagemaker-executor-team-b gitlab-runner-team-b";
+    assert_eq!(changed, [user, group, start, state]);
+    let config = host.read("lib/gitlab-runner-team-b/config.toml");
+    assert_eq!(config.matches("\"/etc/sagemaker-executor/team-b.toml\"").count(), 4, "{config}");
+    assert!(!config.contains("sagemaker-executor.toml"), "{config}");
 }
 
 /// The calls of `aws` are ones that the AWS CLI takes.

@@ -1,10 +1,14 @@
-//! The packages for runner hosts: their scripts, the pages and completions that they hold, and with `PACKAGES=FOLDER`, the folder of
-//! `.ci/package`, an installation, upgrade and removal in a Debian root.
+//! The packages for runner hosts: their scripts, the pages and completions that they hold. With `PACKAGES=FOLDER`, the folder of
+//! `.ci/package`, each is installed, upgraded and removed, and the pages on installation run from a bare Debian to a green job.
+
+mod deb;
+mod debian;
+mod rpm;
+pub(super) mod way;
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
 use super::{read, root};
 use crate::conformance::{shown, skipped};
@@ -72,49 +76,6 @@ fn the_manual_has_a_page_for_each_command() {
     assert_eq!(written, write());
 }
 
-/// Makes a folder the root of a mount namespace, as it is on a machine of its own: bubblewrap needs a root that is a mount.
-const ENTER: &str = r#"mount --bind "$0" "$0" && mount -t proc proc "$0/proc" && cd "$0" && pivot_root . mnt && umount -l /mnt && cd / && exec /bin/sh -c "$1""#;
-
-/// A Debian root, which ends with the test.
-struct Debian {
-    folder: tempfile::TempDir,
-}
-
-impl Debian {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let packages = "--include=ca-certificates,git,bubblewrap,systemd,busybox-static";
-        let mut command = Command::new("debootstrap");
-        command.args(["--variant=minbase", packages, "bookworm"]).arg(folder.path());
-        let made = command.output().expect("debootstrap is a program");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stdout));
-        Self { folder }
-    }
-
-    fn path(&self, inside: &str) -> PathBuf {
-        self.folder.path().join(inside)
-    }
-
-    fn run(&self, script: &str) -> Output {
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "--pid", "--fork", "sh", "-c", ENTER]).arg(self.folder.path()).arg(script);
-        command.env_clear().envs([
-            ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
-            ("HOME", "/root"),
-            ("DEBIAN_FRONTEND", "noninteractive"),
-        ]);
-        command.output().unwrap()
-    }
-
-    #[track_caller]
-    fn ok(&self, script: &str) -> String {
-        let ended = self.run(script);
-        let text = format!("{}{}", String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
-        assert!(ended.status.success(), "{script}: {text}");
-        text
-    }
-}
-
 /// The folder of `.ci/package` that `PACKAGES` names.
 #[expect(clippy::disallowed_methods, reason = "the tests are not the program")]
 pub(crate) fn packages() -> Option<PathBuf> {
@@ -126,57 +87,6 @@ fn built(folder: &Path, part: &str) -> PathBuf {
     found.retain(|path| path.file_name().is_some_and(|name| name.to_str().unwrap().contains(part)));
     assert_eq!(found.len(), 1, "{found:?}");
     found.remove(0)
-}
-
-/// The package is installed, changed, installed once more, removed and purged; the tarball with the emulator runs a job.
-#[test]
-fn a_package_is_installed_upgraded_and_removed() {
-    let test = "a package in a Debian root";
-    let Some(folder) = packages() else {
-        return skipped(test, "PACKAGES names no folder of `.ci/package`");
-    };
-    if find_program("debootstrap").is_none() || !rustix::process::geteuid().is_root() {
-        return skipped(test, "no debootstrap, or another user than root");
-    }
-    let debian = Debian::new();
-    std::fs::copy(built(&folder, ".deb"), debian.path("tmp/package.deb")).unwrap();
-    std::fs::copy(
-        built(&folder, &format!("with-emulator-{}-x86", env!("CARGO_PKG_VERSION"))),
-        debian.path("tmp/with-emulator.tar.gz"),
-    )
-    .unwrap();
-    let install = "dpkg --install --force-confold /tmp/package.deb";
-    debian.ok(install);
-    assert!(debian.ok("sagemaker-executor --version").contains(env!("CARGO_PKG_VERSION")));
-    assert!(debian.ok("getent passwd gitlab-runner").contains("gitlab-runner"));
-    let state = std::fs::metadata(debian.path("var/lib/sagemaker-executor")).unwrap();
-    assert_eq!(state.mode() & 0o777, 0o700);
-    for file in [
-        "usr/lib/systemd/system/sagemaker-executor-sweep.timer",
-        "usr/share/bash-completion/completions/sagemaker-executor",
-        "etc/logrotate.d/sagemaker-executor",
-    ] {
-        assert!(debian.path(file).is_file(), "{file}");
-    }
-    let manual = std::fs::read_dir(debian.path("usr/share/man/man1")).map_or(0, Iterator::count);
-    // dpkg leaves pages out where the image of a container is made so.
-    assert!(manual == 0 || manual > 20, "{manual}");
-    // From the bare system to a green job: three commands.
-    let tried = debian.ok("tar -xzf /tmp/with-emulator.tar.gz -C /opt && mkdir /tmp/hello && cd /tmp/hello && /opt/usr/bin/sagemaker-executor try -- echo hello");
-    assert!(tried.contains("hello"), "{tried}");
-    let operator = "/etc/sagemaker-executor/sagemaker-executor.toml";
-    debian.ok(&format!("echo '# ours' >> {operator}"));
-    // A stage that runs during the upgrade goes on with its own program: here one that is not the package's.
-    debian.ok(&format!(
-        "cp /bin/true /usr/bin/sagemaker-executor; (exec 3</usr/bin/sagemaker-executor; {install}; cmp /proc/self/fd/3 /bin/true)"
-    ));
-    assert!(debian.ok("sagemaker-executor --version").contains(env!("CARGO_PKG_VERSION")));
-    assert!(debian.ok(&format!("tail -1 {operator}")).contains("# ours"));
-    debian.ok("dpkg --remove sagemaker-executor");
-    assert!(!debian.path("usr/bin/sagemaker-executor").exists() && debian.path(&operator[1..]).exists());
-    debian.ok("dpkg --purge sagemaker-executor");
-    assert!(!debian.path(&operator[1..]).exists() && !debian.path("usr/lib/sagemaker-executor/bwrap").exists());
-    assert!(debian.path("var/lib/sagemaker-executor").exists(), "records of jobs are nobody's to remove");
 }
 
 /// Where the machine has Python alone: `pip` brings the command.

@@ -10,6 +10,10 @@ use crate::support::waiting::find_program;
 const FOLDER: &str = "runner-config/systemd";
 const SERVICE: &str = "sagemaker-executor-sweep.service";
 const TIMER: &str = "sagemaker-executor-sweep.timer";
+/// Version of systemd whose scores the page tells: that of Debian 12.
+const SCORED_BY: &str = "systemd 252 ";
+/// Most exposure of the sweep's unit, of 10, by any version.
+const MOST_EXPOSED: f64 = 3.0;
 
 fn lines(text: &str) -> Vec<&str> {
     text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
@@ -120,4 +124,67 @@ fn systemd_understands_the_drop_in_of_the_runner() {
     let ours: Vec<_> =
         told.lines().filter(|line| line.contains(".conf:") && !line.contains("DelegateSubgroup")).collect();
     assert!(ours.is_empty(), "{told}");
+}
+
+/// With `@` they are the same, for another operator's file and its directories.
+#[test]
+fn the_units_of_a_further_operators_file_differ_by_its_name_alone() {
+    let without_comments = |name: &str| lines(&read(&format!("{FOLDER}/{name}"))).join("\n");
+    let units = [(SERVICE, "sagemaker-executor-sweep@.service"), (TIMER, "sagemaker-executor-sweep@.timer")];
+    for (plain, named) in units {
+        let (plain, named) = (without_comments(plain), without_comments(named));
+        assert!(named.contains("%i"), "{named}");
+        let of_plain = named.replace("/%i.toml", "/sagemaker-executor.toml").replace("-%i", "").replace(" (%i)", "");
+        assert_eq!(of_plain, plain);
+    }
+}
+
+/// The score that systemd gives to a service with these contents.
+fn exposure(unit: &str) -> f64 {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("scored.service");
+    std::fs::write(&file, unit).unwrap();
+    let mut command = Command::new("systemd-analyze");
+    let output = command.args(["security", "--offline=yes", "--no-pager"]).arg(&file).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let last = text.lines().last().unwrap_or_default();
+    let score = last.split_once("scored.service: ").and_then(|(_, score)| score.split(' ').next()?.parse().ok());
+    score.unwrap_or_else(|| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// The scores in the table of docs/INSTALL.md are those of the shipped files.
+#[test]
+fn the_scores_of_the_units_are_those_of_the_page() {
+    let Some(program) = find_program("systemd-analyze") else {
+        return skipped("the scores of the units", "no systemd-analyze");
+    };
+    let files = |names: &[&str]| names.iter().map(|name| read(name)).collect::<Vec<_>>().join("\n");
+    let sweep = exposure(&files(&["runner-config/systemd/sagemaker-executor-sweep.service"]));
+    let further = exposure(&files(&["runner-config/systemd/sagemaker-executor-sweep@.service"]));
+    assert!(sweep <= MOST_EXPOSED && further <= MOST_EXPOSED, "{sweep} {further}");
+    let version = Command::new(program).arg("--version").output().unwrap();
+    if !String::from_utf8_lossy(&version.stdout).starts_with(SCORED_BY) {
+        return skipped("the scores of the units in the page", &format!("another version than {SCORED_BY}"));
+    }
+    let drop_in = "runner-config/systemd/gitlab-runner.conf";
+    let (of_package, ours) = (
+        "[Service]\nExecStart=/usr/bin/gitlab-runner run\n",
+        files(&["runner-config/opentofu/runner/gitlab-runner.service"]),
+    );
+    let with_drop_in = |unit: &str| exposure(&format!("{unit}\n{}", read(drop_in)));
+    let scored = [
+        (
+            "the service of GitLab Runner's own package, as root",
+            Some(exposure(of_package)),
+            Some(with_drop_in(of_package)),
+        ),
+        ("the service of step 6, as the user `gitlab-runner`", Some(exposure(&ours)), Some(with_drop_in(&ours))),
+        ("the sweep", Some(sweep), None),
+    ];
+    let told = super::rows(&read("docs/INSTALL.md"));
+    for (unit, without, with) in scored {
+        let cell = |score: Option<f64>| score.map(|score| format!("{score:.1}")).unwrap_or_default();
+        let row = [unit.to_owned(), cell(without), cell(with)];
+        assert!(told.iter().any(|cells| cells[..] == row), "{row:?}");
+    }
 }

@@ -35,17 +35,22 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
 
 async fn verify_runner(body: Bytes) -> Response {
     let request: Value = serde_json::from_slice(&body).unwrap_or_default();
-    if request["token"] == RUNNER_TOKEN {
-        let reply = json!({"id": 7, "token": RUNNER_TOKEN, "token_expires_at": null});
+    if is_of_a_runner(&request["token"]) {
+        let reply = json!({"id": 7, "token": request["token"], "token_expires_at": null});
         (StatusCode::OK, axum::Json(reply)).into_response()
     } else {
         StatusCode::FORBIDDEN.into_response()
     }
 }
 
+/// [`RUNNER_TOKEN`], alone or with the name of one of several runners behind it.
+fn is_of_a_runner(token: &Value) -> bool {
+    token.as_str().is_some_and(|token| token.starts_with(RUNNER_TOKEN))
+}
+
 async fn request_job(State(shared): AppState, body: Bytes) -> Response {
     let request: Value = serde_json::from_slice(&body).unwrap_or_default();
-    if request["token"] != RUNNER_TOKEN {
+    if !is_of_a_runner(&request["token"]) {
         return StatusCode::FORBIDDEN.into_response();
     }
     match shared.take_job() {
