@@ -58,7 +58,7 @@ fn assert_command_policies(outputs: &BTreeMap<String, Value>) {
         let (environment, command) = key.split_once('/').unwrap();
         let applied: Value = serde_json::from_str(text.as_str().unwrap()).unwrap();
         let shipped = std::fs::read_to_string(folder().join(format!("../iam/lifecycle/{command}.json"))).unwrap();
-        let shipped: Value = serde_json::from_str(&shipped).unwrap();
+        let shipped: Value = serde_json::from_str(&shipped.replace("example-environment", environment)).unwrap();
         let kept = |policy: &Value| {
             let statements = policy["Statement"].as_array().unwrap().iter();
             statements
