@@ -77,9 +77,9 @@ fn refused(id: &'static str, subject: &str, error: &CloudError) -> DoctorFinding
 fn of_place(mut finding: DoctorFinding, settings: &Settings) -> DoctorFinding {
     if let (Some(url), Some(change)) = (&settings.aws.endpoint_url, &mut finding.change) {
         let place = plain::line(&plain::without_password(url), LONGEST_URL);
-        change.push_str(&format!(
-            "; every request goes to {place}, by `aws.endpoint_url` of the operator's file or `AWS_ENDPOINT_URL`: remove it where AWS itself is meant"
-        ));
+        *change = format!(
+            "{change}; every request goes to {place}, by `aws.endpoint_url` of the operator's file or `AWS_ENDPOINT_URL`: remove it where AWS itself is meant"
+        );
     }
     finding
 }
