@@ -13,6 +13,7 @@ use crate::lifecycle::output::OutputArgs;
 use crate::lifecycle::target::{ProjectTarget, TargetArgs};
 
 #[derive(Debug, Args)]
+#[command(disable_version_flag = true)]
 pub(super) struct LatestArgs {
     #[command(flatten)]
     target: TargetArgs,
