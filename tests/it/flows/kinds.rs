@@ -259,11 +259,9 @@ fn interrupted(site: &Site) -> String {
     assert_eq!(pipeline.in_state(JobState::Warning), ["lint"], "{}", pipeline.told());
     assert_eq!(pipeline.schedule.state("review-deploy"), JobState::Manual, "{}", pipeline.told());
     assert_eq!(endpoints(site), [PRODUCTION, STAGING]);
-    // The endpoint is being made, and the job cannot look at it.
-    site.emulator().set_faults(&json!({
-        "calls": [{"operation": "DescribeEndpoint", "from": 2, "error": "AccessDeniedException", "message": "not now"}],
-        "endpoints": [{"operation": "CreateEndpoint", "provisioning_ms": 3000}],
-    }));
+    // The endpoint is made, and the job cannot send it the samples.
+    let denied = json!({"operation": "InvokeEndpoint", "error": "AccessDeniedException", "message": "not now"});
+    site.emulator().set_faults(&json!({"calls": [denied]}));
     pipeline.run_alone("review-deploy", &[]);
     site.emulator().set_faults(&json!({}));
     show::pipeline(&pipeline);
