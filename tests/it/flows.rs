@@ -14,6 +14,8 @@ mod event;
 mod example;
 mod examples;
 mod govcloud;
+mod kinds;
+mod own_container;
 mod pipeline;
 mod production;
 mod promotion;

@@ -23,6 +23,7 @@ use clap::Args;
 
 pub(super) use self::appraisal::{Appraisal, asks_registry};
 use self::baseline::Baseline;
+pub(super) use self::baseline::stored_metrics;
 use self::evidence::GateVerdict;
 pub(super) use self::files::bytes as file_bytes;
 use self::judge::Earlier;

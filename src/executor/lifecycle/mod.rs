@@ -24,6 +24,7 @@ mod redirecting;
 mod region;
 pub mod release;
 pub mod report;
+mod slug;
 mod target;
 mod tier;
 mod token_secret;

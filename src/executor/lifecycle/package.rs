@@ -32,7 +32,7 @@ use self::committed::CommittedProject;
 use self::content::PackageContent;
 pub(crate) use self::documents::inline;
 pub(crate) use self::metadata::{ArchiveReference, PackageMetadata};
-use self::model_archive::ModelSearch;
+use self::model_archive::{ModelSearch, check_named_image};
 pub(crate) use self::naming::PackageKind;
 pub(crate) use self::naming::is_hash;
 pub(crate) use self::reading::OpenedPackage;
@@ -78,6 +78,9 @@ struct MakingArgs {
     /// ARN of the registered version of the model; `MODEL_PACKAGE_ARN` when absent
     #[arg(long, value_name = "ARN")]
     model_package: Option<String>,
+    /// Image that serves the model in the place of the registered version's: that of `model.image`, by its digest
+    #[arg(long, value_name = "IMAGE")]
+    image: Option<String>,
     /// Largest `model.tar.gz` that becomes a part of the package, in MiB; of a larger one the package has hash and place
     #[arg(long, value_name = "MIB", default_value_t = 64)]
     embed_model: u64,
@@ -100,6 +103,9 @@ struct MadePackage {
     model_sha256: String,
     /// Where it is in the environment's bucket.
     uri: Option<String>,
+    /// The image, for the manifest of the jobs that deploy, where no job built one: the model is that of a registered version.
+    #[serde(skip)]
+    serving_image: Option<String>,
 }
 
 impl Data for MadePackage {
@@ -119,6 +125,7 @@ impl Data for MadePackage {
     fn variables(&self) -> BTreeMap<&'static str, String> {
         let mut variables = verify::variables(&self.file, &self.sha256, &self.name);
         variables.extend(self.uri.clone().map(|uri| ("PACKAGE_URI", uri)));
+        variables.extend(self.serving_image.clone().map(|image| ("SERVING_IMAGE", image)));
         variables
     }
 }
@@ -137,13 +144,17 @@ async fn make(inputs: &CommandInputs, args: MakingArgs) -> anyhow::Result<()> {
     let read = model.metrics.iter().chain([&model.path]).map(|path| target.folder.join(path));
     args.output.check(&read.chain([args.target.manifest.clone()]).collect::<Vec<_>>())?;
     check_folder(&args.output_dir, &target.folder.join(&model.path))?;
+    if let Some(image) = &args.image {
+        check_named_image(image, &model.image)?;
+    }
+    let image = args.image.as_ref().map(|_| model.image.clone());
     if let Some(token) = args.identity.token(inputs, &target)? {
         token.work_as(&mut target.access);
     }
     let package_arn = args.model_package.clone().or_else(|| inputs.env.get("MODEL_PACKAGE_ARN").map(str::to_owned));
-    let search =
-        ModelSearch { inputs, target: &target, package_arn, most_bytes: args.embed_model.saturating_mul(1 << 20) };
-    let found = search.find().await?;
+    let most_bytes = args.embed_model.saturating_mul(1 << 20);
+    let found = ModelSearch { inputs, target: &target, package_arn, image, most_bytes }.find().await?;
+    let is_registered = found.is_registered;
     let kind = args.kind.unwrap_or_else(|| PackageKind::of(&inputs.env));
     let content = PackageContent::gather(inputs, &target, project, kind, found)?;
     let folder = args.output_dir.clone();
@@ -163,6 +174,7 @@ async fn make(inputs: &CommandInputs, args: MakingArgs) -> anyhow::Result<()> {
         model_sha256: made.metadata.model.archive.sha256,
         file: made.file,
         uri,
+        serving_image: is_registered.then_some(made.metadata.model.image),
     };
     args.output.leave(&data, &inputs.printer)
 }

@@ -1,9 +1,9 @@
 //! The jobs of a pipeline as gitlab-ci-local compiles them of a commit: its components included by tag from a repository beside it, its
 //! rules decided.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::event::{HOST, PipelineFacts, expanded};
 use super::schedule::{MayFail, PlannedJob, RunsWhen};
@@ -52,35 +52,84 @@ pub(super) fn compiled(
     facts: &PipelineFacts,
     variables: &[(String, String)],
 ) -> Compiled {
-    let folder = tempfile::tempdir().unwrap();
-    let (home, project) = (folder.path().join("home"), folder.path().join("project"));
-    std::fs::create_dir(&home).unwrap();
-    let settings = format!(
-        "[user]\n\tname = x\n\temail = x@example.com\n[url \"file://{}\"]\n\tinsteadOf = ssh://git@{HOST}:22/{COMPONENTS}\n",
-        components.display()
-    );
-    std::fs::write(home.join(".gitconfig"), settings).unwrap();
-    repository.check_out(&facts.sha, &project, &format!("git@{HOST}:{}.git", facts.project.path));
-    let run = |arguments: &[String]| {
-        let mut program = compiler.program();
-        program.current_dir(&project).env_clear().env("HOME", &home).arg("--home").arg(&home);
-        program.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-        // The schema that the compiler brings wants a tag in `tags`, which GitLab does not.
-        program.arg("--json-schema-validation=false").arg("--evaluate-rule-changes=false");
-        // Node may end before a pipe has taken more than 64 KiB; a file takes all.
-        let told = home.join("stdout");
-        let ended = program.args(arguments).stdout(std::fs::File::create(&told).unwrap()).output().unwrap();
-        assert!(ended.status.success(), "{}", shown(&ended));
-        std::fs::read_to_string(told).unwrap()
-    };
-    let names = variables.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(",");
-    let set = variables.iter().flat_map(|(name, value)| ["--variable".to_owned(), format!("{name}={value}")]);
-    let set: Vec<String> = ["--ignore-predefined-vars".to_owned(), names].into_iter().chain(set).collect();
-    let listed = run(&[vec!["--list-json".to_owned()], set.clone()].concat());
+    let commit = Commit::check_out(compiler, repository, components, facts);
+    let listed = commit.told("--list-json", variables);
     // With the variables of the rule of `workflow` that holds.
-    let whole = run(&[vec!["--preview".to_owned()], set].concat());
+    let whole = commit.told("--preview", variables);
     let listed: Vec<Value> = serde_json::from_str(&listed).unwrap();
     read(&documents(&whole, "the compiled pipeline").remove(0), &listed)
+}
+
+/// Whether the `workflow` of a commit that changes these files lets a pipeline begin. The compiler decides rules of jobs alone, so a job has
+/// those of the workflow, without the ones whose `changes` no file matches.
+#[track_caller]
+pub(super) fn starts(
+    compiler: &Compiler,
+    repository: &Repository,
+    components: &Path,
+    facts: &PipelineFacts,
+    variables: &[(String, String)],
+    changed: &[&str],
+) -> bool {
+    let commit = Commit::check_out(compiler, repository, components, facts);
+    let mut whole = documents(&commit.told("--preview", variables), "the compiled pipeline").remove(0);
+    let mut rules = whole["workflow"]["rules"].take();
+    let rules = rules.as_array_mut().expect("the flow has a workflow");
+    rules.retain(|rule| rule["changes"].is_null() || !compiler.matching(&rule["changes"]["paths"], changed).is_empty());
+    for rule in rules.iter_mut() {
+        let rule = rule.as_object_mut().expect("a rule has keys");
+        for key in ["changes", "auto_cancel", "variables"] {
+            rule.remove(key);
+        }
+    }
+    let job = json!({"this-pipeline": {"script": ["true"], "rules": rules}});
+    std::fs::write(commit.project.join(".gitlab-ci.yml"), job.to_string()).unwrap();
+    let listed: Vec<Value> = serde_json::from_str(&commit.told("--list-json", variables)).unwrap();
+    listed.iter().any(|job| job["name"] == "this-pipeline" && job["when"] != "never")
+}
+
+/// A commit in a folder of its own.
+struct Commit<'a> {
+    compiler: &'a Compiler,
+    home: PathBuf,
+    project: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl<'a> Commit<'a> {
+    #[track_caller]
+    fn check_out(compiler: &'a Compiler, repository: &Repository, components: &Path, facts: &PipelineFacts) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (home, project) = (folder.path().join("home"), folder.path().join("project"));
+        std::fs::create_dir(&home).unwrap();
+        let settings = format!(
+            "[user]\n\tname = x\n\temail = x@example.com\n[url \"file://{}\"]\n\tinsteadOf = ssh://git@{HOST}:22/{COMPONENTS}\n",
+            components.display()
+        );
+        std::fs::write(home.join(".gitconfig"), settings).unwrap();
+        repository.check_out(&facts.sha, &project, &format!("git@{HOST}:{}.git", facts.project.path));
+        Self { compiler, home, project, _folder: folder }
+    }
+
+    /// What the compiler says of the pipeline with these variables.
+    #[track_caller]
+    fn told(&self, what: &str, variables: &[(String, String)]) -> String {
+        let mut program = self.compiler.program();
+        program.current_dir(&self.project).env_clear().env("HOME", &self.home).arg("--home").arg(&self.home);
+        program.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        // The schema that the compiler brings wants a tag in `tags`, which GitLab does not.
+        program.arg("--json-schema-validation=false").arg("--evaluate-rule-changes=false").arg(what);
+        let names = variables.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(",");
+        program.args(["--ignore-predefined-vars", &names]);
+        for (name, value) in variables {
+            program.arg("--variable").arg(format!("{name}={value}"));
+        }
+        // Node may end before a pipe has taken more than 64 KiB; a file takes all.
+        let told = self.home.join("stdout");
+        let ended = program.stdout(std::fs::File::create(&told).unwrap()).output().unwrap();
+        assert!(ended.status.success(), "{}", shown(&ended));
+        std::fs::read_to_string(told).unwrap()
+    }
 }
 
 /// Jobs of the whole pipeline that are not left out by their rules.

@@ -12,31 +12,73 @@ pub(super) const HOST: &str = "gitlab.example.com";
 /// An event that starts a pipeline.
 #[derive(Debug, Clone)]
 pub(crate) enum Event {
-    Push { branch: &'static str },
-    MergeRequest { number: u64, branch: &'static str, title: &'static str },
-    Schedule { branch: &'static str },
+    Push {
+        branch: &'static str,
+    },
+    MergeRequest {
+        number: u64,
+        branch: &'static str,
+        title: &'static str,
+    },
+    /// A merge request whose branch is in a fork. Its pipeline is one of the fork.
+    Fork {
+        number: u64,
+        branch: &'static str,
+        title: &'static str,
+    },
+    Schedule {
+        branch: &'static str,
+    },
+    Tag {
+        name: &'static str,
+    },
+    /// "Run pipeline" with these variables.
+    Web {
+        branch: &'static str,
+        variables: &'static [(&'static str, &'static str)],
+    },
 }
 
 impl Event {
-    pub(super) fn branch(&self) -> &'static str {
+    /// The branch or tag of the commit.
+    pub(super) fn ref_name(&self) -> &'static str {
         match self {
-            Self::Push { branch } | Self::MergeRequest { branch, .. } | Self::Schedule { branch } => branch,
+            Self::Push { branch }
+            | Self::MergeRequest { branch, .. }
+            | Self::Fork { branch, .. }
+            | Self::Schedule { branch }
+            | Self::Web { branch, .. } => branch,
+            Self::Tag { name } => name,
         }
+    }
+
+    /// `ref_type` of an id token.
+    pub(super) fn ref_type(&self) -> &'static str {
+        if matches!(self, Self::Tag { .. }) { "tag" } else { "branch" }
+    }
+
+    /// Variables that somebody gave the whole pipeline. They win over those of the project.
+    pub(super) fn given(&self) -> Vec<(String, String)> {
+        let given = if let Self::Web { variables, .. } = self { *variables } else { &[] };
+        given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
 
     /// `ref` of the pipeline, as its jobs fetch it.
     pub(super) fn git_ref(&self) -> String {
         match self {
-            Self::MergeRequest { number, .. } => format!("refs/merge-requests/{number}/head"),
-            Self::Push { .. } | Self::Schedule { .. } => self.branch().to_owned(),
+            Self::MergeRequest { number, .. } | Self::Fork { number, .. } => {
+                format!("refs/merge-requests/{number}/head")
+            }
+            _ => self.ref_name().to_owned(),
         }
     }
 
     fn source(&self) -> &'static str {
         match self {
-            Self::Push { .. } => "push",
-            Self::MergeRequest { .. } => "merge_request_event",
+            Self::Push { .. } | Self::Tag { .. } => "push",
+            Self::MergeRequest { .. } | Self::Fork { .. } => "merge_request_event",
             Self::Schedule { .. } => "schedule",
+            Self::Web { .. } => "web",
         }
     }
 
@@ -44,8 +86,14 @@ impl Event {
     pub(super) fn told(&self) -> String {
         match self {
             Self::MergeRequest { number, title, .. } => format!("merge request !{number}, {title}"),
+            Self::Fork { number, title, .. } => format!("merge request !{number} of a fork, {title}"),
             Self::Push { branch } => format!("push to {branch}"),
             Self::Schedule { branch } => format!("schedule of {branch}"),
+            Self::Tag { name } => format!("tag {name}"),
+            Self::Web { branch, variables } => {
+                let given = variables.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>();
+                format!("run of {branch} with {}", given.join(" "))
+            }
         }
     }
 }
@@ -81,20 +129,23 @@ impl PipelineFacts {
         let (namespace, project) = path.rsplit_once('/').expect("a project is in a group");
         let project_url = format!("{}/{path}", self.server_url);
         let request = match &self.event {
-            Event::MergeRequest { number, title, .. } => Some((number.to_string(), (*title).to_owned())),
-            Event::Push { .. } | Event::Schedule { .. } => None,
+            Event::MergeRequest { number, title, .. } => Some((number.to_string(), (*title).to_owned(), self.project)),
+            Event::Fork { number, title, .. } => Some((number.to_string(), (*title).to_owned(), MAIN_PROJECT)),
+            _ => None,
         };
-        let branch = self.event.branch();
+        let tag = if let Event::Tag { name } = self.event { name } else { "" };
+        let branch = self.event.ref_name();
+        let is_of_branch = request.is_none() && tag.is_empty();
         let owned = |name: &str, value: String| (name.to_owned(), value);
         let mut all = vec![
             owned("CI_API_V4_URL", self.api_url.clone()),
-            owned("CI_COMMIT_BRANCH", if request.is_some() { String::new() } else { branch.to_owned() }),
+            owned("CI_COMMIT_BRANCH", if is_of_branch { branch.to_owned() } else { String::new() }),
             owned("CI_COMMIT_REF_NAME", branch.to_owned()),
             owned("CI_COMMIT_REF_PROTECTED", (branch == "main" && request.is_none()).to_string()),
             owned("CI_COMMIT_REF_SLUG", slug(branch, 63)),
             owned("CI_COMMIT_SHA", self.sha.clone()),
             owned("CI_COMMIT_SHORT_SHA", self.sha[..8].to_owned()),
-            owned("CI_COMMIT_TAG", String::new()),
+            owned("CI_COMMIT_TAG", tag.to_owned()),
             owned("CI_DEFAULT_BRANCH", "main".to_owned()),
             owned("CI_PIPELINE_CREATED_AT", self.created_at.clone()),
             owned("CI_PIPELINE_ID", self.id.to_string()),
@@ -108,13 +159,13 @@ impl PipelineFacts {
             owned("CI_PROJECT_PATH_SLUG", slug(path, 63)),
             owned("CI_PROJECT_URL", project_url),
         ];
-        if let Some((number, title)) = request {
+        if let Some((number, title, target)) = request {
             all.extend([
                 owned("CI_MERGE_REQUEST_ID", "9000".to_owned()),
                 owned("CI_MERGE_REQUEST_IID", number),
                 owned("CI_MERGE_REQUEST_EVENT_TYPE", "detached".to_owned()),
-                owned("CI_MERGE_REQUEST_PROJECT_ID", project_id.to_string()),
-                owned("CI_MERGE_REQUEST_PROJECT_PATH", path.to_owned()),
+                owned("CI_MERGE_REQUEST_PROJECT_ID", target.number.to_string()),
+                owned("CI_MERGE_REQUEST_PROJECT_PATH", target.path.to_owned()),
                 owned("CI_MERGE_REQUEST_SOURCE_BRANCH_NAME", branch.to_owned()),
                 owned("CI_MERGE_REQUEST_SOURCE_PROJECT_ID", project_id.to_string()),
                 owned("CI_MERGE_REQUEST_TARGET_BRANCH_NAME", "main".to_owned()),
@@ -129,8 +180,10 @@ impl PipelineFacts {
         let mut refs = vec![format!("+refs/pipelines/{0}:refs/pipelines/{0}", self.id)];
         if depth == 0 {
             refs.extend(["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"].map(str::to_owned));
-        } else if !matches!(self.event, Event::MergeRequest { .. }) {
-            refs.push(format!("+refs/heads/{0}:refs/remotes/origin/{0}", self.event.branch()));
+        } else if let Event::Tag { name } = self.event {
+            refs.push(format!("+refs/tags/{name}:refs/tags/{name}"));
+        } else if !matches!(self.event, Event::MergeRequest { .. } | Event::Fork { .. }) {
+            refs.push(format!("+refs/heads/{0}:refs/remotes/origin/{0}", self.event.ref_name()));
         }
         refs
     }

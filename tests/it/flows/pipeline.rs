@@ -63,9 +63,7 @@ pub(crate) struct Pipeline<'a> {
 impl<'a> Pipeline<'a> {
     #[track_caller]
     pub(super) fn new(site: &'a Site, project: Project<'a>, facts: PipelineFacts) -> Self {
-        let mut of_rules = facts.variables();
-        let known = project.variables.iter().filter(|known| known.scope == "*" && !known.variable.masked);
-        of_rules.extend(known.map(|known| (known.variable.key.clone(), known.variable.value.clone())));
+        let of_rules = site.of_rules(&facts, project.variables);
         let compiled = compiled(&site.compiler, project.repository, &site.components, &facts, &of_rules);
         let schedule = Schedule::new(compiled.planned.clone());
         Self { site, project, facts, compiled, schedule, ended: BTreeMap::new(), user: "1" }
@@ -194,6 +192,7 @@ impl<'a> Pipeline<'a> {
     /// Variables of the job in GitLab's order of precedence, the last of a name counts; without those of an environment.
     fn all_variables(&self, job: &CompiledJob, before: &[String], given: &[(&str, &str)]) -> Vec<(String, String)> {
         let mut all = self.facts.variables();
+        all.extend(self.site.freeze());
         all.push(("CI_JOB_NAME".to_owned(), job.name.clone()));
         all.push(("CI_JOB_STAGE".to_owned(), job.stage.clone()));
         all.push(("GITLAB_USER_ID".to_owned(), self.user.to_owned()));
@@ -208,8 +207,9 @@ impl<'a> Pipeline<'a> {
     /// Values of the job's variables and of those of the project that hold for every environment.
     fn known(&self, job: &CompiledJob, before: &[String], given: &[(&str, &str)]) -> BTreeMap<String, String> {
         let mut all = self.all_variables(job, before, given);
-        let of_project = self.site.variables.iter().filter(|known| known.reaches(None));
+        let of_project = self.project.variables.iter().filter(|known| known.reaches(None));
         all.extend(of_project.map(|known| (known.variable.key.clone(), known.variable.value.clone())));
+        all.extend(self.facts.event.given());
         expanded_all(&all)
     }
 
@@ -233,6 +233,7 @@ impl<'a> Pipeline<'a> {
         let name = environment.map(|environment| environment.name.as_str());
         let of_project = self.project.variables.iter().filter(|known| known.reaches(name));
         all.extend(of_project.map(|known| known.variable.clone()));
+        all.extend(self.facts.event.given().iter().map(|(name, value)| Variable::new(name, value)));
         for (token, audience) in job.id_tokens() {
             let audience = expanded(audience, &known);
             all.push(Variable::new(token, &self.id_token(id, &audience, environment)).masked());
@@ -246,7 +247,7 @@ impl<'a> Pipeline<'a> {
         let mut sent = Job::new()
             .named(&job.name)
             .image(job.image())
-            .sources(self.project.repository, self.facts.event.branch(), &self.facts.sha)
+            .sources(self.project.repository, self.facts.event.ref_name(), &self.facts.sha)
             .origin(Origin {
                 project_id: self.facts.project.number,
                 pipeline_id: self.facts.id,
@@ -273,10 +274,10 @@ impl<'a> Pipeline<'a> {
 
     /// The claims that GitLab signs for a job.
     fn id_token(&self, id: u64, audience: &str, environment: Option<&JobEnvironment>) -> String {
-        let branch = self.facts.event.branch();
+        let (name, ref_type) = (self.facts.event.ref_name(), self.facts.event.ref_type());
         let ProjectName { number, path } = self.facts.project;
         let mut claims = json!({
-            "sub": format!("project_path:{path}:ref_type:branch:ref:{branch}"),
+            "sub": format!("project_path:{path}:ref_type:{ref_type}:ref:{name}"),
             "aud": audience,
             "user_id": self.user,
             "user_login": format!("user{}", self.user),
@@ -284,9 +285,9 @@ impl<'a> Pipeline<'a> {
             "project_path": path,
             "pipeline_id": self.facts.id.to_string(),
             "job_id": id.to_string(),
-            "ref": branch,
-            "ref_type": "branch",
-            "ref_protected": (branch == "main").to_string(),
+            "ref": name,
+            "ref_type": ref_type,
+            "ref_protected": (name == "main").to_string(),
             "sha": self.facts.sha,
         });
         if let Some(environment) = environment {

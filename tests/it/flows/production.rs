@@ -20,17 +20,17 @@ const PROTECTED: &str = "include:
 ";
 const MAIN: Event = Event::Push { branch: "main" };
 /// The user who merges.
-const AUTHOR: &str = "1";
-const APPROVER: &str = "2";
+pub(super) const AUTHOR: &str = "1";
+pub(super) const APPROVER: &str = "2";
 
 #[track_caller]
-fn nothing_failed(pipeline: &Pipeline<'_>) {
+pub(super) fn nothing_failed(pipeline: &Pipeline<'_>) {
     assert_eq!(pipeline.in_state(JobState::Failed), Vec::<&str>::new(), "{}", pipeline.told());
 }
 
 /// The shipped policies suffice for what the jobs do.
 #[track_caller]
-fn nothing_was_denied(site: &Site) {
+pub(super) fn nothing_was_denied(site: &Site) {
     for role in [LIFECYCLE_ROLE, STAGING_ROLE, PRODUCTION_ROLE] {
         let decided = site.emulator().decided(role);
         assert!(decided.is_null() || decided["denied"] == json!({}), "{role}: {decided}");
@@ -38,7 +38,7 @@ fn nothing_was_denied(site: &Site) {
 }
 
 /// The files without their unit tests, which other rows run.
-fn untested(mut files: Vec<(String, String)>) -> Vec<(String, String)> {
+pub(super) fn untested(mut files: Vec<(String, String)>) -> Vec<(String, String)> {
     for (_, text) in files.iter_mut().filter(|(path, _)| path.starts_with("tests/unit/")) {
         NO_BARS.clone_into(text);
     }
@@ -136,17 +136,20 @@ fn a_wrong_candidate(site: &Site) {
     nothing_was_denied(site);
 }
 
-/// A project that serves takes the version that another pipeline registered and somebody approved, and ships it with its own package.
-fn the_registered_model(site: &Site) {
+/// The version that a training project registers, and somebody approves.
+pub(super) fn registered_model(site: &Site) -> String {
     let sha = commit(site, "main", &untested(project(&example("training-project"))));
     let mut trained = site.pipeline(&MAIN, &sha);
     trained.run().by(APPROVER).play("stable-approve", &[("REASON", "good on the holdout")]);
     nothing_failed(&trained);
-    let version = trained.job("stable-register").variable("MODEL_PACKAGE_ARN");
+    trained.job("stable-register").variable("MODEL_PACKAGE_ARN").to_owned()
+}
 
+/// The project that serves, with this pipeline.
+pub(super) fn serving_project(pipeline: &str) -> Vec<(String, String)> {
     let mut serving = untested(of_scaffold("endpoint"));
     serving.retain(|(path, _)| path != ".gitlab-ci.yml");
-    serving.push((".gitlab-ci.yml".to_owned(), example("inference-project")));
+    serving.push((".gitlab-ci.yml".to_owned(), pipeline.to_owned()));
     for (path, text) in &mut serving {
         if path == "manifest.json" {
             let mut manifest: Value = serde_json::from_str(text).unwrap();
@@ -157,6 +160,13 @@ fn the_registered_model(site: &Site) {
             *text = manifest.to_string();
         }
     }
+    serving
+}
+
+/// A project that serves takes the version that another pipeline registered and somebody approved, and ships it with its own package.
+fn the_registered_model(site: &Site) {
+    let version = registered_model(site);
+    let serving = serving_project(&example("inference-project"));
     let sha = commit(site, "main", &serving);
     let mut pipeline = site.pipeline(&MAIN, &sha);
     pipeline.run();

@@ -3,14 +3,14 @@
 //! Jobs with the tag `sagemaker` run under the custom executor, all others under the shell executor, which has no images: what a job's
 //! image would have is on `PATH`. GitLab's API is a double at an address of its own.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::compiled::COMPONENTS;
+use super::compiled::{COMPONENTS, starts};
 use super::event::{Event, MAIN_PROJECT, PipelineFacts, ProjectName};
 use super::pipeline::Pipeline;
 use crate::conformance::{can_run_containers, clients, skipped};
@@ -35,7 +35,7 @@ pub(crate) const PRODUCTION_ROLE: &str = "production";
 /// The role of the jobs of staging, of the branches `develop` and `main` alone.
 pub(crate) const STAGING_ROLE: &str = "staging";
 /// The policies that it has: those of the commands that pipelines call.
-const POLICIES: [(&str, &str); 14] = [
+const POLICIES: [(&str, &str); 15] = [
     ("image-build", include_str!("../../../runner-config/iam/lifecycle/image-build.json")),
     ("image-scan", include_str!("../../../runner-config/iam/lifecycle/image-scan.json")),
     ("image-codebuild", include_str!("../../../runner-config/iam/lifecycle/image-build-codebuild.json")),
@@ -50,6 +50,7 @@ const POLICIES: [(&str, &str); 14] = [
     ("rollback", include_str!("../../../runner-config/iam/lifecycle/endpoint-rollback.json")),
     ("delete", include_str!("../../../runner-config/iam/lifecycle/endpoint-delete.json")),
     ("prune", include_str!("../../../runner-config/iam/lifecycle/prune.json")),
+    ("status", include_str!("../../../runner-config/iam/lifecycle/endpoint-status.json")),
 ];
 /// The role of serving containers, as the policies name it.
 pub(super) const SERVING_ROLE: &str = "example-serving";
@@ -138,6 +139,8 @@ pub(crate) struct Site {
     /// As [`Elsewhere::of_region`].
     pub(super) of_region: fn(&str) -> String,
     pub(super) environments: RefCell<BTreeMap<String, SiteEnvironment>>,
+    /// GitLab has a deploy freeze.
+    pub(super) is_frozen: Cell<bool>,
     /// The repository of the components.
     pub(super) components: PathBuf,
     next_pipeline: RefCell<u64>,
@@ -179,6 +182,7 @@ impl Site {
             variables: variables(account.of_region),
             of_region: account.of_region,
             environments: RefCell::default(),
+            is_frozen: Cell::default(),
             components,
             next_pipeline: RefCell::new(88_120),
             folder,
@@ -200,21 +204,47 @@ impl Site {
     /// [`Site::pipeline`] of any project.
     #[track_caller]
     pub(super) fn pipeline_of<'a>(&'a self, project: Project<'a>, event: &Event, sha: &str) -> Pipeline<'a> {
+        let facts = self.facts(project.name, event, sha);
+        project.repository.keep(&format!("refs/pipelines/{}", facts.id), sha);
+        Pipeline::new(self, project, facts)
+    }
+
+    /// Whether an event on a commit that changes these files starts a pipeline, as the project's `workflow` says.
+    #[track_caller]
+    pub(super) fn starts_pipeline(&self, event: &Event, sha: &str, changed: &[&str]) -> bool {
+        let facts = self.facts(MAIN_PROJECT, event, sha);
+        let variables = self.of_rules(&facts, &self.variables);
+        starts(&self.compiler, &self.repository, &self.components, &facts, &variables, changed)
+    }
+
+    /// Variables that rules may ask for.
+    pub(super) fn of_rules(&self, facts: &PipelineFacts, of_project: &[ProjectVariable]) -> Vec<(String, String)> {
+        let known = of_project.iter().filter(|known| known.scope == "*" && !known.variable.masked);
+        let known = known.map(|known| (known.variable.key.clone(), known.variable.value.clone()));
+        let all = facts.variables().into_iter().chain(self.freeze()).chain(known);
+        // The compiler takes the last value of a name, and GitLab that of the pipeline.
+        all.chain(facts.event.given()).collect()
+    }
+
+    /// The variable of a deploy freeze.
+    pub(super) fn freeze(&self) -> Option<(String, String)> {
+        self.is_frozen.get().then(|| ("CI_DEPLOY_FREEZE".to_owned(), "true".to_owned()))
+    }
+
+    fn facts(&self, project: ProjectName, event: &Event, sha: &str) -> PipelineFacts {
         let mut next = self.next_pipeline.borrow_mut();
         let id = *next;
         *next += 1;
         let minute = id % 60;
-        let facts = PipelineFacts {
+        PipelineFacts {
             id,
-            project: project.name,
+            project,
             event: event.clone(),
             sha: sha.to_owned(),
             created_at: format!("2026-11-29T04:{minute:02}:33Z"),
             server_url: self.world.gitlab.url().to_owned(),
             api_url: self.api.api_url(),
-        };
-        project.repository.keep(&format!("refs/pipelines/{id}"), sha);
-        Pipeline::new(self, project, facts)
+        }
     }
 
     /// The program of the serving image, over this machine's root.

@@ -290,6 +290,11 @@ fn a_package_is_stored_once_under_the_shipped_policy() {
     let first = with(registered(&emulator), &words);
     let again = with(registered(&emulator), &words);
     assert_eq!(first, again);
+    let verified = |made: &Value| {
+        let file = made["file"].as_str().unwrap();
+        with(Vec::new(), &["package", "verify", file, "--output", "json"])["metadata"].take()
+    };
+    let packed = verified(&first);
     let key = format!("packages/{}/{}", first["sha256"].as_str().unwrap(), first["name"].as_str().unwrap());
     assert_eq!(first["uri"], json!(format!("s3://{BUCKET}/{key}")));
     // Another model is not the version's, whatever a variable says.
@@ -302,15 +307,28 @@ fn a_package_is_stored_once_under_the_shipped_policy() {
     let other = package(&folder, &variables, &[]);
     assert_eq!(other.code, 1, "{}", other.stdout);
     assert!(other.stderr.contains("the model in `model` is not the registered one, s3://"), "{}", other.stderr);
-    // Without the folder, the model is that of the registered version.
+    // Without the folder, model and metrics are those of the registered version, and jobs that deploy get its image.
     std::fs::remove_dir_all(folder.join("model")).unwrap();
-    let fetched = with(registered(&emulator), &words);
+    std::fs::remove_file(folder.join("metrics.json")).unwrap();
+    let fetched = with(registered(&emulator), &[&words[..], &["--dotenv", "package.env"]].concat());
     assert_eq!(fetched["model_sha256"], first["model_sha256"]);
+    assert_eq!(verified(&fetched)["metrics"], packed["metrics"]);
+    assert_ne!(packed["metrics"], json!({}));
+    let image = manifest()["model"]["image"].as_str().unwrap().to_owned();
+    let dotenv = std::fs::read_to_string(folder.join("package.env")).unwrap();
+    assert!(dotenv.contains(&format!("SERVING_IMAGE={image}\n")), "{dotenv}");
+    // An image that a job built takes the place of the version's, if the manifest names it.
+    let own = with(registered(&emulator), &[&words[..], &["--image", &image]].concat());
+    assert_eq!(own["sha256"], fetched["sha256"]);
+    let variables = registered(&emulator);
+    let variables = variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let variables: Vec<_> =
+        variables.chain([("AWS_ENDPOINT_URL", endpoint.as_str()), ("CI_ENVIRONMENT_NAME", "prod")]).collect();
+    let other = package(&folder, &variables, &["--image", &image.replace("0123", "3210")]);
+    assert!(other.code == 1 && other.stderr.contains("the image of `--image` is"), "{}", other.stderr);
     let reference = with(registered(&emulator), &[&words[..], &["--embed-model", "0"]].concat());
     assert_eq!(reference["model_sha256"], first["model_sha256"]);
-    let file = reference["file"].as_str().unwrap();
-    let archive =
-        with(Vec::new(), &["package", "verify", file, "--output", "json"])["metadata"]["model"]["archive"].clone();
+    let archive = verified(&reference)["model"]["archive"].take();
     assert_eq!((&archive["file"], &archive["uri"]), (&Value::Null, &version["model_data_url"]));
     assert_eq!(emulator.decided("package")["denied"], json!({}), "the shipped policy is enough");
 }

@@ -126,7 +126,13 @@ fn images_are_built_before_what_uses_them() {
     let Some(compiler) = Compiler::find("images_are_built_before_what_uses_them") else { return };
     let project = Project::new(&compiler, &FILES);
     let mut text = String::new();
-    for (flow, images) in [("training-project", "training"), ("full-project", "training"), ("full-project", "always")] {
+    let flows = [
+        ("training-project", "training"),
+        ("full-project", "training"),
+        ("full-project", "always"),
+        ("inference-project", "always"),
+    ];
+    for (flow, images) in flows {
         for kind in KINDS.iter().filter(|(name, _)| BUILDING.contains(name)) {
             let section = section(&project, flow, &json!({"build_images": images}), kind);
             writeln!(text, "build_images: {images}, {flow}\n{section}").unwrap();
@@ -173,6 +179,9 @@ fn a_variable_stands_in_for_its_input_in_rules() {
     assert!(moved.contains_key("evaluate"), "{moved:?}");
     // One environment for both would bring a merge to production without a click.
     assert!(moved.contains_key("deploy-environment") && !trunk.contains_key("deploy-environment"), "{moved:?}");
+    // A version is deployed where nothing is trained.
+    let named = of("trunk", &[("CI_PIPELINE_SOURCE", "web"), ("DEPLOY_VERSION", "1")]);
+    assert!(named.contains_key("deploy-environment") && named.contains_key("train"), "{named:?}");
     let main = of("main", &[("LIFECYCLE_EVALUATE_SCRIPT", "none.py")]);
     assert!(trunk.contains_key("evaluate") && !main.contains_key("evaluate"), "{main:?}");
     assert!(main.contains_key("candidate-package") && !main.contains_key("stable-package"), "{main:?}");

@@ -67,7 +67,7 @@ impl Compiler {
 
     /// Which of `paths` match one of `patterns`, as the compiler matches `rules:changes`.
     #[track_caller]
-    pub(super) fn matching(&self, patterns: &Value, paths: &[&str]) -> Vec<String> {
+    pub(crate) fn matching(&self, patterns: &Value, paths: &[&str]) -> Vec<String> {
         let script = "const m = require(process.argv[1]); const [patterns, paths] = JSON.parse(process.argv[2]); \
                       console.log(JSON.stringify(paths.filter((path) => m.some(path, patterns, {dot: true}))));";
         let request = Value::from(vec![patterns.clone(), paths.to_vec().into()]).to_string();

@@ -19,7 +19,7 @@ const WRITTEN: [(&str, &[&str]); 8] = [
     ("image scan", &["IMAGE_SCAN_RESULT"]),
     ("model register", &["MODEL_PACKAGE_ARN", "MODEL_DATA_URL", "IMAGE"]),
     ("model latest", &["MODEL_PACKAGE_ARN", "MODEL_DATA_URL", "IMAGE"]),
-    ("package", &["PACKAGE_FILE", "PACKAGE_NAME", "PACKAGE_SHA256", "PACKAGE_URI"]),
+    ("package", &["PACKAGE_FILE", "PACKAGE_NAME", "PACKAGE_SHA256", "PACKAGE_URI", "SERVING_IMAGE"]),
     ("endpoint deploy", &["ENDPOINT_NAME", "ENDPOINT_CONFIG_NAME", "MODEL_PACKAGE_ARN", "ENDPOINT_URL"]),
     ("gate", &["GATE_RESULT", "GATE_METRICS_SHA256"]),
     ("release", &["RELEASE_TAG", "RELEASE_URL"]),

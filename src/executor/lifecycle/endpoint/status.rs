@@ -4,17 +4,20 @@ mod facts;
 mod health;
 mod judge;
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 
 use self::facts::EndpointFacts;
 use self::health::{EndpointHealth, HealthReport};
 use crate::base::exit_codes;
 use crate::base::failure::Failure;
-use crate::lifecycle::CommandInputs;
+use crate::config::env::Environment;
 use crate::lifecycle::identity::IdentityArgs;
 use crate::lifecycle::manifest::ManifestText;
 use crate::lifecycle::output::{OutputArgs, ReportFileArgs};
 use crate::lifecycle::target::{ProjectTarget, TargetArgs};
+use crate::lifecycle::{CommandInputs, slug};
 
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
@@ -73,7 +76,7 @@ fn targets(inputs: &CommandInputs, args: &StatusArgs) -> anyhow::Result<Vec<(Str
         return Err(failure.hint("add `environments` to the manifest, or leave out `--all`").into());
     }
     let target = |name: String| {
-        let reading = text.of(Some(&name), &inputs.env);
+        let reading = text.of(Some(&name), &variables_of(&name, &inputs.env));
         let target = if reading.findings.is_empty() {
             Ok(args.target.target(reading.manifest, Some(name.clone()), inputs))
         } else {
@@ -82,6 +85,17 @@ fn targets(inputs: &CommandInputs, args: &StatusArgs) -> anyhow::Result<Vec<(Str
         (name, target)
     };
     Ok(names.into_iter().map(target).collect())
+}
+
+/// The variables of a job in this environment: those of this job, but for the name and the slug of the environment, by which manifests name
+/// endpoints. GitLab's other variables with the scope of the environment are not known here.
+fn variables_of(environment: &str, own: &Environment) -> Environment {
+    if own.get("CI_ENVIRONMENT_NAME") == Some(environment) {
+        return own.clone();
+    }
+    let name = ("CI_ENVIRONMENT_NAME".to_owned(), environment.to_owned());
+    let slug = ("CI_ENVIRONMENT_SLUG".to_owned(), slug::of_environment(environment));
+    own.with(BTreeMap::from([name, slug]))
 }
 
 /// `None` when the environment has no endpoint.

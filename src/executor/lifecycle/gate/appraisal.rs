@@ -145,7 +145,7 @@ async fn registered(inputs: &CommandInputs, target: &ProjectTarget) -> anyhow::R
     baseline::check_place(inputs, target).await?;
     let registry = inputs.connect.registry(&target.access).await?;
     let Some(version) = registry.version(arn).await? else { return Ok(Vec::new()) };
-    match baseline::stored_metrics(inputs, &target.access, &version).await {
+    match baseline::stored_metrics(inputs, &target.access, &version, baseline::OTHER_BASELINE).await {
         Err(error) if failure::kind_of(&error) == Kind::User => Ok(Vec::new()),
         found => found,
     }
@@ -200,7 +200,7 @@ async fn version_metrics(
     paths: &[MetricPath],
 ) -> anyhow::Result<Option<EarlierVersion>> {
     let Some(version) = registry.version(&summary.arn).await? else { return Ok(None) };
-    let read = baseline::stored_metrics(inputs, &target.access, &version).await;
+    let read = baseline::stored_metrics(inputs, &target.access, &version, baseline::OTHER_BASELINE).await;
     let metrics = read.and_then(|sources| Ok(Metrics::parse(&sources, paths)?));
     match metrics {
         Ok(metrics) => {

@@ -15,6 +15,10 @@ use crate::lifecycle::manifest::ModelEntry;
 use crate::lifecycle::target::ProjectTarget;
 use crate::lifecycle::version_arn;
 
+/// The hint of a version whose metrics cannot be compared with.
+pub(super) const OTHER_BASELINE: &str =
+    "compare with another version or with a file: `--baseline ARN` or `--baseline FILE`";
+
 /// Where the metrics of the earlier model are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Baseline {
@@ -90,7 +94,7 @@ impl Baseline {
             }
         };
         let Some(version) = version else { return Ok(None) };
-        let sources = stored_metrics(inputs, &target.access, &version).await?;
+        let sources = stored_metrics(inputs, &target.access, &version, OTHER_BASELINE).await?;
         Ok(Some((version.arn, Metrics::parse(&sources, paths)?)))
     }
 }
@@ -123,13 +127,16 @@ async fn latest_approved(
     }
 }
 
-/// The files of metrics that the version was registered with.
-pub(super) async fn stored_metrics(
+/// The files of metrics that the version was registered with. `hint` says what to do where they cannot be used.
+///
+/// # Errors
+/// Failures of the user: there are none, or they are not what they were. Failures of AWS.
+pub(crate) async fn stored_metrics(
     inputs: &CommandInputs,
     access: &Access,
     version: &ModelVersion,
+    hint: &str,
 ) -> anyhow::Result<Vec<MetricsSource>> {
-    let hint = "compare with another version or with a file: `--baseline ARN` or `--baseline FILE`";
     let unusable =
         |why: String| Failure::user(format!("the metrics of {} cannot be used: {why}", version.arn)).hint(hint);
     let first = version.metrics.as_ref().ok_or_else(|| unusable("it was registered without any".to_owned()))?;

@@ -76,7 +76,10 @@ impl PackageContent {
         let noted = repository.noted(&commit.id, naming::base_commit(&inputs.env).as_deref())?;
         let changed = repository.changed()?;
         let mut others = BTreeMap::new();
-        let evidence: Vec<_> = model::metrics(target)?.iter().map(model::MetricsFile::source).collect();
+        let evidence = match found.metrics {
+            Some(ref registered) => registered.clone(),
+            None => model::metrics(target)?.iter().map(model::MetricsFile::source).collect(),
+        };
         let metrics = gate::numbers(model, &evidence)?;
         for (name, source) in model.metrics.iter().zip(evidence) {
             put(&mut others, packed_metrics(name), OtherFile::Text(source.bytes))?;
@@ -215,7 +218,7 @@ fn named_samples(inputs: &CommandInputs, text: &ManifestText) -> Vec<String> {
 
 /// The model for `metadata.json` and `deploy/model.json`, and its archive if that is packed.
 fn packaged(model: &ModelEntry, found: FoundModel) -> anyhow::Result<(PackagedModel, Option<File>)> {
-    let FoundModel { archive, content, package_arn, image } = found;
+    let FoundModel { archive, content, package_arn, image, .. } = found;
     let image = image.unwrap_or_else(|| model.image.clone());
     let image_digest = model::image_digest(&image)?.to_owned();
     let packaged = PackagedModel {

@@ -8,8 +8,9 @@ use super::metadata::{ArchiveReference, MODEL_ARCHIVE};
 use crate::base::failure::Failure;
 use crate::base::human::human_bytes;
 use crate::base::plain;
-use crate::cloud::{Content, Sha256Hash, SourceObject, StoredHash};
+use crate::cloud::{Content, ModelVersion, Sha256Hash, SourceObject, StoredHash};
 use crate::lifecycle::CommandInputs;
+use crate::lifecycle::gate::{self, MetricsSource};
 use crate::lifecycle::hex::hex;
 use crate::lifecycle::target::ProjectTarget;
 use crate::lifecycle::{fetching, model, version_arn};
@@ -23,6 +24,10 @@ pub(super) struct FoundModel {
     pub(super) package_arn: Option<String>,
     /// Image of the registered version, with its digest.
     pub(super) image: Option<String>,
+    /// Files of metrics of the registered version, in the manifest's order. `None` where those of the job count.
+    pub(super) metrics: Option<Vec<MetricsSource>>,
+    /// The model is not the job's, but that of a registered version.
+    pub(super) is_registered: bool,
 }
 
 /// The model as a registered version describes it.
@@ -38,6 +43,8 @@ pub(super) struct ModelSearch<'a> {
     pub(super) target: &'a ProjectTarget,
     /// ARN of the registered version.
     pub(super) package_arn: Option<String>,
+    /// Image in the place of that of the registered version: the manifest's.
+    pub(super) image: Option<String>,
     /// Largest archive that becomes a part of the package.
     pub(super) most_bytes: u64,
 }
@@ -77,7 +84,7 @@ impl ModelSearch<'_> {
         let content = packed.into_file()?;
         let bytes = content.metadata()?.len();
         let archive = ArchiveReference { sha256, bytes: Some(bytes), file: None, uri };
-        let found = FoundModel { archive, content: None, package_arn: self.package_arn.clone(), image };
+        let found = self.found(archive, image);
         if bytes <= self.most_bytes {
             return Ok(found.with(content));
         }
@@ -141,20 +148,52 @@ impl ModelSearch<'_> {
         Ok(objects.uri(&key))
     }
 
+    fn found(&self, archive: ArchiveReference, image: Option<String>) -> FoundModel {
+        let package_arn = self.package_arn.clone();
+        FoundModel { archive, content: None, package_arn, image, metrics: None, is_registered: false }
+    }
+
     async fn registered(&self, arn: &str) -> anyhow::Result<FoundModel> {
-        let RegisteredModel { uri, image } = self.version(arn).await?;
-        self.stored(&uri, image).await
+        let version = self.described(arn).await?;
+        let metrics = self.registered_metrics(&version).await?;
+        let image = self.image.clone().unwrap_or_else(|| model::version_image(&version));
+        let found = self.stored(&version.model_data_url, Some(image)).await?;
+        Ok(FoundModel { metrics, is_registered: true, ..found })
+    }
+
+    /// The metrics that the version was registered with, as many files as the manifest names. `None` when it has none.
+    async fn registered_metrics(&self, version: &ModelVersion) -> anyhow::Result<Option<Vec<MetricsSource>>> {
+        const HINT: &str = "register the model again, or give `--version NUMBER` of another one to `model latest`";
+        let names = &self.target.model()?.metrics;
+        if names.is_empty() || version.metrics.is_none() {
+            return Ok(None);
+        }
+        let found = gate::stored_metrics(self.inputs, &self.target.access, version, HINT).await?;
+        if found.len() == names.len() {
+            return Ok(Some(found));
+        }
+        let (arn, files) = (plain::line(&version.arn, 300), found.len());
+        let message =
+            format!("{arn} was registered with {files} files of metrics, and `model.metrics` names {}", names.len());
+        Err(Failure::user(message)
+            .hint("name as many files in `model.metrics` of the manifest, or register the model again")
+            .into())
     }
 
     async fn version(&self, arn: &str) -> anyhow::Result<RegisteredModel> {
-        self.target.check_account(self.inputs).await?;
-        let version = self.inputs.connect.registry(&self.target.access).await?.version(arn).await?;
-        let version = version.ok_or_else(|| {
-            let message = format!("the version {} does not exist", plain::line(arn, 300));
-            Failure::user(message).hint("change `--model-package` or `MODEL_PACKAGE_ARN`")
-        })?;
+        let version = self.described(arn).await?;
         let image = Some(model::version_image(&version));
         Ok(RegisteredModel { uri: version.model_data_url, image })
+    }
+
+    async fn described(&self, arn: &str) -> anyhow::Result<ModelVersion> {
+        self.target.check_account(self.inputs).await?;
+        let version = self.inputs.connect.registry(&self.target.access).await?.version(arn).await?;
+        let failure = || {
+            let message = format!("the version {} does not exist", plain::line(arn, 300));
+            Failure::user(message).hint("change `--model-package` or `MODEL_PACKAGE_ARN`")
+        };
+        Ok(version.ok_or_else(failure)?)
     }
 
     async fn hash_of_object(&self, uri: &str) -> anyhow::Result<String> {
@@ -167,7 +206,7 @@ impl ModelSearch<'_> {
         let (object, hash) = self.object(uri).await?;
         let archive =
             ArchiveReference { sha256: hex(&hash), bytes: Some(object.bytes), file: None, uri: Some(uri.to_owned()) };
-        let found = FoundModel { archive, content: None, package_arn: self.package_arn.clone(), image };
+        let found = self.found(archive, image);
         if object.bytes > self.most_bytes {
             return Ok(found);
         }
@@ -207,6 +246,20 @@ impl FoundModel {
         self.content = Some(content);
         self
     }
+}
+
+/// Refuses an image of the command line that is not the manifest's, with which the package is deployed.
+///
+/// # Errors
+/// The digests differ, or one is no image with its digest.
+pub(super) fn check_named_image(named: &str, own: &str) -> anyhow::Result<()> {
+    if model::image_digest(named)? == model::image_digest(own)? {
+        return Ok(());
+    }
+    let message = format!("the image of `--image` is {}, and that of the manifest is {own}", plain::line(named, 300));
+    Err(Failure::user(message)
+        .hint("let `model.image` in the manifest be a variable that has the image, as `${SERVING_IMAGE:...}` has that of `image build --for serving`, and set no such variable in the project")
+        .into())
 }
 
 /// Refuses an image of the manifest that is not the version's.

@@ -294,3 +294,17 @@ async fn one_environment_does_not_stop_the_others() {
     assert_eq!(ended.kind, Some(Kind::Verdict { code: BELOW_BAR }), "{}", ended.out);
     assert!(ended.error.contains("1 more of 4 endpoints are not healthy"), "{}", ended.error);
 }
+
+/// Manifests of `init` name the endpoint by the slug of the job's environment, which is one of all.
+#[tokio::test(start_paused = true)]
+async fn each_environment_has_the_slug_of_its_own_name() {
+    let desk = ServedDesk::new().await;
+    desk.manifest(|manifest| {
+        manifest["endpoint"]["name"] = "wine-${CI_ENVIRONMENT_SLUG}".into();
+        manifest["environments"]["review/a"] = manifest["environments"]["test"].clone();
+    });
+    let ended = desk.run(&["status", "--all"]).await;
+    for line in ["wine-prod of prod: ", "wine-test of test: ", "wine-review-a-ppbxnw of review/a: "] {
+        assert!(ended.out.contains(line), "{line} {}", ended.out);
+    }
+}
