@@ -326,6 +326,7 @@ fn sample(name: &str, job: &Value) -> String {
     }
     let form = match name {
         "PACKAGE_FILE" => "stable-20261129T045233Z.zip",
+        "DEPLOY_VERSION" => "1",
         "ROLLBACK_TO" => "previous",
         name if name.ends_with("ROLE_ARN") => "arn:aws:iam::123456789012:role/example",
         _ => "value",
