@@ -90,7 +90,7 @@ fn targets(inputs: &CommandInputs, args: &StatusArgs) -> anyhow::Result<Vec<(Str
 /// The variables of a job in this environment: those of this job, but for the name and the slug of the environment, by which manifests name
 /// endpoints. GitLab's other variables with the scope of the environment are not known here.
 fn variables_of(environment: &str, own: &Environment) -> Environment {
-    if own.get("CI_ENVIRONMENT_NAME") == Some(environment) {
+    if own.get("CI_ENVIRONMENT_NAME") == Some(environment) && own.get("CI_ENVIRONMENT_SLUG").is_some() {
         return own.clone();
     }
     let name = ("CI_ENVIRONMENT_NAME".to_owned(), environment.to_owned());

@@ -251,4 +251,12 @@ async fn the_newest_version_of_a_status_is_found() {
         let ended = desk.run(&["latest", "--status", status]).await;
         assert!(ended.out.starts_with(&format!("churn version {number}: found\n")), "{}{}", ended.out, ended.error);
     }
+    // An image that the pipeline builds is known in later jobs alone: here the manifest has the value for a desk.
+    desk.manifest(|manifest| {
+        manifest["model"]["image"] = "123456789012.dkr.ecr.us-east-1.amazonaws.com/serve:1".into();
+    });
+    let ended = desk.run(&["latest"]).await;
+    assert!(ended.out.starts_with("churn version 1: found\n"), "{}{}", ended.out, ended.error);
+    let ended = desk.run(&["register"]).await;
+    assert!(ended.error.contains("`model.image`"), "{}{}", ended.out, ended.error);
 }
