@@ -18,6 +18,8 @@ use crate::config::env::Environment;
 
 const CI_ENVIRONMENT_TIER: &str = "CI_ENVIRONMENT_TIER";
 const DEFAULT_MANIFEST: &str = "manifest.json";
+/// The part of the manifest that only those who register, package or deploy a package use.
+pub(super) const IMAGE: [&str; 1] = ["model.image"];
 
 #[derive(Debug, Args)]
 pub(super) struct TargetArgs {
@@ -104,9 +106,19 @@ impl TargetArgs {
         Ok(ProjectTarget { folder, ..self.target(manifest, environment, inputs) })
     }
 
-    /// As [`TargetArgs::load`]; an empty manifest when none is named and there is none.
+    /// As [`TargetArgs::load`], for a command about versions and endpoints, which have their image already: mistakes in `model.image` do not
+    /// count. Where the pipeline builds the image, only some jobs have its address.
+    pub(crate) fn load_without_image(&self, inputs: &CommandInputs) -> anyhow::Result<ProjectTarget> {
+        let environment = self.environment(inputs);
+        let text = ManifestText::read(&self.manifest)?;
+        let manifest = text.manifest_without(&IMAGE, environment.as_deref(), &inputs.env)?;
+        let folder = self.manifest.parent().unwrap_or(Path::new("")).to_owned();
+        Ok(ProjectTarget { folder, ..self.target(manifest, environment, inputs) })
+    }
+
+    /// As [`TargetArgs::load`]; an empty manifest when none is named and there is none. Mistakes in `model.image` do not count.
     pub(crate) fn load_if_present(&self, inputs: &CommandInputs) -> anyhow::Result<ProjectTarget> {
-        self.load_without(&[], inputs)
+        self.load_without(&IMAGE, inputs)
     }
 
     /// As [`TargetArgs::load_if_present`]; mistakes in parts that the command does not use do not count. Such parts may name by variables

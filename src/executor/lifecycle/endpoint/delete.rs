@@ -86,7 +86,7 @@ impl Data for DeletionData {
 
 pub(super) async fn run(inputs: &CommandInputs, args: DeleteArgs) -> anyhow::Result<()> {
     args.output.check(std::slice::from_ref(&args.target.manifest))?;
-    let mut target = args.target.load(inputs)?;
+    let mut target = args.target.load_without_image(inputs)?;
     let name = target.endpoint()?.name.clone();
     target.require_account()?;
     target.require_bucket()?;

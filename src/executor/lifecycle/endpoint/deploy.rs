@@ -96,7 +96,7 @@ pub(super) async fn run(inputs: &CommandInputs, args: DeployArgs, _: Cancellatio
     let source = args.source.read(inputs, &args.target, &args.identity).await?;
     let mut target = match &source {
         Some(package) => package.target(&args.target, inputs)?,
-        None => args.target.load(inputs)?,
+        None => args.target.load_without_image(inputs)?,
     };
     target.require_account()?;
     let endpoint = target.endpoint()?.clone();

@@ -64,7 +64,7 @@ pub(super) struct RollbackArgs {
 }
 
 pub(super) async fn run(inputs: &CommandInputs, args: RollbackArgs, _: Cancellation) -> anyhow::Result<()> {
-    let mut target = args.target.load(inputs)?;
+    let mut target = args.target.load_without_image(inputs)?;
     target.require_account()?;
     target.require_bucket()?;
     let endpoint = target.endpoint()?.clone();

@@ -16,7 +16,7 @@ use crate::config::env::Environment;
 use crate::lifecycle::identity::IdentityArgs;
 use crate::lifecycle::manifest::ManifestText;
 use crate::lifecycle::output::{OutputArgs, ReportFileArgs};
-use crate::lifecycle::target::{ProjectTarget, TargetArgs};
+use crate::lifecycle::target::{IMAGE, ProjectTarget, TargetArgs};
 use crate::lifecycle::{CommandInputs, slug};
 
 #[derive(Debug, Args)]
@@ -65,7 +65,7 @@ pub(super) async fn run(inputs: &CommandInputs, args: StatusArgs) -> anyhow::Res
 /// The environments to look at, by name, each with its target or the reason why there is none.
 fn targets(inputs: &CommandInputs, args: &StatusArgs) -> anyhow::Result<Vec<(String, anyhow::Result<ProjectTarget>)>> {
     if !args.all {
-        let target = args.target.load(inputs)?;
+        let target = args.target.load_without_image(inputs)?;
         target.endpoint()?;
         return Ok(vec![(target.environment.clone().unwrap_or_default(), Ok(target))]);
     }
@@ -76,13 +76,9 @@ fn targets(inputs: &CommandInputs, args: &StatusArgs) -> anyhow::Result<Vec<(Str
         return Err(failure.hint("add `environments` to the manifest, or leave out `--all`").into());
     }
     let target = |name: String| {
-        let reading = text.of(Some(&name), &variables_of(&name, &inputs.env));
-        let target = if reading.findings.is_empty() {
-            Ok(args.target.target(reading.manifest, Some(name.clone()), inputs))
-        } else {
-            Err(text.failure(&reading.findings).into())
-        };
-        (name, target)
+        let manifest = text.manifest_without(&IMAGE, Some(&name), &variables_of(&name, &inputs.env));
+        let target = manifest.map(|manifest| args.target.target(manifest, Some(name.clone()), inputs));
+        (name, target.map_err(Into::into))
     };
     Ok(names.into_iter().map(target).collect())
 }

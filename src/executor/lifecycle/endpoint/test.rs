@@ -57,7 +57,7 @@ struct LoadArgs {
 
 pub(super) async fn run(inputs: &CommandInputs, args: TestArgs) -> anyhow::Result<()> {
     let TestArgs { target: target_args, load, identity, output, reports } = args;
-    let mut target = target_args.load(inputs)?;
+    let mut target = target_args.load_without_image(inputs)?;
     let changes = load.changes();
     let test = target.manifest.endpoint.as_ref().and_then(|endpoint| endpoint.test.clone()).unwrap_or_default();
     let mut read = changes.paths(&test, &target.folder);

@@ -49,7 +49,7 @@ pub(super) struct ApproveArgs {
 
 pub(super) async fn run(inputs: &CommandInputs, args: ApproveArgs) -> anyhow::Result<()> {
     args.output.check(std::slice::from_ref(&args.target.manifest))?;
-    let mut target = args.target.load(inputs)?;
+    let mut target = args.target.load_without_image(inputs)?;
     target.require_account()?;
     let rule = ApprovalRule::of(&target.model()?.approvals, args.min_approvals, args.no_self);
     let choice = args.choice.read(inputs, &target)?;

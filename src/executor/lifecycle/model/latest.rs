@@ -39,8 +39,7 @@ enum Status {
 
 pub(super) async fn run(inputs: &CommandInputs, args: LatestArgs) -> anyhow::Result<()> {
     args.output.check(std::slice::from_ref(&args.target.manifest))?;
-    // Where the pipeline builds the image, its address is known in later jobs alone.
-    let mut target = args.target.load_without(&["model.image"], inputs)?;
+    let mut target = args.target.load_without_image(inputs)?;
     if let Some(token) = args.identity.token(inputs, &target)? {
         token.work_as(&mut target.access);
     }

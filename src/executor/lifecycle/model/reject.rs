@@ -39,7 +39,7 @@ pub(super) async fn run(inputs: &CommandInputs, args: RejectArgs) -> anyhow::Res
     if reason.is_empty() {
         return Err(Failure::user("a rejection needs a reason").hint("give `--reason TEXT`").into());
     }
-    let mut target = args.target.load(inputs)?;
+    let mut target = args.target.load_without_image(inputs)?;
     target.require_account()?;
     let choice = args.choice.read(inputs, &target)?;
     let user = args.identity.required(inputs, &target)?.work_as(&mut target.access);

@@ -308,3 +308,20 @@ async fn each_environment_has_the_slug_of_its_own_name() {
         assert!(ended.out.contains(line), "{line} {}", ended.out);
     }
 }
+
+/// Only the jobs of a pipeline that follow the building of the image have its address.
+#[tokio::test(start_paused = true)]
+async fn the_image_of_the_manifest_is_not_judged() {
+    let desk = ServedDesk::new().await;
+    desk.manifest(|manifest| {
+        manifest["model"] = json!({"group": "wine", "image": "123456789012.dkr.ecr.us-east-1.amazonaws.com/serve:1"});
+    });
+    for words in [&["status"][..], &["status", "--all"], &["rollback", "--reason", "x"], &["test"], &["delete"]] {
+        let ended = desk.run(words).await;
+        assert!(
+            !format!("{}{}{}", ended.out, ended.told, ended.error).contains("model.image"),
+            "{words:?} {}",
+            ended.error
+        );
+    }
+}
