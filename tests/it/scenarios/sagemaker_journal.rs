@@ -110,7 +110,8 @@ fn the_journal_has_the_fields_of_each_event() {
     // A value with control characters would be a list of numbers.
     let error = ended["SAGEMAKER_ERROR"].as_str().unwrap_or_else(|| panic!("{ended}"));
     assert!(error.contains("xxxx"), "{error}");
-    assert!(error.chars().count() <= 4001 && !error.contains('\u{1b}'), "{error}");
+    // Control characters are written as some others, after it was shortened.
+    assert!(error.chars().count() <= 4001 + 6 && !error.contains('\u{1b}'), "{error}");
     desk.cleanup().passed();
     desk.close();
 }
