@@ -189,7 +189,7 @@ impl Bill {
         format!("{ran}Billed {about}{} of {instances}, {cost}{pool}{source}", duration(billable))
     }
 
-    /// Why the billed time is an estimate, when it is one.
+    /// The reason why the billed time is an estimate, when it is one.
     fn source_words(&self) -> &'static str {
         match (self.is_final, self.has_ended) {
             (true, _) => "",

@@ -208,7 +208,7 @@ mod tests {
 
     const NAME: &str = "gitlab-1-2-abcdef12";
 
-    /// What is told of a try whose training job has ended, and whose billed time SageMaker tells after this time.
+    /// The line about a try whose training job has ended, and whose billed time SageMaker tells after this time.
     async fn told(after: Option<Duration>) -> String {
         let dir = tempfile::tempdir().unwrap();
         let text = format!("[storage]\nbucket = \"b\"\n[job]\n[runner]\nstate_dir = \"{}\"\n", dir.path().display());

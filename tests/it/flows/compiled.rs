@@ -60,7 +60,7 @@ pub(super) fn compiled(
     read(&documents(&whole, "the compiled pipeline").remove(0), &listed)
 }
 
-/// Whether the `workflow` of a commit that changes these files lets a pipeline begin. The compiler decides rules of jobs alone, so a job has
+/// Tells whether the `workflow` of a commit that changes these files lets a pipeline begin. The compiler decides rules of jobs alone, so a job has
 /// those of the workflow, without the ones whose `changes` no file matches.
 #[track_caller]
 pub(super) fn starts(
@@ -111,7 +111,7 @@ impl<'a> Commit<'a> {
         Self { compiler, home, project, _folder: folder }
     }
 
-    /// What the compiler says of the pipeline with these variables.
+    /// The compiler's words about the pipeline with these variables.
     #[track_caller]
     fn told(&self, what: &str, variables: &[(String, String)]) -> String {
         let mut program = self.compiler.program();

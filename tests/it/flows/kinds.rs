@@ -45,7 +45,7 @@ struct Served {
     answer: String,
 }
 
-/// What a client of the endpoint gets.
+/// The answer that a client of the endpoint gets.
 #[track_caller]
 fn answer(site: &Site, endpoint: &str) -> String {
     let wine = "14.23,1.71,2.43,15.6,127,2.8,3.06,0.28,2.29,5.64,1.04,3.92,1065";
@@ -65,7 +65,7 @@ fn number(arn: &str) -> String {
     arn.rsplit('/').next().unwrap_or_default().to_owned()
 }
 
-/// What the deployment `job` of a pipeline brought into service.
+/// The version that the deployment `job` of a pipeline brought into service.
 #[track_caller]
 fn served(site: &Site, pipeline: &Pipeline<'_>, job: &str, endpoint: &str) -> Served {
     nothing_failed(pipeline);

@@ -209,7 +209,7 @@ impl Site {
         Pipeline::new(self, project, facts)
     }
 
-    /// Whether an event on a commit that changes these files starts a pipeline, as the project's `workflow` says.
+    /// Tells whether an event on a commit that changes these files starts a pipeline, as the project's `workflow` says.
     #[track_caller]
     pub(super) fn starts_pipeline(&self, event: &Event, sha: &str, changed: &[&str]) -> bool {
         let facts = self.facts(MAIN_PROJECT, event, sha);

@@ -74,7 +74,7 @@ fn assert_command_policies(outputs: &BTreeMap<String, Value>) {
         if environment == "production" {
             assert!(!text.contains(":endpoint/*") && !text.contains(":model-package/*"), "{key}: {text}");
         }
-        // What these delete may have users anywhere in the account.
+        // Things that these delete may have users anywhere in the account.
         if ["endpoint-delete", "prune"].contains(&command) {
             assert_eq!(looks(&applied), looks(&shipped), "{key}");
             assert!(!looks(&applied).is_empty(), "{key}");
@@ -82,7 +82,7 @@ fn assert_command_policies(outputs: &BTreeMap<String, Value>) {
     }
 }
 
-/// What the statements of a policy look at that only read from SageMaker: `Sid`, and the names of the resources.
+/// Statements of a policy that only read from SageMaker: `Sid`, and the names of the resources.
 fn looks(policy: &Value) -> Vec<(String, Vec<String>)> {
     let texts = |value: &Value| -> Vec<String> {
         let list = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);

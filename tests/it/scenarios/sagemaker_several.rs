@@ -120,7 +120,7 @@ impl Tenant {
         command.arg(runner_config).output().unwrap()
     }
 
-    /// Whether no session is open, and no directory taken.
+    /// Tells whether no session is open, and no directory taken.
     fn is_left_clean(&self) -> bool {
         let sessions = std::fs::read_dir(self.path("state/sessions")).unwrap().count();
         sessions == 0 && taken_slots(&self.path("state")).is_empty()

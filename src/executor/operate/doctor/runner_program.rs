@@ -34,7 +34,7 @@ fn of_program(config: &RunnerConfig<'_>, runner: &RunnerEntry<'_>, program: &str
             "type `chmod 755` for this file, or name the program itself",
         )],
         Ok(sight) => {
-            // What the program is and who may replace it are two mistakes: neither hides the other.
+            // The kind of program and its owner are two mistakes: neither hides the other.
             let of_file = of_file(config, runner, program, &sight);
             let of_owner = writers(config, runner, program, &sight);
             let is_fine = of_owner.is_some() && of_file.verdict == CheckVerdict::Ok;

@@ -124,7 +124,7 @@ fn warnings(config: &Path, settings: &Settings) -> Vec<String> {
         ("runner.cache_dir", &runner.cache_dir),
     ];
     warnings.extend(directories.into_iter().filter_map(|(key, path)| unusable(key, path)));
-    // What another user made in it.
+    // Files that another user made in it.
     let below = ["sessions", "jobs", "metrics"].map(|name| runner.state_dir.join(name));
     for folder in below.iter().filter(|folder| folder.exists()) {
         if let Err(error) = can_make(&folder.join("file")) {
@@ -134,7 +134,7 @@ fn warnings(config: &Path, settings: &Settings) -> Vec<String> {
     warnings
 }
 
-/// Why a directory that the stages make, or use, cannot be.
+/// The reason why a directory that the stages make, or use, cannot be.
 fn unusable(key: &str, path: &Path) -> Option<String> {
     let nearest = path.ancestors().find(|path| path.exists())?;
     if !nearest.is_dir() {

@@ -217,7 +217,7 @@ async fn versions_of_others_are_read_once_and_when_they_matter_alone() {
     assert_eq!(ended.rule("gitlab-42-1-00000001"), "referred_to", "{}", ended.data);
     assert_eq!(ended.of("training_job", "deleted"), ["gitlab-42-2-00000002"]);
     assert_eq!(ended.of("image", "deleted"), [digest(51)]);
-    // What stays because of others may go until they were asked: they are in the next run too.
+    // A thing that stays because of others may go until they were asked: it is in the next run too.
     let (ended, lists, reads) = asked(&["--keep", "1"]).await;
     assert_eq!((&ended.data["deleted"], lists, reads), (&0.into(), 1, 51), "{}", ended.data);
 }
