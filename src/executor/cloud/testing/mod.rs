@@ -29,11 +29,9 @@ pub use images::MemoryImages;
 pub use jobs::{MemoryJobs, example_job, example_spec};
 pub use logs::MemoryLogs;
 pub use objects::MemoryObjects;
-pub use registry::MemoryRegistry;
+pub use registry::{MemoryRegistry, example_version};
 pub use secrets::MemorySecrets;
 pub use serving::{EndpointFate, MemoryServing, example_config, example_endpoint, example_model};
-
-use crate::base::clock::Clock;
 
 use super::{
     Access, AccountNetworks, AccountQuotas, AccountRoles, BucketConfiguration, CallerIdentity, Connect, EncryptionKeys,
@@ -41,6 +39,7 @@ use super::{
     MetricAlarms, ModelEndpoints, ModelRegistry, ObjectStore, ObjectSurvey, Permissions, RepositoryImages, SecretStore,
     SourceObjects, TaggedImages, TrainingJobs,
 };
+use crate::base::clock::Clock;
 
 /// One fake of each port. Implements [`Connect`], and records which ports were created.
 #[derive(Debug, Clone)]

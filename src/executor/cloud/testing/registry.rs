@@ -131,6 +131,27 @@ impl RegistryState {
     }
 }
 
+/// Version 3 of the group `wine`, approved.
+pub fn example_version() -> ModelVersion {
+    ModelVersion {
+        arn: "arn:aws:sagemaker:eu-west-1:123456789012:model-package/wine/3".to_owned(),
+        group: "wine".to_owned(),
+        number: 3,
+        description: String::new(),
+        state: RegistrationState::Completed,
+        approval: Approval::Approved,
+        approval_description: String::new(),
+        created: None,
+        image: "r/serve".to_owned(),
+        image_digest: Some("sha256:1".to_owned()),
+        images: Vec::new(),
+        model_data_url: "s3://b/models/1/model.tar.gz".to_owned(),
+        environment: BTreeMap::from([("LEVEL".to_owned(), "1".to_owned())]),
+        metrics: None,
+        metadata: BTreeMap::new(),
+    }
+}
+
 #[async_trait]
 impl ModelRegistry for MemoryRegistry {
     async fn group(&self, name: &str) -> Result<Option<String>, CloudError> {

@@ -104,16 +104,14 @@ fn check_aws(settings: &Settings) -> Checked {
 fn check_storage(settings: &Settings) -> Checked {
     let (bucket, prefix) = (&settings.storage.bucket, &settings.storage.prefix);
     let is_name = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
-    // S3's rules for names; those of before 2018 with other letters are reached by no address of S3's own.
-    let is_of_bucket = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-".contains(c);
     need(
-        !bucket.is_empty() && bucket.chars().all(is_of_bucket),
+        !bucket.is_empty() && bucket.chars().all(is_name),
         "storage.bucket",
         &match bucket.trim() {
             "" => "is empty".to_owned(),
             bucket => format!("is `{bucket}`, which is not a bucket's name"),
         },
-        "set `storage.bucket` to the name alone, in lower case and without `s3://`, ARN or prefix, of a bucket in the region of the training jobs",
+        "set `storage.bucket` to the name alone, without `s3://`, ARN or prefix, of a bucket in the region of the training jobs",
     )?;
     let is_part = |part: &str| {
         !part.is_empty() && ![".", ".."].contains(&part) && part.chars().all(|c| is_name(c) || "!'()*=".contains(c))

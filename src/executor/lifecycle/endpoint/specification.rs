@@ -329,31 +329,12 @@ mod tests {
 
     use super::super::ledger::LedgerScaling;
     use super::*;
-    use crate::cloud::{Access, Approval, RegistrationState};
+    use crate::cloud::Access;
+    use crate::cloud::testing::example_version;
     use crate::lifecycle::manifest::{EnvironmentEntry, Manifest};
     use crate::lifecycle::pipeline::Pipeline;
 
     type Change = fn(&mut Value, &mut EnvironmentEntry);
-
-    fn version() -> ModelVersion {
-        ModelVersion {
-            arn: "arn:aws:sagemaker:eu-west-1:123456789012:model-package/wine/3".to_owned(),
-            group: "wine".to_owned(),
-            number: 3,
-            description: String::new(),
-            state: RegistrationState::Completed,
-            approval: Approval::Approved,
-            approval_description: String::new(),
-            created: None,
-            image: "r/serve".to_owned(),
-            image_digest: Some("sha256:1".to_owned()),
-            images: Vec::new(),
-            model_data_url: "s3://b/models/1/model.tar.gz".to_owned(),
-            environment: BTreeMap::from([("LEVEL".to_owned(), "1".to_owned())]),
-            metrics: None,
-            metadata: BTreeMap::new(),
-        }
-    }
 
     fn made(change: impl FnOnce(&mut Value, &mut EnvironmentEntry), by_package: bool) -> DeploymentSpecification {
         let mut endpoint = json!({"name": "wine", "instances": {"type": "ml.m5.large", "count": 2}});
@@ -369,7 +350,7 @@ mod tests {
             access: Access { bucket: "models".to_owned(), prefix: "wine".to_owned(), ..Access::default() },
         };
         let approvals = by_package.then(ApprovalRule::default);
-        DeploymentSpecification::new(&target, &endpoint, &version(), None, approvals).unwrap()
+        DeploymentSpecification::new(&target, &endpoint, &example_version(), None, approvals).unwrap()
     }
 
     #[test]
@@ -385,7 +366,7 @@ mod tests {
                 access: Access::default(),
             };
             let endpoint: Endpoint = serde_json::from_value(json!({"name": "wine"})).unwrap();
-            let made = DeploymentSpecification::new(&target, &endpoint, &version(), None, approvals).unwrap();
+            let made = DeploymentSpecification::new(&target, &endpoint, &example_version(), None, approvals).unwrap();
             (made.config.name, ownership::approvals(&made.config.tags))
         };
         let rules = [None, rule("1"), rule("2"), rule("2 no-self")];

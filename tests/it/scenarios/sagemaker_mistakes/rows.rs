@@ -212,7 +212,12 @@ pub(super) const OPERATORS_FILE: &[Mistake] = &[
         &["`storage.bucket` is `s3://ci-bucket`", "the name alone"],
     ),
     row("bucket with a prefix", &[File(BUCKET, "\"ci-bucket/ci\"")], Config, &["`storage.bucket`", "the name alone"]),
-    row("bucket in upper case", &[File(BUCKET, "\"CI-Bucket\"")], Config, &["`CI-Bucket`", "set `storage.bucket`"]),
+    row(
+        "bucket in upper case",
+        &[File(BUCKET, "\"CI-Bucket\"")],
+        Prepare,
+        &["InvalidBucketName", "set `storage.bucket`"],
+    ),
     row(
         "prefix with a slash",
         &[Line("storage", "prefix = \"/ci\"")],

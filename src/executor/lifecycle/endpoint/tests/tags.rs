@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use crate::cloud::{Access, Approval, ModelVersion, RegistrationState};
+use crate::cloud::Access;
+use crate::cloud::testing::example_version;
 use crate::lifecycle::endpoint::deployed_package::DeployedPackage;
 use crate::lifecycle::endpoint::specification::DeploymentSpecification;
 use crate::lifecycle::manifest::{EnvironmentEntry, MOST_TAGS, Manifest};
@@ -32,23 +33,6 @@ fn a_deployment_of_a_package_with_approvals_has_50_tags_at_most() {
         },
         access: Access { bucket: "models".to_owned(), prefix: "wine".to_owned(), ..Access::default() },
     };
-    let version = ModelVersion {
-        arn: "arn:aws:sagemaker:eu-west-1:123456789012:model-package/wine/3".to_owned(),
-        group: "wine".to_owned(),
-        number: 3,
-        description: String::new(),
-        state: RegistrationState::Completed,
-        approval: Approval::Approved,
-        approval_description: String::new(),
-        created: None,
-        image: "r/serve".to_owned(),
-        image_digest: None,
-        images: Vec::new(),
-        model_data_url: "s3://b/models/1/model.tar.gz".to_owned(),
-        environment: BTreeMap::new(),
-        metrics: None,
-        metadata: BTreeMap::new(),
-    };
     let package = DeployedPackage {
         name: "wine-7.zip".to_owned(),
         sha256: "1".repeat(64),
@@ -58,8 +42,13 @@ fn a_deployment_of_a_package_with_approvals_has_50_tags_at_most() {
     };
     let endpoint =
         serde_json::from_value(json!({"name": "wine", "instances": {"type": "ml.m5.large", "count": 1}})).unwrap();
-    let made =
-        DeploymentSpecification::new(&target, &endpoint, &version, Some(&package), Some(ApprovalRule::default()));
+    let made = DeploymentSpecification::new(
+        &target,
+        &endpoint,
+        &example_version(),
+        Some(&package),
+        Some(ApprovalRule::default()),
+    );
     let made = made.unwrap();
     for tags in [&made.tags, &made.model.tags, &made.config.tags] {
         assert_eq!(tags.len(), 50, "{tags:?}");
